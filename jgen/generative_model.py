@@ -1,0 +1,151 @@
+"""The contract: a generative model is four pure functions."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from tqdm import tqdm
+
+from jgen.typing import Cond, Key, Params, PyTree
+
+
+class Batch(NamedTuple):
+    """Events with a leading batch axis on every array; what is not there is None.
+
+    Attributes:
+      x: the data, an array or a pytree of arrays.
+      cond: what the model is conditioned on.
+      mask: true where a set element exists, for data of variable length.
+      weight: event weights [batch]; mean one over the training set, signs are allowed.
+    """
+
+    x: PyTree
+    cond: Cond = None
+    mask: Array | None = None
+    weight: Array | None = None
+
+
+class GenerativeModel(NamedTuple):
+    """Four pure functions; every family makes one and every transformation returns one.
+
+    Attributes:
+      init: (key) -> params.
+      loss: (params, key, batch) -> scalar, the mean over the batch of a one-event loss.
+      sample: (params, key, cond) -> x, one event.
+      log_prob: (params, key, x, cond) -> scalar in nats, one event; None without a density.
+    """
+
+    init: Callable[[Key], Params]
+    loss: Callable[[Params, Key, Batch], Array]
+    sample: Callable[[Params, Key, Cond], PyTree]
+    log_prob: Callable[[Params, Key, PyTree, Cond], Array] | None = None
+
+
+def mean_loss(
+    single: Callable[[Key, PyTree, Cond], Array], key: Key, batch: Batch
+) -> Float[Array, ""]:
+    """Weighted batch mean of a one-event loss `single(key, x, cond)`, one key an event.
+
+    Weights enter as they are, sum(w l) / n: with weights of mean one over the training set this
+    is unbiased in every minibatch, which sum(w l) / sum(w) is not.
+    """
+    num = num_events(batch)
+    losses = jax.vmap(single)(jax.random.split(key, num), batch.x, batch.cond)
+    return jnp.mean(losses if batch.weight is None else batch.weight * losses)
+
+
+def num_events(data: PyTree) -> int:
+    """Length of the leading axis of every array in `data`.
+
+    Raises:
+      ValueError: if there is no array or the lengths differ.
+    """
+    lengths = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in jax.tree.leaves(data)}
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(
+            "every array needs the same number of events on its first axis, got lengths "
+            f"{sorted(lengths, key=str) or 'of no array at all'}"
+        )
+    return lengths.pop()
+
+
+@functools.partial(jax.jit, static_argnames="sample")
+def _sample_chunk(sample, params, key, first, cond, indices):
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + indices)
+    return jax.vmap(sample, in_axes=(None, 0, 0))(params, keys, cond)
+
+
+def draw_chunks(
+    model: GenerativeModel,
+    params: Params,
+    key: Key,
+    num: int,
+    cond: Cond = None,
+    *,
+    batch_size: int = 1000,
+    progress: bool = False,
+) -> Iterator[PyTree]:
+    """Yield `num` events in chunks of at most `batch_size`, as numpy arrays, in order.
+
+    Event i is a function of (params, key, i, cond[i]) alone: it does not depend on `batch_size`
+    or on how many events are drawn. One program is compiled, the last chunk is padded.
+
+    Args:
+      model: what to sample from.
+      params: its parameters (of one member, not a stacked ensemble).
+      key: typed PRNG key.
+      num: number of events.
+      cond: conditions with leading axis `num`, or None.
+      batch_size: events in memory at once.
+      progress: show a progress bar.
+
+    Raises:
+      ValueError: if `num` or `batch_size` is not positive or `cond` does not have `num` rows.
+    """
+    if num < 1 or batch_size < 1:
+        raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
+    if cond is not None and num_events(cond) != num:
+        raise ValueError(f"cond has {num_events(cond)} rows, but {num} events were asked for")
+    batch_size = min(batch_size, num)
+    indices = jnp.arange(batch_size)
+    bar = tqdm(total=num, unit="event", desc="sampling", disable=not progress)
+    for first in range(0, num, batch_size):
+        # The last chunk repeats its last condition, so that it runs in the same program.
+        rows = np.minimum(first + np.arange(batch_size), num - 1)
+        chunk_cond = jax.tree.map(lambda c: np.asarray(c)[rows], cond)  # noqa: B023
+        chunk = _sample_chunk(model.sample, params, key, first, chunk_cond, indices)
+        size = min(batch_size, num - first)
+        yield jax.tree.map(lambda a: np.asarray(a)[:size], chunk)  # noqa: B023
+        bar.update(size)
+    bar.close()
+
+
+def draw(
+    model: GenerativeModel,
+    params: Params,
+    key: Key,
+    num: int,
+    cond: Cond = None,
+    *,
+    batch_size: int = 1000,
+    progress: bool = False,
+) -> PyTree:
+    """Draw `num` events into host memory; the device holds `batch_size` of them at a time.
+
+    The one way to get many events. What does not fit into host memory either is written from
+    `draw_chunks`, which has the same arguments. Returns numpy arrays with leading axis `num`.
+    """
+    out, start = None, 0
+    for chunk in draw_chunks(
+        model, params, key, num, cond, batch_size=batch_size, progress=progress
+    ):
+        if out is None:
+            out = jax.tree.map(lambda c: np.empty((num, *c.shape[1:]), c.dtype), chunk)
+        rows = slice(start, start + num_events(chunk))
+        jax.tree.map(lambda o, c: o.__setitem__(rows, c), out, chunk)  # noqa: B023
+        start = rows.stop
+    return out

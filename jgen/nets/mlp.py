@@ -1,0 +1,92 @@
+"""Fully connected networks."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jgen.nets.dense import Dense
+from jgen.nets.embeddings import sinusoidal
+from jgen.nets.network import Network, from_linen
+from jgen.typing import Key
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation and optional dropout between them.
+
+    Attributes:
+      features: widths of the hidden layers.
+      num_outputs: width of the last layer, which has no activation.
+      activation: between the layers.
+      dropout: fraction of hidden units dropped when a key is given.
+      zero_output: start the last layer at zero.
+      dtype: of the matrix products.
+    """
+
+    features: tuple[int, ...]
+    num_outputs: int
+    activation: Callable[[Array], Array] = nn.silu
+    dropout: float = 0.0
+    zero_output: bool = False
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "... n_in"], *, key: Key | None = None
+    ) -> Float[Array, "... n_out"]:
+        """Apply the network; dropout is active only if `key` is given."""
+        for i, width in enumerate(self.features):
+            x = self.activation(Dense(width, dtype=self.dtype)(x))
+            if key is not None and self.dropout > 0:
+                keep = jax.random.bernoulli(jax.random.fold_in(key, i), 1 - self.dropout, x.shape)
+                x = jnp.where(keep, x / (1 - self.dropout), 0)
+        init = nn.initializers.zeros if self.zero_output else nn.initializers.lecun_normal()
+        return Dense(self.num_outputs, dtype=self.dtype, kernel_init=init)(x)
+
+
+class _VelocityMLP(nn.Module):
+    features: tuple[int, ...]
+    time_features: int
+
+    @nn.compact
+    def __call__(self, t, x, cond=None):
+        # Times in [0, 1] cover the frequencies of the embedding only if scaled up.
+        inputs = [x, sinusoidal(1000 * t, self.time_features)]
+        if cond is not None:
+            inputs.append(jnp.ravel(cond))
+        return MLP(self.features, x.shape[-1], zero_output=True)(jnp.concatenate(inputs))
+
+
+def velocity_mlp(
+    num_features: int,
+    num_cond: int = 0,
+    *,
+    hidden: tuple[int, ...] = (128, 128, 128),
+    time_features: int = 32,
+) -> Network:
+    """Velocity field (t, x [num_features], cond [num_cond]) -> [num_features] of low dimension."""
+    example = [jax.ShapeDtypeStruct((), jnp.float32)]
+    example.append(jax.ShapeDtypeStruct((num_features,), jnp.float32))
+    if num_cond:
+        example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
+    return from_linen(_VelocityMLP(tuple(hidden), time_features), *example)
+
+
+def mlp(
+    num_inputs: int,
+    num_outputs: int,
+    *,
+    hidden: tuple[int, ...],
+    activation: Callable[[Array], Array] = nn.silu,
+    dropout: float = 0.0,
+) -> Network:
+    """Plain network (x [num_inputs], key=None) -> [num_outputs]; a key switches dropout on."""
+    module = MLP(tuple(hidden), num_outputs, activation, dropout)
+    network = from_linen(module, jax.ShapeDtypeStruct((num_inputs,), jnp.float32))
+
+    def apply(params, x, key=None):
+        return module.apply({"params": params}, x, key=key)
+
+    return Network(network.init, apply)

@@ -1,0 +1,76 @@
+"""The boundary between jgen and the library its layers are written in."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array
+
+from jgen.typing import Cond, Key, Params, PyTree
+
+
+class Network(NamedTuple):
+    """A network is a pair of pure functions for one event; your own pair works just as well.
+
+    Attributes:
+      init: (key) -> params, a plain nested dict.
+      apply: (params, *arguments) -> output.
+    """
+
+    init: Callable[[Key], Params]
+    apply: Callable[..., PyTree]
+
+
+class AutoregressiveNetwork(NamedTuple):
+    """Pure functions of one event with `num` components.
+
+    Attributes:
+      init: (key) -> params.
+      contexts: (params, x [num], cond) -> [num, d]; row i sees x_<i only.
+      start: (params, cond) -> cache for `step`.
+      step: (params, cache, i, x_{i-1}) -> (context [d] of component i, cache). Its contexts equal
+        those of `contexts`, one at a time; x_{-1} is zero.
+      embed_time: (params, t) -> features of the time, computed once a solver stage.
+      velocity: (params, features, x_i, context) -> dx_i/dt.
+    """
+
+    init: Callable[[Key], Params]
+    contexts: Callable[[Params, Array, Cond], Array]
+    start: Callable[[Params, Cond], PyTree]
+    step: Callable[[Params, PyTree, Array, Array], tuple[Array, PyTree]]
+    embed_time: Callable[[Params, Array], PyTree]
+    velocity: Callable[[Params, PyTree, Array, Array], Array]
+
+
+def from_linen(module: nn.Module, *example: PyTree) -> Network:
+    """The pair of a Linen module; `example` are one event's arguments (arrays or shapes).
+
+    Raises:
+      ValueError: if the module keeps state beside its parameters (BatchNorm does), which a pure
+        (init, apply) pair cannot carry.
+    """
+
+    def init(key: Key) -> Params:
+        variables = module.init(key, *jax.tree.map(_zeros, example))
+        if extra := set(variables) - {"params"}:
+            raise ValueError(
+                f"{type(module).__name__} has mutable collections {sorted(extra)}; "
+                "use layers without state, such as LayerNorm"
+            )
+        return variables["params"]
+
+    def apply(params: Params, *args: PyTree) -> PyTree:
+        return module.apply({"params": params}, *args)
+
+    return Network(init, apply)
+
+
+def _zeros(leaf):
+    return jax.numpy.zeros(leaf.shape, leaf.dtype)
+
+
+def num_parameters(init: Callable[[Key], Params]) -> int:
+    """Number of trainable parameters, without allocating them."""
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))

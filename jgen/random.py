@@ -1,0 +1,31 @@
+"""Named key streams: every random number is a function of (seed, stream name, member, step).
+
+Nothing random is stored, so a resumed run draws what the uninterrupted one would have drawn, and
+adding ensemble members leaves the old ones as they were.
+"""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+
+from jgen.typing import Key
+
+
+def stream(key: Key, name: str) -> Key:
+    """The key stream called `name`; streams of different names are independent.
+
+    Raises:
+      TypeError: if `key` is not a typed key.
+    """
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"stream {name!r} needs a typed key, got an array of {key.dtype}: "
+            "make keys with jax.random.key(seed), not jax.random.PRNGKey(seed)"
+        )
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def member_keys(key: Key, num: int, first: int = 0) -> Key:
+    """Keys [num] of members `first`, `first` + 1, ... of a stream."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(num))

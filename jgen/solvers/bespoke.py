@@ -1,0 +1,286 @@
+"""Bespoke non-stationary solvers: a solver learned for one velocity field, the network frozen.
+
+Method: 2403.01329. Used for showers in CaloDREAM, 2405.09629, Eqs. 15-17, whose step is
+
+    x_{i+1} = a_i x_0 + sum_{j <= i} b_ij v(x_j, t_j),    i = 0 .. N-1,
+
+with one velocity evaluation a step. The family contains every explicit Runge-Kutta method.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from tqdm import trange
+
+from jgen.solvers.runge_kutta import MIDPOINT, RungeKutta, trajectory
+from jgen.typing import Key, Params, PyTree, Velocity
+
+Objective = Literal["global", "local"]
+
+# exp(-1000) is zero in float32 and float64: a softmax entry that is zero exactly, yet has a finite
+# (zero) gradient, which -inf would not.
+_ZERO_INCREMENT = -1e3
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["a", "b", "log_dt"], meta_fields=[])
+@dataclass(frozen=True)
+class NonStationary:
+    """A solver as a pytree of coefficients, called like any other solver.
+
+    Times are a cumulative softmax, so that they are monotone and stay in [0, 1] by construction.
+    (CaloDREAM's code takes absolute values, which keeps them monotone but not below one.) The
+    softmax has one redundant parameter, so N + N(N+1)/2 + N - 1 are effective.
+
+    Attributes:
+      a: weights of x_0 [n].
+      b: weights of the velocities [n, n]; what lies above the diagonal is ignored.
+      log_dt: logits of the time increments [n].
+    """
+
+    a: Float[Array, " n"]
+    b: Float[Array, "n n"]
+    log_dt: Float[Array, " n"]
+
+    @classmethod
+    def euler(cls, n_eval: int) -> "NonStationary":
+        """Euler's method in `n_eval` steps, the usual start of training."""
+        if n_eval < 1:
+            raise ValueError(f"a solver needs at least one evaluation, got {n_eval}")
+        b = np.tril(np.full((n_eval, n_eval), 1 / n_eval))
+        return cls(jnp.ones(n_eval), jnp.asarray(b, jnp.result_type(float)), jnp.zeros(n_eval))
+
+    @classmethod
+    def from_runge_kutta(cls, solver: RungeKutta) -> "NonStationary":
+        """Exactly the given Runge-Kutta solver; a repeated stage time is a zero increment.
+
+        Zero increments have zero gradient: trained from here, those times stay together.
+
+        Raises:
+          ValueError: if the stage times of the tableau decrease, which no member of this family
+            with monotone times can reproduce.
+        """
+        tableau, steps = solver.tableau, solver.num_steps
+        stages = len(tableau.b)
+        increments = np.diff(np.append(solver.times.ravel(), 1.0))
+        if np.any(increments < -1e-12):
+            raise ValueError(f"stage times of {tableau.name} are not monotone: {tableau.c}")
+        # Evaluation i+1 starts from the step it lies in: all weights b of the finished steps, then
+        # the stage's own row of a; the last evaluation of a step completes it instead.
+        b = np.zeros((solver.n_eval, solver.n_eval))
+        for i in range(solver.n_eval):
+            step, stage = divmod(i + 1, stages)
+            b[i, : step * stages] = np.tile(tableau.b, step)
+            if stage:
+                b[i, step * stages : i + 1] = tableau.a[stage]
+        safe = np.where(increments > 1e-12, increments, 1.0)
+        log_dt = np.where(increments > 1e-12, np.log(safe), _ZERO_INCREMENT)
+        dtype = jnp.result_type(float)
+        return cls(
+            jnp.ones(solver.n_eval), jnp.asarray(b / steps, dtype), jnp.asarray(log_dt, dtype)
+        )
+
+    @property
+    def n_eval(self) -> int:
+        """Number of velocity evaluations of one solution."""
+        return self.a.shape[-1]
+
+    @property
+    def grid(self) -> Float[Array, " n_plus_1"]:
+        """Times t_0 = 0 .. t_N = 1."""
+        increments = jax.nn.softmax(self.log_dt)
+        return jnp.concatenate([jnp.zeros(1, increments.dtype), jnp.cumsum(increments)])
+
+    @property
+    def times(self) -> Float[Array, " n"]:
+        """Times at which the velocity is evaluated."""
+        return self.grid[:-1]
+
+    def __call__(self, velocity: Velocity, x0: PyTree, at: PyTree | None = None) -> PyTree:
+        """Return x(1); arguments as for `RungeKutta`.
+
+        The loop carries all later states and adds each velocity to them as it comes. Unlike a
+        buffer of past velocities this leaves reverse mode only one velocity a step to keep.
+        """
+        outer = lambda weights, x: jnp.expand_dims(weights, tuple(range(1, x.ndim + 1))) * x[None]
+
+        def step(carry, inputs):
+            later, x = carry
+            i, t, column = inputs
+            v = velocity(t, x)
+            later = jax.tree.map(lambda s, d: s + outer(column, d), later, v)
+            return (later, jax.tree.map(lambda s: s[i], later)), None
+
+        inputs = (jnp.arange(self.n_eval), self.times if at is None else at, jnp.tril(self.b).T)
+        later = jax.tree.map(lambda x: outer(self.a, x), x0)
+        return jax.lax.scan(step, (later, x0), inputs)[0][1]
+
+
+class Reference(NamedTuple):
+    """A precise solution at equidistant nodes over [0, 1].
+
+    Attributes:
+      states: x(t) [nodes, *x].
+      velocities: dx/dt [nodes, *x].
+    """
+
+    states: Float[Array, "nodes ..."]
+    velocities: Float[Array, "nodes ..."]
+
+    def at(self, t: Float[Array, ""]) -> tuple[Float[Array, "*x"], Float[Array, "*x"]]:
+        """State and velocity at any t by cubic Hermite interpolation, differentiable in t."""
+        intervals = self.states.shape[0] - 1
+        k = jnp.clip(jnp.floor(jax.lax.stop_gradient(t) * intervals).astype(int), 0, intervals - 1)
+        s = t * intervals - k
+        x, y = self.states[k], self.states[k + 1]
+        v, w = self.velocities[k] / intervals, self.velocities[k + 1] / intervals
+        state = x + s * v + s**2 * (3 * (y - x) - 2 * v - w) + s**3 * (2 * (x - y) + v + w)
+        slope = v + 2 * s * (3 * (y - x) - 2 * v - w) + 3 * s**2 * (2 * (x - y) + v + w)
+        return state, slope * intervals
+
+
+def global_truncation_error(
+    solver: NonStationary, velocity: Velocity, x0: Float[Array, "*x"], x1: Float[Array, "*x"]
+) -> Float[Array, ""]:
+    """Squared error at t = 1, mean over components; one event (2405.09629, Eq. 16)."""
+    return jnp.mean((solver(velocity, x0) - x1) ** 2)
+
+
+def local_truncation_error(solver: NonStationary, reference: Reference) -> Float[Array, ""]:
+    """Sum over steps of the squared error of one step from the reference; one event.
+
+    2405.09629, Eq. 17, mean over components. Since all velocities in it lie on the reference
+    trajectory, they are its time derivative, and no network is called. (The published code adds
+    the roots of the mean squares instead and re-integrates the trajectory in every iteration.)
+    """
+    states, velocities = jax.vmap(reference.at)(solver.grid)
+    x0 = reference.states[0]
+    sums = jnp.tensordot(jnp.tril(solver.b), velocities[:-1], axes=1)
+    steps = jnp.tensordot(solver.a, x0, axes=0) + sums
+    return jnp.sum(jnp.mean(((steps - states[1:]) ** 2).reshape(solver.n_eval, -1), axis=1))
+
+
+def references(
+    velocity: Callable[[Params, Array, Array, PyTree], Array],
+    params: Params,
+    x0: Float[Array, "events ..."],
+    cond: PyTree,
+    *,
+    solver: RungeKutta = RungeKutta(MIDPOINT, 100),
+    batch_size: int = 50,
+) -> Reference:
+    """Precise solutions [events, nodes, *x] for `train_bespoke`, `batch_size` events at a time.
+
+    Default: midpoint with 100 steps (2405.09629, App. A.1). Both objectives and all n_eval can
+    share them.
+    """
+
+    def one(args):
+        bound = lambda t, x: velocity(params, t, x, args[1])
+        return Reference(*trajectory(solver, bound, args[0]))
+
+    return jax.lax.map(one, (x0, cond), batch_size=min(batch_size, x0.shape[0]))
+
+
+def train_bespoke(
+    solver: NonStationary,
+    velocity: Callable[[Params, Array, Array, PyTree], Array],
+    params: Params,
+    reference: Reference,
+    cond: PyTree,
+    optimizer,
+    key: Key,
+    *,
+    objective: Objective = "local",
+    num_steps: int = 1000,
+    batch_size: int = 32,
+    holdout: float = 0.25,
+    progress: bool = False,
+) -> tuple[NonStationary, dict[str, np.ndarray]]:
+    """Fit a solver to a frozen velocity field.
+
+    CaloDREAM draws a new x_0 and solves the reference anew in every iteration. Here a pool of
+    reference solutions is made once (`references`) and drawn from, a part of it being held out:
+    the solver with the smallest held-out global error is returned, the start included.
+
+    Args:
+      solver: the start, usually `NonStationary.euler(n)`.
+      velocity: (params, t, x, cond) -> dx/dt of one event.
+      params: frozen parameters of the network.
+      reference: the pool of solutions, leading axis events.
+      cond: conditions of the pool, leading axis events, or None.
+      optimizer: any object with optax's init and update; the paper uses Adam at 1e-3.
+      key: PRNG key of the minibatches.
+      objective: "global" (Eq. 16) or "local" (Eq. 17).
+      num_steps: optimiser steps.
+      batch_size: solutions in a step.
+      holdout: fraction of the pool that is held out.
+      progress: show a progress bar.
+
+    Returns:
+      The best solver, and a history with arrays `step`, `loss` (training objective) and
+      `global_error` (held out).
+
+    Raises:
+      ValueError: for an unknown objective or a pool too small to split.
+      FloatingPointError: if the loss stops being finite.
+    """
+    if objective not in ("global", "local"):
+        raise ValueError(f"unknown objective {objective!r}; global or local")
+    num = reference.states.shape[0]
+    num_train = num - max(1, round(holdout * num))
+    if num_train < 1:
+        raise ValueError(f"a pool of {num} solutions is too small to hold {holdout} of it out")
+
+    def global_error(solver, params, ref, c):
+        bound = lambda t, x: velocity(params, t, x, c)
+        return global_truncation_error(solver, bound, ref.states[0], ref.states[-1])
+
+    def loss(solver, params, ref, c):
+        if objective == "global":
+            errors = jax.vmap(global_error, in_axes=(None, None, 0, 0))(solver, params, ref, c)
+        else:
+            errors = jax.vmap(local_truncation_error, in_axes=(None, 0))(solver, ref)
+        return jnp.mean(errors)
+
+    @jax.jit
+    def step(solver, state, i, params, pool):
+        rows = jax.random.randint(jax.random.fold_in(key, i), (batch_size,), 0, num_train)
+        value, grads = jax.value_and_grad(loss)(solver, params, *_rows(pool, rows))
+        updates, state = optimizer.update(grads, state, solver)
+        return jax.tree.map(jnp.add, solver, updates), state, value
+
+    @jax.jit
+    def validate(solver, params, pool):
+        one = lambda args: global_error(solver, params, *args)
+        held = _rows(pool, jnp.arange(num_train, num))
+        return jnp.mean(jax.lax.map(one, held, batch_size=min(batch_size, num - num_train)))
+
+    pool = (reference, cond)
+    state, best = optimizer.init(solver), (np.inf, solver)
+    every = max(1, num_steps // 20)
+    history = {"step": [], "loss": [], "global_error": []}
+    for i in (bar := trange(num_steps + 1, disable=not progress, desc=f"bespoke-{solver.n_eval}")):
+        if i % every == 0 or i == num_steps:
+            error = float(validate(solver, params, pool))
+            best = min(best, (error, solver), key=lambda pair: pair[0])
+            history["step"].append(i)
+            history["global_error"].append(error)
+        if i < num_steps:
+            solver, state, value = step(solver, state, i, params, pool)
+        if i % every == 0:
+            history["loss"].append(float(value))
+            bar.set_postfix(loss=f"{float(value):.3g}", held_out=f"{error:.3g}")
+            if not np.isfinite(float(value)):
+                raise FloatingPointError(f"bespoke solver: loss is {float(value)} at step {i}")
+    history["loss"].append(float(value))
+    return best[1], {name: np.array(values) for name, values in history.items()}
+
+
+def _rows(pool: PyTree, rows: Array) -> PyTree:
+    return jax.tree.map(lambda a: a[rows], pool)

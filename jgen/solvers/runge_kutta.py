@@ -1,0 +1,140 @@
+"""Explicit Runge-Kutta methods: a Butcher tableau is data, one step serves them all."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jgen.typing import PyTree, Velocity
+
+
+class Tableau(NamedTuple):
+    """Butcher tableau of an explicit method.
+
+    Attributes:
+      name: what the method is called.
+      a: lower triangle, row i holds the i weights of stage i.
+      b: weights of the step.
+      c: stage times.
+      order: order of convergence.
+    """
+
+    name: str
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    c: tuple[float, ...]
+    order: int
+
+
+EULER = Tableau("euler", ((),), (1.0,), (0.0,), 1)
+MIDPOINT = Tableau("midpoint", ((), (1 / 2,)), (0.0, 1.0), (0.0, 1 / 2), 2)
+HEUN = Tableau("heun", ((), (1.0,)), (1 / 2, 1 / 2), (0.0, 1.0), 2)
+RK4 = Tableau(
+    "rk4",
+    ((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
+    (1 / 6, 1 / 3, 1 / 3, 1 / 6),
+    (0.0, 1 / 2, 1 / 2, 1.0),
+    4,
+)
+KUTTA38 = Tableau(
+    "kutta38",
+    ((), (1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)),
+    (1 / 8, 3 / 8, 3 / 8, 1 / 8),
+    (0.0, 1 / 3, 2 / 3, 1.0),
+    4,
+)
+"""Kutta's 3/8 rule, which torchdiffeq (and so CaloDREAM's code) calls "rk4"."""
+
+TABLEAUS = {tableau.name: tableau for tableau in (EULER, MIDPOINT, HEUN, RK4, KUTTA38)}
+
+
+@dataclass(frozen=True)
+class RungeKutta:
+    """Solve dx/dt = velocity(t, x) from t = 0 to t = 1 in equal steps.
+
+    Attributes:
+      tableau: the method.
+      num_steps: number of steps.
+    """
+
+    tableau: Tableau
+    num_steps: int
+
+    def __post_init__(self):
+        """Check the number of steps."""
+        if self.num_steps < 1:
+            raise ValueError(f"{self.tableau.name} needs at least one step, got {self.num_steps}")
+
+    @property
+    def n_eval(self) -> int:
+        """Number of velocity evaluations of one solution."""
+        return self.num_steps * len(self.tableau.b)
+
+    @property
+    def times(self) -> Float[np.ndarray, "num_steps stages"]:
+        """Times at which the velocity is evaluated."""
+        starts = np.arange(self.num_steps)[:, None]
+        return (starts + np.array(self.tableau.c)) / self.num_steps
+
+    def __call__(self, velocity: Velocity, x0: PyTree, at: PyTree | None = None) -> PyTree:
+        """Return x(1).
+
+        Args:
+          velocity: (t, x) -> dx/dt.
+          x0: x(0), an array or a pytree.
+          at: what the velocity gets in the place of t, with the leading axes of `times`. A network
+            that embeds time can do so once for all stages, ahead of the loop.
+        """
+        h = 1 / self.num_steps
+
+        def step(x, at_stages):
+            slopes = []
+            for i, row in enumerate(self.tableau.a):
+                stage = jax.tree.map(lambda a: a[i], at_stages)  # noqa: B023
+                slopes.append(velocity(stage, _advance(x, h, row, slopes)))
+            return _advance(x, h, self.tableau.b, slopes), None
+
+        times = jnp.asarray(self.times, jnp.result_type(float))
+        return jax.lax.scan(step, x0, times if at is None else at)[0]
+
+
+def _advance(x: PyTree, h: float, weights: tuple[float, ...], slopes: list[PyTree]) -> PyTree:
+    """X + h sum_i weights_i slopes_i, the terms of weight zero left out."""
+    for weight, slope in zip(weights, slopes, strict=True):
+        if weight:
+            x = jax.tree.map(lambda a, s: a + (h * weight) * s, x, slope)  # noqa: B023
+    return x
+
+
+def runge_kutta(name: str, num_steps: int) -> RungeKutta:
+    """The solver of a method's name: euler, midpoint, heun, rk4 or kutta38.
+
+    Raises:
+      ValueError: for an unknown name or fewer than one step.
+    """
+    if name not in TABLEAUS:
+        raise ValueError(f"unknown Runge-Kutta method {name!r}; one of {', '.join(TABLEAUS)}")
+    return RungeKutta(TABLEAUS[name], num_steps)
+
+
+def trajectory(
+    solver: RungeKutta, velocity: Velocity, x0: Array
+) -> tuple[Float[Array, "nodes ..."], Float[Array, "nodes ..."]]:
+    """States and velocities at the `num_steps` + 1 nodes of a solution, both ends included."""
+    one = RungeKutta(solver.tableau, 1)
+    h = 1 / solver.num_steps
+
+    def step(x, t):
+        local = lambda tau, y: h * velocity(t + h * tau, y)
+        return one(local, x), (x, velocity(t, x))
+
+    starts = jnp.arange(solver.num_steps) * h
+    end, (states, velocities) = jax.lax.scan(step, x0, starts)
+    final = velocity(jnp.ones(()), end)
+    return (
+        jnp.concatenate([states, end[None]]),
+        jnp.concatenate([velocities, final[None]]),
+    )

@@ -1,0 +1,23 @@
+"""Training of one model or an ensemble, checkpoints and run folders."""
+
+from jgen.training.fit import Fitted, TrainConfig, fit
+from jgen.training.mesh import initialize_distributed
+from jgen.training.optimizer import OptimizerConfig, make_optimizer
+from jgen.training.runs import MetricsLog, RunFolder, write_atomically
+from jgen.training.step import TrainState, make_step, member, over_members
+
+__all__ = [
+    "Fitted",
+    "MetricsLog",
+    "OptimizerConfig",
+    "RunFolder",
+    "TrainConfig",
+    "TrainState",
+    "fit",
+    "initialize_distributed",
+    "make_optimizer",
+    "make_step",
+    "member",
+    "over_members",
+    "write_atomically",
+]

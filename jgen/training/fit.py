@@ -1,0 +1,322 @@
+"""Train one model or an ensemble of them: the loop around the step."""
+
+import functools
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from jgen.generative_model import Batch, GenerativeModel, num_events
+from jgen.random import member_keys, stream
+from jgen.training.checkpoint import Checkpoints
+from jgen.training.mesh import fetch, make_layout, put
+from jgen.training.optimizer import OptimizerConfig, make_optimizer
+from jgen.training.runs import MetricsLog
+from jgen.training.step import Axis, TrainState, make_step, over_members
+from jgen.typing import Key, Params
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained."""
+
+    steps: int = 2000
+    """Optimiser steps."""
+    batch_size: int = 64
+    """Events in a minibatch of one member."""
+    ensemble: int = 1
+    """Members trained at once, each with its own start, minibatches and optimiser."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimiser and schedule."""
+    ema_decay: float = 0.0
+    """Decay a step of the averaged parameters, which are then the result; 0 keeps none."""
+    keep: Literal["last", "best"] = "last"
+    """Return the last parameters or those with the smallest validation loss."""
+    validate_every: int = 200
+    """Steps between validations, where there are validation data."""
+    log_every: int = 10
+    """Steps between lines of the metrics file."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    axis: Axis = "auto"
+    """vmap members or scan over them; auto scans on a single CPU device, where vmap gains nothing,
+    and else vmaps, spreading members over the devices."""
+
+
+class Best(NamedTuple):
+    """Smallest validation loss so far, with its step and parameters, for each member."""
+
+    loss: jax.Array
+    step: jax.Array
+    params: Params
+
+
+class Fitted(NamedTuple):
+    """What a training returns; every leaf has a leading axis of members.
+
+    Attributes:
+      params: of the last or best step, averaged ones where there is an average.
+      state: the full last training state.
+      history: the logged metrics, one dictionary a line of the metrics file.
+    """
+
+    params: Params
+    state: TrainState
+    history: list[dict]
+
+
+def fit(
+    model: GenerativeModel,
+    data: Batch,
+    key: Key,
+    config: TrainConfig,
+    *,
+    validation: Batch | None = None,
+    folder: Path | None = None,
+    devices: list[jax.Device] | None = None,
+    name: str = "training",
+    progress: bool = True,
+) -> Fitted:
+    """Train `config.ensemble` members of a model at once.
+
+    With a `folder`, a training that was interrupted goes on from its last checkpoint and ends
+    bitwise where it would have ended. SIGTERM saves a checkpoint and exits with status 143.
+
+    Args:
+      model: what to train.
+      data: training events, held by every device; weights are scaled to mean one.
+      key: typed PRNG key.
+      config: how.
+      validation: events for the validation loss, with the same fields as `data`.
+      folder: for checkpoints/ and metrics.jsonl; nothing is written without.
+      devices: to use, all unless given.
+      name: on the progress bar.
+      progress: show it.
+
+    Raises:
+      ValueError: for data, options or devices that do not fit together.
+      FloatingPointError: naming step and members when a loss is not finite.
+    """
+    _check(data, validation, config)
+    layout = make_layout(config.ensemble, config.batch_size, devices)
+    data, validation = _unit_weight(data), validation and _unit_weight(validation)
+    loop = _Loop(model, data, validation, key, config, layout, folder)
+    with _Sigterm() as sigterm:
+        loop.run(sigterm, name, progress)
+    state, best = loop.state, loop.best
+    chosen = best.params if config.keep == "best" else state.ema
+    return Fitted(fetch(chosen, layout), fetch(state, layout), loop.history)
+
+
+class _Loop:
+    """The state of a running training, with the compiled functions that advance it."""
+
+    def __init__(self, model, data, validation, key, config, layout, folder):
+        self.config, self.layout = config, layout
+        axis = config.axis
+        if axis == "auto":
+            one_cpu = layout.mesh.size == 1 and jax.default_backend() == "cpu"
+            axis = "scan" if one_cpu else "vmap"
+        optimizer = make_optimizer(config.optimizer, config.steps)
+        step = make_step(
+            model,
+            optimizer,
+            config.batch_size,
+            ema_decay=config.ema_decay,
+            place_batch=layout.place_batch,
+        )
+        members, shared = layout.members, layout.shared
+        self.keys = put(member_keys(stream(key, "train"), config.ensemble), members)
+        self.data = put(data, shared)
+        self.update = jax.jit(
+            over_members(step.update, axis),
+            donate_argnums=0,
+            out_shardings=(members, shared),
+        )
+        init_keys = put(member_keys(stream(key, "init"), config.ensemble), members)
+        self.state = jax.jit(jax.vmap(step.init), out_shardings=members)(init_keys)
+        # A copy, since the state that it is taken from is donated to the first step.
+        self.best = jax.jit(
+            lambda s: Best(
+                jnp.full_like(s.step, jnp.inf, jnp.float32),
+                jnp.zeros_like(s.step),
+                jax.tree.map(jnp.copy, s.params) if config.keep == "best" else None,
+            ),
+            out_shardings=members,
+        )(self.state)
+        self.validation = validation and _padded(validation, config.batch_size)
+        if validation is not None:
+            self.validation = put(self.validation, shared)
+            self.validate = jax.jit(
+                over_members(
+                    functools.partial(_validate, model, config, stream(key, "validation")), axis
+                ),
+                out_shardings=(members, shared),
+            )
+        self._open(folder)
+
+    def _open(self, folder):
+        """Find the last checkpoint and bring the log to its step."""
+        self.checkpoints, self.log, self.history = None, None, []
+        if folder is None:
+            return
+        self.checkpoints = Checkpoints(Path(folder) / "checkpoints")
+        self.log = MetricsLog(Path(folder) / "metrics.jsonl", jax.process_index() == 0)
+        latest = self.checkpoints.latest()
+        if latest is not None:
+            saved = self.checkpoints.restore(latest, {"state": self.state, "best": self.best})
+            self.state, self.best = saved["state"], saved["best"]
+        self.log.truncate(latest or 0)
+        self.history = self.log.read()
+
+    def run(self, sigterm, name, progress):
+        cfg, first = self.config, int(fetch(self.state.step, self.layout)[0])
+        bar = tqdm(
+            total=cfg.steps,
+            initial=first,
+            desc=name,
+            unit="step",
+            mininterval=0.5,
+            disable=not progress or jax.process_index() != 0,
+        )
+        pending, self.clock = None, time.perf_counter()
+        for step in range(first + 1, cfg.steps + 1):
+            self.state, metrics = self.update(self.state, self.keys, self.data)
+            # The host reads the metrics of the step before, so that the device never waits.
+            if pending is not None:
+                self._record(*pending, bar)
+            pending = (step, metrics)
+            last = step == cfg.steps
+            validate = self.validation is not None and (last or step % cfg.validate_every == 0)
+            stop = sigterm.received(step, cfg.log_every)
+            if last or stop or validate or step % cfg.save_every == 0:
+                self._record(*pending, bar)
+                pending = None
+            if validate:
+                self._validate(step)
+            if self.checkpoints and (last or stop or step % cfg.save_every == 0):
+                self.checkpoints.save(step, {"state": self.state, "best": self.best})
+            if stop:
+                self._close(bar)
+                where = "its folder resumes it" if self.checkpoints else "nothing was saved"
+                print(f"{name}: SIGTERM at step {step}, {where}")
+                raise SystemExit(143)
+        self._close(bar)
+
+    def _close(self, bar):
+        bar.close()
+        if self.checkpoints:
+            self.checkpoints.close()
+
+    def _record(self, step, metrics, bar):
+        """Check and log the metrics of one step."""
+        values = {name: np.asarray(value) for name, value in metrics.items()}
+        bad = np.flatnonzero(~np.isfinite(values["loss"]))
+        if bad.size:
+            raise FloatingPointError(
+                f"loss of member {', '.join(map(str, bad))} is not finite at step {step}: "
+                f"{values['loss'][bad]}; lower the learning rate, clip gradients or check the data"
+            )
+        bar.update(1)
+        if step % self.config.log_every == 0 or step == self.config.steps:
+            bar.set_postfix(loss=f"{values['loss'].mean():.4g}", refresh=False)
+            now = time.perf_counter()
+            row = {"step": step, **{name: value.tolist() for name, value in values.items()}}
+            self._append(row | {"seconds": now - self.clock})
+            self.clock = now
+
+    def _append(self, row):
+        self.history.append(row)
+        if self.log:
+            self.log.append(row)
+
+    def _validate(self, step):
+        self.best, losses = self.validate(self.state, self.best, self.validation)
+        self._append({"step": step, "validation_loss": np.asarray(losses).tolist()})
+
+
+def _validate(model, config, key, state, best, batches):
+    """Validation loss of one member, and its best parameters so far."""
+    keys = jax.random.split(key, num_events(batches))  # the same noise at every validation
+    losses = jax.lax.map(lambda kb: model.loss(state.ema, *kb), (keys, batches))
+    loss, better = jnp.mean(losses), jnp.mean(losses) < best.loss
+    if config.keep != "best":
+        return best, loss
+    new = Best(loss, state.step, state.ema)
+    return jax.tree.map(lambda n, b: jnp.where(better, n, b), new, best), loss
+
+
+def _padded(data: Batch, batch_size: int) -> Batch:
+    """Events as [batches, batch size, ...]; padding has weight zero, so that the mean is exact."""
+    num = num_events(data)
+    batch_size = min(batch_size, num)
+    batches = -(-num // batch_size)
+    padded = batches * batch_size
+    rows = np.minimum(np.arange(padded), num - 1)
+    weight = np.ones(num, np.float32) if data.weight is None else np.asarray(data.weight)
+    weight = np.where(np.arange(padded) < num, weight[rows], 0) * np.float32(padded / num)
+    data = jax.tree.map(lambda a: np.asarray(a)[rows], data._replace(weight=None))
+    data = data._replace(weight=weight.astype(np.float32))
+    return jax.tree.map(lambda a: a.reshape(batches, batch_size, *a.shape[1:]), data)
+
+
+def _unit_weight(data: Batch) -> Batch:
+    if data.weight is None:
+        return data
+    weight = np.asarray(data.weight, np.float64)
+    return data._replace(weight=(weight / weight.mean()).astype(np.float32))
+
+
+def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
+    for what, batch in (("data", data), ("validation", validation)):
+        if batch is None:
+            continue
+        num_events(batch)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+            array = np.asarray(leaf)
+            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+                where = jax.tree_util.keystr(path)
+                raise ValueError(f"{what}{where} holds values that are not finite numbers")
+        if batch.weight is not None and not np.asarray(batch.weight, np.float64).sum() > 0:
+            raise ValueError(f"{what}.weight must have a positive sum")
+    if config.keep == "best" and validation is None:
+        raise ValueError('keep="best" needs validation data')
+    for field in ("steps", "batch_size", "ensemble", "log_every", "save_every", "validate_every"):
+        if getattr(config, field) < 1:
+            raise ValueError(f"{field} must be at least 1, got {getattr(config, field)}")
+    if not 0 <= config.ema_decay < 1:
+        raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
+
+
+class _Sigterm:
+    """Notes SIGTERM while open, so that the loop can save before it leaves."""
+
+    def __enter__(self):
+        self._flag = False
+        try:
+            self._old = signal.signal(signal.SIGTERM, self._note)
+        except ValueError:  # handlers belong to the main thread; others train without one
+            self._old = None
+        return self
+
+    def __exit__(self, *_):
+        if self._old is not None:
+            signal.signal(signal.SIGTERM, self._old)
+
+    def _note(self, *_):
+        self._flag = True
+
+    def received(self, step: int, every: int) -> bool:
+        """Whether to stop after `step`; hosts agree on it every so many steps."""
+        if jax.process_count() == 1:
+            return self._flag
+        if step % every:
+            return False
+        return bool(multihost_utils.process_allgather(np.array(self._flag)).any())

@@ -1,0 +1,162 @@
+"""Run folders: what was run, on what, and what came out; every write is atomic.
+
+config.json  env.json  metrics.jsonl  metrics.json  checkpoints/  figures/  samples.h5
+"""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+class RunFolder:
+    """A folder that holds one run. On several hosts only process 0 writes."""
+
+    def __init__(self, path: Path, config: Any):
+        """Open a run folder; the same configuration resumes it.
+
+        Args:
+          path: the folder, made if missing.
+          config: a frozen dataclass.
+
+        Raises:
+          ValueError: if the folder holds a run with another configuration; names the fields.
+        """
+        self.path = Path(path)
+        self.is_writer = jax.process_index() == 0
+        new = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        stored = self.path / "config.json"
+        if stored.exists():
+            _refuse_changes(self.path, json.loads(stored.read_text()), new)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise ValueError(
+                f"{self.path} is not empty and holds no config.json; choose another --out"
+            )
+        else:
+            self.write_json("env.json", environment())
+            self.write_json("config.json", new)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a file of the folder atomically."""
+        if self.is_writer:
+            write_atomically(
+                self.path / name, lambda p: p.write_text(json.dumps(content, indent=2) + "\n")
+            )
+
+    def write_metrics(self, metrics: dict[str, float]) -> None:
+        """Write metrics.json: flat, name -> number.
+
+        Raises:
+          ValueError: if a value is no finite number; names it.
+        """
+        bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
+        if bad:
+            raise ValueError(f"metrics must be finite numbers, got {bad}")
+        self.write_json("metrics.json", {k: float(v) for k, v in metrics.items()})
+
+    def figure(self, name: str) -> Path:
+        """Path without suffix for a figure."""
+        folder = self.path / "figures"
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
+
+class MetricsLog:
+    """A JSON-lines file with one object a logged step."""
+
+    def __init__(self, path: Path, is_writer: bool = True):
+        """Open the log at `path`; only a writer writes."""
+        self.path, self.is_writer = Path(path), is_writer
+
+    def read(self) -> list[dict]:
+        """All complete lines."""
+        if not self.path.exists():
+            return []
+        rows = []
+        for line in self.path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # a process killed while it wrote leaves half a line at the end
+        return rows
+
+    def truncate(self, step: int) -> None:
+        """Drop what was logged after `step`: a resumed run will log it again."""
+        if self.is_writer:
+            rows = [row for row in self.read() if row["step"] <= step]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            write_atomically(self.path, lambda p: p.write_text(text))
+
+    def append(self, row: dict) -> None:
+        """Add one line."""
+        if self.is_writer:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have `write(temporary)` make a file, then move it to `path` in one step.
+
+    A reader sees the old file or the new one; a killed process leaves the old one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and commit of this process."""
+    packages = {}
+    for name in ("jgen", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "python": platform.python_version(),
+        "packages": packages,
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+        "commit": git.stdout.strip() or None,
+    }
+
+
+def _refuse_changes(path: Path, old: dict, new: dict) -> None:
+    flat_old, flat_new = _flatten(old), _flatten(new)
+    names = sorted(n for n in flat_old | flat_new if flat_old.get(n) != flat_new.get(n))
+    if names:
+        changes = "; ".join(f"{n}: {flat_old.get(n)!r} -> {flat_new.get(n)!r}" for n in names)
+        raise ValueError(
+            f"{path} holds a run with another configuration ({changes}); "
+            "choose another --out or go back to the stored options"
+        )
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

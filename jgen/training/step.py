@@ -1,0 +1,110 @@
+"""One optimiser step of one member; ensembles are this step mapped over stacked states."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from jgen.generative_model import Batch, GenerativeModel, num_events
+from jgen.typing import Key, Params, PyTree
+
+Axis = Literal["auto", "vmap", "scan"]
+
+
+class TrainState(NamedTuple):
+    """Everything training carries; arrays only, so it can be mapped, sharded and saved.
+
+    Attributes:
+      step: number of steps done.
+      params: parameters.
+      opt_state: state of the optimiser.
+      ema: exponential moving average of the parameters; equal to them where there is none.
+    """
+
+    step: Array
+    params: Params
+    opt_state: PyTree
+    ema: Params
+
+
+class Step(NamedTuple):
+    """Training of one member as two pure functions.
+
+    Attributes:
+      init: (key) -> state.
+      update: (state, key, data) -> (state, metrics).
+    """
+
+    init: Callable[[Key], TrainState]
+    update: Callable[[TrainState, Key, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+def make_step(
+    model: GenerativeModel,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    *,
+    ema_decay: float = 0.0,
+    place_batch: Callable[[Batch], Batch] = lambda batch: batch,
+) -> Step:
+    """Training step that draws its own minibatch from device-resident data.
+
+    All randomness is a function of (key, state.step). Events are drawn with replacement, so every
+    member of an ensemble sees its own sequence and a step costs the same for any size of the set.
+
+    Args:
+      model: what to train.
+      optimizer: from optax.
+      batch_size: events in a minibatch.
+      ema_decay: of the parameters' average a step; 0 keeps none.
+      place_batch: sharding hint for the minibatch, see `training.mesh`.
+    """
+
+    def init(key):
+        params = model.init(key)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), params)
+
+    def update(state, key, data):
+        key_rows, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
+        rows = jax.random.randint(key_rows, (batch_size,), 0, num_events(data))
+        batch = place_batch(jax.tree.map(lambda a: a[rows], data))
+        loss, grads = jax.value_and_grad(model.loss)(state.params, key_loss, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else params
+        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+    return Step(init, update)
+
+
+def over_members(function: Callable, axis: Axis, num_shared: int = 1) -> Callable:
+    """Map a function of one member over stacked members.
+
+    Args:
+      function: its last `num_shared` arguments are common to all members.
+      axis: "vmap" computes members side by side, as accelerators like it and as sharding over
+        devices needs it; "scan" one after another in one program, as a CPU likes it.
+      num_shared: number of arguments without a member axis.
+    """
+    if axis == "vmap":
+
+        def mapped(*args):
+            in_axes = (0,) * (len(args) - num_shared) + (None,) * num_shared
+            return jax.vmap(function, in_axes, spmd_axis_name="ensemble")(*args)
+
+    else:
+
+        def mapped(*args):
+            split = len(args) - num_shared
+            return jax.lax.map(lambda own: function(*own, *args[split:]), args[:split])
+
+    return mapped
+
+
+def member(stacked: PyTree, index: int) -> PyTree:
+    """One member of a stacked ensemble of states or parameters."""
+    return jax.tree.map(lambda leaf: leaf[index], stacked)

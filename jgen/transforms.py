@@ -1,0 +1,77 @@
+"""Functions from generative models to generative models; they compose."""
+
+from collections.abc import Callable
+
+import jax
+
+from jgen.bijectors import Bijector
+from jgen.generative_model import Batch, GenerativeModel
+from jgen.typing import Cond, PyTree
+
+
+def preprocessed(model: GenerativeModel, bijector: Bijector) -> GenerativeModel:
+    """Train `model` in preprocessed space, sample and score in the physical one.
+
+    The loss preprocesses in the precision of the batch. Where that is not enough (logits of
+    energies in float32), preprocess in float64 on the host and train `model` itself: both have the
+    same parameters. `log_prob` includes the log-determinant; it is None without one.
+    """
+
+    def loss(params, key, batch):
+        z, _ = jax.vmap(bijector.forward)(batch.x, batch.cond)
+        return model.loss(params, key, batch._replace(x=z))
+
+    def sample(params, key, cond=None):
+        return bijector.inverse(model.sample(params, key, cond), cond)[0]
+
+    def log_prob(params, key, x, cond=None):
+        z, log_det = bijector.forward(x, cond)
+        return model.log_prob(params, key, z, cond) + log_det
+
+    exact = bijector.has_log_det and model.log_prob is not None
+    return GenerativeModel(model.init, loss, sample, log_prob if exact else None)
+
+
+def chain(
+    first: GenerativeModel,
+    second: GenerativeModel,
+    condition: Callable[[Cond, PyTree], Cond] = lambda cond, a: (cond, a),
+) -> GenerativeModel:
+    """The factorised model p(a, b | c) = p(a | c) p(b | a, c) of events x = (a, b).
+
+    Args:
+      first: model of a given c.
+      second: model of b given `condition(c, a)`.
+      condition: makes the second model's condition; the pair (c, a) unless given.
+
+    Returns:
+      A model with parameters {"first", "second"}; its loss is the sum of both, so that training it
+      is the same as training each part alone.
+    """
+
+    def init(key):
+        key_a, key_b = jax.random.split(key)
+        return {"first": first.init(key_a), "second": second.init(key_b)}
+
+    def loss(params, key, batch):
+        key_a, key_b = jax.random.split(key)
+        a, b = batch.x
+        cond_b = jax.vmap(condition)(batch.cond, a)
+        batch_a = Batch(a, batch.cond, weight=batch.weight)
+        batch_b = Batch(b, cond_b, batch.mask, batch.weight)
+        loss_a = first.loss(params["first"], key_a, batch_a)
+        return loss_a + second.loss(params["second"], key_b, batch_b)
+
+    def sample(params, key, cond=None):
+        key_a, key_b = jax.random.split(key)
+        a = first.sample(params["first"], key_a, cond)
+        return a, second.sample(params["second"], key_b, condition(cond, a))
+
+    def log_prob(params, key, x, cond=None):
+        key_a, key_b = jax.random.split(key)
+        a, b = x
+        log_a = first.log_prob(params["first"], key_a, a, cond)
+        return log_a + second.log_prob(params["second"], key_b, b, condition(cond, a))
+
+    exact = first.log_prob is not None and second.log_prob is not None
+    return GenerativeModel(init, loss, sample, log_prob if exact else None)

@@ -1,0 +1,14 @@
+"""Names for the kinds of values that cross room boundaries."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+Key = jax.Array
+"""A typed PRNG key, made by `jax.random.key`."""
+PyTree = Any
+Params = PyTree
+Cond = PyTree
+Velocity = Callable[[PyTree, PyTree], PyTree]
+"""(t, x) -> dx/dt for one event; parameters and condition are already bound."""

@@ -1,0 +1,164 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.test_util import check_grads
+
+from jgen.solvers import (
+    TABLEAUS,
+    NonStationary,
+    Reference,
+    RungeKutta,
+    Tableau,
+    global_truncation_error,
+    local_truncation_error,
+    references,
+    runge_kutta,
+    train_bespoke,
+    trajectory,
+)
+
+
+def field(t, x):
+    return jnp.sin(4 * t) * x - 0.5 * x**3 + jnp.cos(7 * t)
+
+
+@pytest.mark.parametrize("name", TABLEAUS)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_reproduces_every_runge_kutta_method(x64, name, steps):
+    x0 = jnp.linspace(-1, 2, 7)
+    solver = runge_kutta(name, steps)
+    bespoke = NonStationary.from_runge_kutta(solver)
+    assert bespoke.n_eval == solver.n_eval
+    np.testing.assert_allclose(bespoke.times, solver.times.ravel(), atol=1e-15)
+    np.testing.assert_allclose(bespoke(field, x0), solver(field, x0), rtol=1e-13, atol=1e-13)
+
+
+def test_euler_start_is_euler(x64):
+    x0 = jnp.linspace(-1, 2, 7)
+    expected = runge_kutta("euler", 8)(field, x0)
+    np.testing.assert_allclose(NonStationary.euler(8)(field, x0), expected, rtol=1e-13)
+
+
+def test_decreasing_stage_times_are_refused():
+    tableau = Tableau("odd", ((), (1.0,), (0.0, 0.5)), (0.2, 0.3, 0.5), (0.0, 1.0, 0.5), 1)
+    with pytest.raises(ValueError, match="stage times of odd are not monotone"):
+        NonStationary.from_runge_kutta(RungeKutta(tableau, 2))
+
+
+def test_times_are_monotone_whatever_the_parameters(key):
+    log_dt = 30 * jax.random.normal(key, (12,))
+    grid = NonStationary(jnp.ones(12), jnp.zeros((12, 12)), log_dt).grid
+    assert grid[0] == 0
+    assert np.all(np.diff(grid) >= 0)
+    np.testing.assert_allclose(grid[-1], 1, rtol=1e-6)
+
+
+def test_hermite_reference_is_fourth_order(x64):
+    """Fourth order in the state, third in its slope: the largest error over many times."""
+    states, velocities = trajectory(RungeKutta(TABLEAUS["rk4"], 1024), field, jnp.array([0.4]))
+    every_time = jax.vmap(Reference(states, velocities).at)
+    times = jnp.linspace(0, 1, 333)
+    exact, errors = every_time(times), []
+    for nodes in (16, 32):
+        every = 1024 // nodes
+        coarse = jax.vmap(Reference(states[::every], velocities[::every]).at)(times)
+        errors.append([np.abs(c - e).max() for c, e in zip(coarse, exact, strict=True)])
+    np.testing.assert_allclose(np.log2(np.divide(*errors)), [4, 3], atol=0.3)
+
+
+def test_local_error_is_the_sum_of_one_step_errors(x64, key):
+    """Against a plain loop that integrates to every time and calls the field there."""
+    n, x0 = 4, jnp.array([0.4, -1.0])
+    k1, k2, k3 = jax.random.split(key, 3)
+    solver = NonStationary(
+        1 + 0.1 * jax.random.normal(k1, (n,)),
+        NonStationary.euler(n).b + 0.1 * jax.random.normal(k2, (n, n)),
+        0.3 * jax.random.normal(k3, (n,)),
+    )
+    reference = Reference(*trajectory(RungeKutta(TABLEAUS["rk4"], 400), field, x0))
+    exact = lambda t: runge_kutta("rk4", 400)(lambda tau, x: t * field(t * tau, x), x0)
+    total, grid = 0.0, solver.grid
+    for i in range(n):
+        step = solver.a[i] * x0
+        for j in range(i + 1):
+            step = step + solver.b[i, j] * field(grid[j], exact(grid[j]))
+        total += jnp.mean((step - exact(grid[i + 1])) ** 2)
+    np.testing.assert_allclose(local_truncation_error(solver, reference), total, rtol=1e-6)
+
+
+def test_gradients_match_finite_differences(x64, key):
+    solver, x0 = NonStationary.euler(3), jnp.array([0.4, -1.0])
+    reference = Reference(*trajectory(RungeKutta(TABLEAUS["rk4"], 200), field, x0))
+    losses = (
+        lambda s: local_truncation_error(s, reference),
+        lambda s: global_truncation_error(s, field, x0, reference.states[-1]),
+    )
+    for loss in losses:
+        check_grads(loss, (solver,), order=1, modes=["rev"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["global", "local"])
+def test_trained_solver_beats_midpoint_and_rk4_at_eight_evaluations(key, objective):
+    velocity = lambda params, t, x, cond: params * field(t, x) + cond * jnp.sin(20 * t)
+    k0, k1, k2 = jax.random.split(key, 3)
+    x0, cond = jax.random.normal(k0, (256, 3)), jax.random.uniform(k1, (256, 1))
+    params = jnp.float32(2.0)
+    pool = references(velocity, params, x0, cond)
+    solver, history = train_bespoke(
+        NonStationary.euler(8),
+        velocity,
+        params,
+        pool,
+        cond,
+        optax.adam(3e-3),
+        k2,
+        objective=objective,
+        num_steps=2000,
+    )
+    rmse = lambda s: float(
+        jnp.sqrt(
+            jnp.mean(
+                jax.vmap(
+                    lambda x, c, y: global_truncation_error(
+                        s, lambda t, z: velocity(params, t, z, c), x, y
+                    )
+                )(x0, cond, pool.states[:, -1])
+            )
+        )
+    )
+    assert rmse(solver) < 0.5 * min(rmse(runge_kutta("midpoint", 4)), rmse(runge_kutta("rk4", 2)))
+    assert history["global_error"].min() < 0.1 * history["global_error"][0]
+
+
+def test_training_keeps_the_best_solver(key):
+    """A step size that wrecks the solver must not cost the start."""
+    velocity = lambda params, t, x, cond: field(t, x)
+    x0 = jax.random.normal(key, (16, 2))
+    pool = references(velocity, None, x0, None)
+    start = NonStationary.euler(4)
+    solver, _ = train_bespoke(
+        start, velocity, None, pool, None, optax.sgd(0.5), key, objective="global", num_steps=3
+    )
+    held_out = lambda s: np.mean(
+        [
+            global_truncation_error(s, field, x, y)
+            for x, y in zip(pool.states[12:, 0], pool.states[12:, -1], strict=True)
+        ]
+    )
+    assert held_out(solver) <= held_out(start) * (1 + 1e-6)
+
+
+def test_bad_objective(key):
+    with pytest.raises(ValueError, match="unknown objective 'both'; global or local"):
+        train_bespoke(
+            NonStationary.euler(2),
+            None,
+            None,
+            Reference(jnp.zeros((4, 2, 1)), jnp.zeros((4, 2, 1))),
+            None,
+            optax.adam(1e-3),
+            key,
+            objective="both",
+        )

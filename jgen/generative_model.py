@@ -68,7 +68,7 @@ def num_events(data: PyTree) -> int:
     if len(lengths) != 1 or None in lengths:
         raise ValueError(
             "every array needs the same number of events on its first axis, got lengths "
-            f"{sorted(lengths, key=str) or 'of no array at all'}"
+            f"{sorted(lengths, key=lambda n: n or 0) or 'of no array at all'}"
         )
     return lengths.pop()
 

@@ -9,8 +9,14 @@ from jgen.generative_model import Batch, GenerativeModel
 from jgen.typing import Cond, PyTree
 
 
-def preprocessed(model: GenerativeModel, bijector: Bijector) -> GenerativeModel:
+def preprocessed(
+    model: GenerativeModel,
+    bijector: Bijector,
+    condition: Callable[[Cond], Cond] = lambda cond: cond,
+) -> GenerativeModel:
     """Train `model` in preprocessed space, sample and score in the physical one.
+
+    `condition` turns the physical condition, which the bijector sees, into the model's.
 
     The loss preprocesses in the precision of the batch. Where that is not enough (logits of
     energies in float32), preprocess in float64 on the host and train `model` itself: both have the
@@ -18,15 +24,16 @@ def preprocessed(model: GenerativeModel, bijector: Bijector) -> GenerativeModel:
     """
 
     def loss(params, key, batch):
-        z, _ = jax.vmap(bijector.forward)(batch.x, batch.cond)
-        return model.loss(params, key, batch._replace(x=z))
+        one = lambda x, cond: (bijector.forward(x, cond)[0], condition(cond))
+        z, cond = jax.vmap(one)(batch.x, batch.cond)
+        return model.loss(params, key, batch._replace(x=z, cond=cond))
 
     def sample(params, key, cond=None):
-        return bijector.inverse(model.sample(params, key, cond), cond)[0]
+        return bijector.inverse(model.sample(params, key, condition(cond)), cond)[0]
 
     def log_prob(params, key, x, cond=None):
         z, log_det = bijector.forward(x, cond)
-        return model.log_prob(params, key, z, cond) + log_det
+        return model.log_prob(params, key, z, condition(cond)) + log_det
 
     exact = bijector.has_log_det and model.log_prob is not None
     return GenerativeModel(model.init, loss, sample, log_prob if exact else None)

@@ -52,9 +52,7 @@ def _batch(args, dims):
 batching.primitive_batchers[_matmul_p] = _batch
 
 
-def matmul(
-    x: Float[Array, "... n_in"], w: Float[Array, "n_in n_out"]
-) -> Float[Array, "... n_out"]:
+def matmul(x: Float[Array, "... n_in"], w: Float[Array, "n_in n_out"]) -> Float[Array, "... n_out"]:
     """Product over the last axis of `x`, all other axes flattened into one, vmapped ones too."""
     return _matmul_p.bind(x, w)
 

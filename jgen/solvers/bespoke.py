@@ -27,6 +27,8 @@ Objective = Literal["global", "local"]
 # (zero) gradient, which -inf would not.
 _ZERO_INCREMENT = -1e3
 
+_PRECISE = RungeKutta(MIDPOINT, 100)
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["a", "b", "log_dt"], meta_fields=[])
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def references(
     x0: Float[Array, "events ..."],
     cond: PyTree,
     *,
-    solver: RungeKutta = RungeKutta(MIDPOINT, 100),
+    solver: RungeKutta = _PRECISE,
     batch_size: int = 50,
 ) -> Reference:
     """Precise solutions [events, nodes, *x] for `train_bespoke`, `batch_size` events at a time.

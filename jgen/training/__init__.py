@@ -3,7 +3,7 @@
 from jgen.training.fit import Fitted, TrainConfig, fit
 from jgen.training.mesh import initialize_distributed
 from jgen.training.optimizer import OptimizerConfig, make_optimizer
-from jgen.training.runs import MetricsLog, RunFolder, write_atomically
+from jgen.training.runs import MetricsLog, RunFolder
 from jgen.training.step import TrainState, make_step, member, over_members
 
 __all__ = [
@@ -19,5 +19,4 @@ __all__ = [
     "make_step",
     "member",
     "over_members",
-    "write_atomically",
 ]

@@ -6,15 +6,15 @@ config.json  env.json  metrics.jsonl  metrics.json  checkpoints/  figures/  samp
 import dataclasses
 import json
 import math
-import os
 import platform
 import subprocess
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from jgen.files import atomic_path
 
 
 class RunFolder:
@@ -47,9 +47,8 @@ class RunFolder:
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the folder atomically."""
         if self.is_writer:
-            write_atomically(
-                self.path / name, lambda p: p.write_text(json.dumps(content, indent=2) + "\n")
-            )
+            with atomic_path(self.path / name) as partial:
+                partial.write_text(json.dumps(content, indent=2) + "\n")
 
     def write_metrics(self, metrics: dict[str, float]) -> None:
         """Write metrics.json: flat, name -> number.
@@ -93,7 +92,8 @@ class MetricsLog:
         if self.is_writer:
             rows = [row for row in self.read() if row["step"] <= step]
             text = "".join(json.dumps(row) + "\n" for row in rows)
-            write_atomically(self.path, lambda p: p.write_text(text))
+            with atomic_path(self.path) as partial:
+                partial.write_text(text)
 
     def append(self, row: dict) -> None:
         """Add one line."""
@@ -101,20 +101,6 @@ class MetricsLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write(temporary)` make a file, then move it to `path` in one step.
-
-    A reader sees the old file or the new one; a killed process leaves the old one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def environment() -> dict[str, Any]:

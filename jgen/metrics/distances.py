@@ -1,0 +1,110 @@
+"""Distances of one-dimensional samples, column by column."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Real
+
+# Bootstrap weights held at once; 2^24 float64 numbers are 128 MiB.
+_CHUNK = 2**24
+
+
+class Wasserstein(NamedTuple):
+    """Wasserstein-1 distance of two samples; one number a column, scalars for samples [n].
+
+    Attributes:
+      value: the distance, in the units of the column.
+      error: its bootstrap spread, the standard deviation of the replicas; NaN without replicas.
+      replicas: distances of bootstrapped samples [num_bootstrap, *columns]. A replica draws the
+        same events for every column, so errors of means over columns follow from it.
+    """
+
+    value: Float[np.ndarray, " *columns"]
+    error: Float[np.ndarray, " *columns"]
+    replicas: Float[np.ndarray, " num_bootstrap *columns"]
+
+
+def wasserstein(
+    x: Real[np.ndarray, " n *columns"],
+    y: Real[np.ndarray, " m *columns"],
+    x_weights: Real[np.ndarray, " n"] | None = None,
+    y_weights: Real[np.ndarray, " m"] | None = None,
+    *,
+    num_bootstrap: int = 100,
+    seed: int = 0,
+) -> Wasserstein:
+    """Exact W1 = integral |F(z) - G(z)| dz of the weighted empirical distributions.
+
+    Events are resampled with replacement, both samples independently. The replicas give a
+    spread, not the bias: W1 of two samples of one distribution is positive (about
+    1.8 sigma / sqrt(n) for normal samples of n events each), and that of replicas is larger still.
+
+    Args:
+      x: one sample, [n] or [n, k]; the columns are compared one by one.
+      y: the other sample, [m] or [m, k].
+      x_weights: non-negative event weights of `x`, of any normalisation.
+      y_weights: the same for `y`.
+      num_bootstrap: replicas for the error; 0 for none.
+      seed: of the bootstrap.
+
+    Raises:
+      ValueError: if the columns differ, a sample is empty or not finite, or weights are unusable.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if x.ndim not in (1, 2) or x.shape[1:] != y.shape[1:] or 0 in (*x.shape, *y.shape):
+        raise ValueError(
+            f"samples need the shapes [n] and [m] or [n, k] and [m, k], got {x.shape} and {y.shape}"
+        )
+    for name, sample in (("first", x), ("second", y)):
+        if bad := int((~np.isfinite(sample)).sum()):
+            raise ValueError(f"{bad} entries of the {name} sample are not finite: drop the events")
+    columns = x.shape[1:]
+    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+    x_weights, y_weights = _weights(x_weights, len(x)), _weights(y_weights, len(y))
+
+    values = np.concatenate([x, y])
+    order = np.argsort(values, axis=0, kind="stable")
+    gaps = np.diff(np.take_along_axis(values, order, axis=0), axis=0)
+    # F - G just above each value is the running sum of the weights of x less those of y.
+    value = _distance(_signed(x_weights[None], y_weights[None]), order, gaps)[0]
+
+    rng = np.random.default_rng(seed)
+    size = max(1, _CHUNK // len(values))
+    replicas = [np.empty((0, len(value)))]
+    for first in range(0, num_bootstrap, size):
+        num = min(size, num_bootstrap - first)
+        replica = _signed(_resample(rng, x_weights, num), _resample(rng, y_weights, num))
+        replicas.append(_distance(replica, order, gaps))
+    replicas = np.concatenate(replicas).reshape(num_bootstrap, *columns)
+    error = np.std(replicas, axis=0) if num_bootstrap else np.full(columns, np.nan)
+    return Wasserstein(value.reshape(columns), np.asarray(error), replicas)
+
+
+def _weights(weights, num):
+    weights = np.ones(num) if weights is None else np.asarray(weights, np.float64)
+    if weights.shape != (num,):
+        raise ValueError(f"{num} events need weights [{num}], got shape {weights.shape}")
+    if not np.all(weights >= 0) or not 0 < weights.sum() < np.inf:
+        raise ValueError("weights must be finite, not negative, and not all zero")
+    return weights
+
+
+def _signed(x_weights, y_weights):
+    """Weights [replicas, n + m], normalised to +1 over x and -1 over y."""
+    x_weights = x_weights / x_weights.sum(axis=1, keepdims=True)
+    return np.concatenate([x_weights, -y_weights / y_weights.sum(axis=1, keepdims=True)], axis=1)
+
+
+def _distance(signed, order, gaps):
+    """Distances [replicas, k]; the sorted values are shared by all replicas."""
+    out = np.empty((len(signed), order.shape[1]))
+    for k in range(order.shape[1]):
+        out[:, k] = np.abs(np.cumsum(signed[:, order[:-1, k]], axis=1)) @ gaps[:, k]
+    return out
+
+
+def _resample(rng, weights, num):
+    """Weights [num, n] times how often each event is drawn."""
+    n = len(weights)
+    drawn = rng.integers(n, size=(num, n)) + n * np.arange(num)[:, None]
+    return np.bincount(drawn.ravel(), minlength=num * n).reshape(num, n) * weights

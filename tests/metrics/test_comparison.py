@@ -1,0 +1,118 @@
+import jax
+import numpy as np
+import pytest
+from scipy.stats import wasserstein_distance
+
+from jgen.metrics import (
+    ClassifierConfig,
+    classifier_comparison,
+    compare,
+    histogram,
+    separation,
+    separation_floor,
+    wasserstein,
+)
+
+EDGES = np.linspace(-4, 4, 33)
+
+
+def edges_of(name, values):
+    return EDGES
+
+
+def sample(seed, num, shift=0.0):
+    rng = np.random.default_rng(seed)
+    return {"mass": rng.normal(shift, size=num), "layers": rng.normal(shift, size=(num, 3))}
+
+
+def test_numbers_are_those_of_the_metrics_at_the_common_size():
+    reference, holdout, generated = sample(0, 900), sample(1, 800), sample(2, 1000, 0.5)
+    found = compare(reference, holdout, generated, edges_of, num_bootstrap=20, seed=3)
+    assert found.num_events == {"mass": 800, "layers": 800}
+    for suffix, other in (("", generated), ("_truth", holdout)):
+        pair = reference["mass"][:800], other["mass"][:800]
+        expected = separation(*(histogram(v, EDGES) for v in pair), num_bootstrap=20, seed=3)
+        assert found.numbers[f"separation/mass{suffix}"] == expected.value
+        assert found.numbers[f"separation/mass{suffix}_error"] == expected.error
+        distance = wasserstein(*pair, num_bootstrap=20, seed=3)
+        assert found.numbers[f"wasserstein/mass{suffix}"] == distance.value
+        assert found.numbers[f"wasserstein/mass{suffix}_error"] == distance.error
+        columns = [
+            wasserstein_distance(reference["layers"][:800, k], other["layers"][:800, k])
+            for k in range(3)
+        ]
+        np.testing.assert_allclose(found.columns[f"wasserstein/layers{suffix}"], columns)
+        mean = found.numbers[f"wasserstein/layers{suffix}"]
+        assert mean == pytest.approx(np.mean(columns))
+        # Independent columns: the error of their mean is smaller than each one's.
+        error = found.numbers[f"wasserstein/layers{suffix}_error"]
+        assert error < 0.8 * found.columns[f"wasserstein/layers{suffix}_error"].mean()
+        assert found.columns[f"separation/layers{suffix}"].shape == (3,)
+    assert all(type(value) is float for value in found.numbers.values())
+    assert not any("mass" in name for name in found.columns)
+
+
+def test_truth_is_at_the_floor_and_a_shift_above_it():
+    found = compare(sample(0, 4000), sample(1, 4000), sample(2, 4000, 0.3), edges_of).numbers
+    floor = separation_floor(32, 4000, 4000)
+    # Thirty independent bins or so fluctuate by a quarter.
+    assert found["separation/mass_truth"] == pytest.approx(floor, rel=0.75)
+    assert found["separation/mass"] > found["separation/mass_truth"] + 5 * floor
+    assert found["wasserstein/mass"] == pytest.approx(0.3, abs=0.06)
+    assert found["wasserstein/mass"] > 4 * found["wasserstein/mass_truth"]
+
+
+def test_entries_outside_of_the_edges_are_reported():
+    reference, holdout, generated = sample(0, 500), sample(1, 500), sample(2, 500)
+    generated["mass"][:50] = -9.0
+    generated["layers"][:100, 0] = 9.0
+    found = compare(reference, holdout, generated, edges_of, num_bootstrap=2)
+    assert found.numbers["underflow/mass"] == pytest.approx(0.1)
+    assert found.numbers["underflow/mass_truth"] == 0.0
+    np.testing.assert_allclose(found.columns["overflow/layers"], [0.2, 0, 0])
+    assert found.numbers["overflow/layers"] == pytest.approx(0.2 / 3)
+
+
+def test_edges_are_made_for_each_column_of_the_reference():
+    seen = []
+
+    def binning(name, values):
+        seen.append((name, values[0]))
+        return EDGES
+
+    reference = sample(0, 50)
+    compare(reference, sample(1, 50), sample(2, 50), binning, num_bootstrap=2)
+    expected = [("mass", reference["mass"][0])]
+    expected += [("layers", reference["layers"][0, k]) for k in range(3)]
+    assert seen == expected
+
+
+def test_classifier_table():
+    rng = np.random.default_rng(0)
+    reference, holdout = rng.normal(size=(1300, 2)), rng.normal(size=(1200, 2))
+    generated = rng.normal([0.8, 0.0], 1.0, size=(1100, 2))
+    config = ClassifierConfig(hidden=(16,), learning_rate=0.01, epochs=6, num_seeds=2)
+    found = classifier_comparison(reference, holdout, generated, jax.random.key(0), "high", config)
+    names = ("auc_high", "auc_high_calibrated", "jsd_high")
+    expected = {f"{n}{t}{e}" for n in names for t in ("", "_truth") for e in ("", "_error")}
+    assert set(found.numbers) == expected
+    assert found.generated.weights_reference.shape == (2, 220)
+    assert found.numbers["auc_high"] == found.generated.mean("auc")
+    error = np.hypot(found.truth.spread("auc"), found.truth.auc_statistical_error)
+    assert found.numbers["auc_high_truth_error"] == pytest.approx(error)
+    assert abs(found.numbers["auc_high_truth"] - 0.5) < 3 * error
+    assert found.numbers["auc_high"] > 0.65
+
+
+def test_bad_input_is_refused():
+    good = sample(0, 20)
+    with pytest.raises(ValueError, match=r"generated has the observables \['mass'\]"):
+        compare(good, sample(1, 20), {"mass": np.zeros(20)}, edges_of)
+    with pytest.raises(ValueError, match="layers has shape"):
+        compare(good, sample(1, 20), good | {"layers": np.zeros((20, 2))}, edges_of)
+    with pytest.raises(ValueError, match="holdout is the reference itself"):
+        compare(good, good, sample(1, 20), edges_of)
+    bad = sample(1, 20)
+    bad["mass"][3] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        compare(good, sample(2, 20), bad, edges_of)

@@ -1,0 +1,212 @@
+import h5py
+import numpy as np
+import pytest
+
+from jgen.showers.geometry import geometry
+from jgen.showers.hdf5 import (
+    Showers,
+    check_showers,
+    count_showers,
+    iterate_showers,
+    read_showers,
+    sample_path,
+    write_showers,
+)
+
+PHOTONS = geometry("ds1-photons")
+
+
+def make_showers(num, seed=0, width=368):
+    rng = np.random.default_rng(seed)
+    voxels = rng.exponential(size=(num, width)) * (rng.random((num, width)) < 0.2)
+    return Showers(rng.uniform(256, 1e6, num), voxels.astype(np.float32))
+
+
+def write_raw(path, **datasets):
+    with h5py.File(path, "w") as file:
+        for key, value in datasets.items():
+            file[key] = value
+    return path
+
+
+def assert_equal(found, expected):
+    np.testing.assert_array_equal(found.energies, expected.energies)
+    np.testing.assert_array_equal(found.voxels, expected.voxels)
+
+
+def rows(showers, start, stop):
+    return Showers(*(a[start:stop] for a in showers))
+
+
+def test_written_files_read_back_bitwise_in_the_official_layout(tmp_path):
+    showers = make_showers(7)
+    assert write_showers(tmp_path / "a.h5", showers, PHOTONS) == 7
+    found = read_showers(tmp_path / "a.h5", PHOTONS)
+    assert_equal(found, showers)
+    assert (found.energies.dtype, found.voxels.dtype) == (np.float64, np.float32)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert sorted(file) == ["incident_energies", "showers"]
+        assert file["incident_energies"].shape == (7, 1)
+        assert file["showers"].compression == "gzip"
+        assert file["showers"].shuffle
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_stream_of_chunks_makes_the_same_file(tmp_path):
+    showers = make_showers(50)
+    stream = (rows(showers, i, i + 8) for i in range(0, 50, 8))
+    assert write_showers(tmp_path / "a.h5", stream, PHOTONS) == 50
+    assert_equal(read_showers(tmp_path / "a.h5", PHOTONS), showers)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, None), (0, 5), (3, 12), (10, 11), (9, 20), (19, 20)]
+)
+def test_ranges_across_files_equal_one_file(tmp_path, start, stop):
+    showers = make_showers(20)
+    paths = [tmp_path / name for name in ("a.h5", "b.h5", "c.h5")]
+    for path, first, last in zip(paths, (0, 10, 11), (10, 11, 20), strict=True):
+        write_showers(path, rows(showers, first, last), PHOTONS)
+    assert count_showers(paths) == 20
+    assert_equal(read_showers(paths, PHOTONS, start, stop), rows(showers, start, stop))
+
+
+def test_iterating_runs_across_file_borders(tmp_path):
+    showers = make_showers(20)
+    paths = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    write_showers(paths[0], rows(showers, 0, 9), PHOTONS)
+    write_showers(paths[1], rows(showers, 9, 20), PHOTONS)
+    chunks = list(iterate_showers(paths, PHOTONS, 6))
+    assert [len(chunk.energies) for chunk in chunks] == [6, 6, 6, 2]
+    for i, chunk in enumerate(chunks):
+        assert_equal(chunk, rows(showers, 6 * i, 6 * i + 6))
+
+
+def test_flat_energies_and_other_float_types_are_accepted(tmp_path):
+    showers = make_showers(4)
+    flat = write_raw(
+        tmp_path / "a.h5",
+        incident_energies=showers.energies.astype(np.float32),
+        showers=showers.voxels.astype(np.float64),
+    )
+    found = read_showers(str(flat), PHOTONS)
+    assert (found.energies.dtype, found.voxels.dtype) == (np.float32, np.float32)
+    np.testing.assert_array_equal(found.voxels, showers.voxels)
+
+
+def broken(kind):
+    s = make_showers(3)
+    energies, voxels = s.energies.copy(), s.voxels.copy()
+    match kind:
+        case "key":
+            return {"energy": energies, "showers": voxels}
+        case "width":
+            return {"incident_energies": energies, "showers": np.zeros((3, 6480), np.float32)}
+        case "unknown width":
+            return {"incident_energies": energies, "showers": np.zeros((3, 77), np.float32)}
+        case "lengths":
+            return {"incident_energies": energies[:2], "showers": voxels}
+        case "block":
+            return {"incident_energies": energies, "showers": voxels.reshape(3, 8, 46)}
+        case "energy shape":
+            return {"incident_energies": np.ones((3, 2)), "showers": voxels}
+        case "empty":
+            return {"incident_energies": energies[:0], "showers": voxels[:0]}
+        case "nan":
+            voxels[2, 5] = np.nan
+        case "inf":
+            voxels[0, 7] = np.inf
+        case "negative":
+            voxels[1, 3] = -0.5
+        case "zero energy":
+            energies[1] = 0
+        case "nan energy":
+            energies[2] = np.nan
+    return {"incident_energies": energies, "showers": voxels}
+
+
+BROKEN = {
+    "key": r"'incident_energies' is missing; found \['energy', 'showers'\]",
+    "width": r"6480 voxels per shower, but geometry 'ds1-photons' has 368; this is 'ds2'",
+    "unknown width": "77 voxels.*no known geometry",
+    "lengths": "2 incident energies but 3 showers",
+    "block": r"shape \(3, 8, 46\)",
+    "energy shape": r"shape \(3, 2\); it must be \(n, 1\) or \(n,\)",
+    "empty": "holds no showers",
+    "nan": "voxel 5 of shower 2 is nan",
+    "inf": "voxel 7 of shower 0 is inf",
+    "negative": "voxel 3 of shower 1 is negative, -0.5 MeV",
+    "zero energy": "incident energy of shower 1 is 0.0",
+    "nan energy": "incident energy of shower 2 is nan",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_files_are_refused_by_name(tmp_path, kind):
+    path = write_raw(tmp_path / "bad.h5", **broken(kind))
+    with pytest.raises(ValueError, match=BROKEN[kind]) as error:
+        read_showers(path, PHOTONS)
+    assert str(path) in str(error.value)
+
+
+def test_missing_and_foreign_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5: no such file"):
+        read_showers(tmp_path / "nowhere.h5", PHOTONS)
+    (tmp_path / "text.h5").write_text("pid,energy\n11,3\n")
+    with pytest.raises(ValueError, match=r"text\.h5: not a readable HDF5 file"):
+        count_showers(tmp_path / "text.h5")
+    with pytest.raises(ValueError, match="no shower file given"):
+        count_showers([])
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (2, 2), (4, 3), (0, 6), (5, None)])
+def test_bad_ranges(tmp_path, start, stop):
+    write_showers(tmp_path / "a.h5", make_showers(5), PHOTONS)
+    with pytest.raises(ValueError, match=r"a\.h5 holds 5 showers; choose 0 <= start < stop <= 5"):
+        read_showers(tmp_path / "a.h5", PHOTONS, start, stop)
+
+
+def test_iterating_checks_before_the_first_chunk(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        iterate_showers(tmp_path / "nowhere.h5", PHOTONS, 10)
+    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+        iterate_showers(sample_path(), geometry("ds2"), 0)
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
+    old = make_showers(3)
+    write_showers(tmp_path / "a.h5", old, PHOTONS)
+
+    def stream():
+        yield make_showers(4, seed=1)
+        yield Showers(np.ones(2), np.full((2, 368), np.nan, np.float32))
+
+    with pytest.raises(ValueError, match="from row 4 on: voxel 0 of shower 0 is nan"):
+        write_showers(tmp_path / "a.h5", stream(), PHOTONS)
+    assert_equal(read_showers(tmp_path / "a.h5", PHOTONS), old)
+    with pytest.raises(ValueError, match="no showers to write"):
+        write_showers(tmp_path / "b.h5", iter([]), PHOTONS)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+    write_showers(tmp_path / "new" / "a.h5", old, PHOTONS)  # folders are made
+    assert_equal(read_showers(tmp_path / "new" / "a.h5", PHOTONS), old)
+
+
+def test_showers_in_memory_are_checked_too():
+    showers = make_showers(3)
+    check_showers(showers, PHOTONS)
+    with pytest.raises(ValueError, match="do not belong together"):
+        check_showers(Showers(showers.energies[:, None], showers.voxels), PHOTONS)
+    with pytest.raises(ValueError, match="no showers; at least one"):
+        check_showers(rows(showers, 0, 0), PHOTONS)
+
+
+def test_the_bundled_sample_is_what_its_readme_says():
+    g = geometry("ds2")
+    assert count_showers(sample_path()) == 3200
+    showers = read_showers(sample_path(), g, 0, 500)
+    assert showers.energies.min() >= 1000
+    assert showers.energies.max() <= 30000
+    hit = showers.voxels[showers.voxels > 0]
+    assert hit.min() >= g.threshold
+    response = showers.voxels.sum(axis=1) / showers.energies
+    assert abs(response.mean() - 0.95) < 5 * response.std() / np.sqrt(500)

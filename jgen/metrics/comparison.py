@@ -75,7 +75,7 @@ def compare(
 
     Args:
       reference: the truth that the binning looks at.
-      holdout: independent truth, disjoint from `reference` and from what a model was trained on.
+      holdout: independent truth, disjoint from `reference`.
       generated: what is judged.
       binning: (name, reference values of one column) -> edges; called once a column.
       num_bootstrap: resamplings behind each error.
@@ -157,7 +157,7 @@ def _check_samples(reference, holdout, generated):
     if reference and all(np.array_equal(reference[name], holdout[name]) for name in reference):
         raise ValueError(
             "holdout is the reference itself, so truth against truth would be zero: "
-            "pass events that are in neither the reference nor the training sample"
+            "pass other events of the truth"
         )
 
 

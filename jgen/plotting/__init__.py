@@ -3,6 +3,7 @@
 from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.curves import Curve, quality_curves, training_curves
 from jgen.plotting.histograms import Panel, histogram_grid, ratio_histogram
+from jgen.plotting.shower_report import shower_figures
 from jgen.plotting.showers import (
     longitudinal_profile,
     longitudinal_view,
@@ -22,6 +23,7 @@ __all__ = [
     "ratio_histogram",
     "roc_curves",
     "save",
+    "shower_figures",
     "single_showers",
     "training_curves",
     "weight_distributions",

@@ -7,7 +7,7 @@ from jgen.showers.features import (
     observables,
     official_binning,
 )
-from jgen.showers.geometry import GEOMETRIES, Geometry, Layer, geometry
+from jgen.showers.geometry import GEOMETRIES, Geometry, Layer, get_geometry
 from jgen.showers.hdf5 import (
     Showers,
     check_showers,
@@ -42,7 +42,7 @@ __all__ = [
     "count_showers",
     "fit_statistics",
     "from_fractions",
-    "geometry",
+    "get_geometry",
     "high_level_inputs",
     "iterate_showers",
     "load_preprocessing",

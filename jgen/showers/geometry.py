@@ -191,7 +191,7 @@ GEOMETRIES: dict[str, Geometry] = {
 }
 
 
-def geometry(name: str) -> Geometry:
+def get_geometry(name: str) -> Geometry:
     """Look up a CaloChallenge geometry.
 
     Args:

@@ -12,10 +12,10 @@ from jgen.showers.features import (
     official_binning,
     shower_depth,
 )
-from jgen.showers.geometry import geometry
+from jgen.showers.geometry import get_geometry
 from jgen.showers.hdf5 import Showers, read_showers, sample_path
 
-DS2 = geometry("ds2")
+DS2 = get_geometry("ds2")
 
 
 def oracle(g, voxels):
@@ -60,7 +60,7 @@ def dataset1_showers(g):
 
 @pytest.mark.parametrize("name", ["ds1-photons", "ds1-pions", "ds2"])
 def test_observables_equal_a_brute_force_in_float64(name, sample):
-    g = geometry(name)
+    g = get_geometry(name)
     showers = sample if name == "ds2" else dataset1_showers(g)
     found = compute_observables(g, showers, batch_size=16)
     expected = [oracle(g, voxels) for voxels in showers.voxels[:10]]
@@ -75,7 +75,9 @@ def test_observables_equal_a_brute_force_in_float64(name, sample):
 
 
 def test_dataset1_has_eta_only_where_alpha_is_binned():
-    found = compute_observables(geometry("ds1-pions"), dataset1_showers(geometry("ds1-pions")))
+    found = compute_observables(
+        get_geometry("ds1-pions"), dataset1_showers(get_geometry("ds1-pions"))
+    )
     assert found["EC_eta"].shape == (5, 4)
     assert found["EC_r"].shape == (5, 7)
     assert not found["EC_r"][0].any()
@@ -187,7 +189,7 @@ def test_batches_do_not_change_the_result_and_compile_once(sample):
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         compute_observables(DS2, sample, batch_size=0)
     with pytest.raises(ValueError, match="6480 voxels per shower, but geometry 'ds3'"):
-        compute_observables(geometry("ds3"), sample)
+        compute_observables(get_geometry("ds3"), sample)
 
 
 def test_official_bins():
@@ -200,7 +202,7 @@ def test_official_bins():
     np.testing.assert_allclose(layer[[0, -1]], [15.15e-3, 151.5])
     np.testing.assert_allclose(layer[1:] / layer[:-1], 1e4 ** (1 / 39))
     assert len(official_binning(DS2, "voxel", reference=np.array([[3.0]]))) == 50
-    pions = geometry("ds1-pions")
+    pions = get_geometry("ds1-pions")
     assert official_binning(pions, "EC_eta", layer_id=12)[0] == -500
     assert official_binning(pions, "EC_phi", layer_id=2)[0] == -100
     assert official_binning(pions, "width_phi", layer_id=13)[-1] == 400
@@ -224,6 +226,6 @@ def test_bad_binning_requests(name, arguments, match):
 
 def test_dataset1_binning_needs_a_layer_and_has_no_radial_ranges():
     with pytest.raises(ValueError, match="pass layer_id"):
-        official_binning(geometry("ds1-photons"), "EC_eta")
+        official_binning(get_geometry("ds1-photons"), "EC_eta")
     with pytest.raises(ValueError, match="no official binning of 'EC_r'"):
-        official_binning(geometry("ds1-photons"), "EC_r")
+        official_binning(get_geometry("ds1-photons"), "EC_r")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jgen.showers.geometry import GEOMETRIES, Geometry, Layer, geometry
+from jgen.showers.geometry import GEOMETRIES, Geometry, Layer, get_geometry
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from jgen.showers.geometry import GEOMETRIES, Geometry, Layer, geometry
     ],
 )
 def test_published_sizes(name, num_voxels, num_layers, per_layer):
-    g = geometry(name)
+    g = get_geometry(name)
     assert (g.num_voxels, g.num_layers) == (num_voxels, num_layers)
     assert [s.stop - s.start for s in g.layer_slices] == per_layer
     assert g.layer_slices[0].start == 0
@@ -23,21 +23,25 @@ def test_published_sizes(name, num_voxels, num_layers, per_layer):
 
 
 def test_regular_grids_have_a_shape():
-    assert geometry("ds2").shape == (45, 16, 9)
-    assert geometry("ds3").shape == (45, 50, 18)
-    assert geometry("ds2").layers[0].r_edges[-1] == geometry("ds3").layers[0].r_edges[-1] == 41.85
-    assert geometry("ds2").threshold == 15.15e-3
+    assert get_geometry("ds2").shape == (45, 16, 9)
+    assert get_geometry("ds3").shape == (45, 50, 18)
+    assert (
+        get_geometry("ds2").layers[0].r_edges[-1]
+        == get_geometry("ds3").layers[0].r_edges[-1]
+        == 41.85
+    )
+    assert get_geometry("ds2").threshold == 15.15e-3
     for name in ("ds1-photons", "ds1-pions"):
         with pytest.raises(ValueError, match="not a regular grid"):
-            _ = geometry(name).shape
+            _ = get_geometry(name).shape
 
 
 def test_layer_ids():
-    assert geometry("ds1-photons").layer_ids == (0, 1, 2, 3, 12)
-    assert geometry("ds1-photons").alpha_layer_ids == (1, 2)
-    assert geometry("ds1-pions").layer_ids == (0, 1, 2, 3, 12, 13, 14)
-    assert geometry("ds1-pions").alpha_layer_ids == (1, 2, 12, 13)
-    assert geometry("ds2").alpha_layer_ids == tuple(range(45))
+    assert get_geometry("ds1-photons").layer_ids == (0, 1, 2, 3, 12)
+    assert get_geometry("ds1-photons").alpha_layer_ids == (1, 2)
+    assert get_geometry("ds1-pions").layer_ids == (0, 1, 2, 3, 12, 13, 14)
+    assert get_geometry("ds1-pions").alpha_layer_ids == (1, 2, 12, 13)
+    assert get_geometry("ds2").alpha_layer_ids == tuple(range(45))
 
 
 def test_voxel_centres_of_a_hand_made_layer():
@@ -51,7 +55,7 @@ def test_voxel_centres_of_a_hand_made_layer():
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_centres_lie_in_their_voxel(name):
-    g = geometry(name)
+    g = get_geometry(name)
     index = 0
     for layer in g.layers:
         for a in range(layer.num_alpha):
@@ -66,9 +70,9 @@ def test_centres_lie_in_their_voxel(name):
 
 def test_centres_cannot_be_overwritten():
     with pytest.raises(ValueError, match="read-only"):
-        geometry("ds2").r[0] = 1.0
+        get_geometry("ds2").r[0] = 1.0
 
 
 def test_unknown_geometry_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown geometry 'ds4'.*ds1-photons.*ds3"):
-        geometry("ds4")
+        get_geometry("ds4")

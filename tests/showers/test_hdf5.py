@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from jgen.showers.geometry import geometry
+from jgen.showers.geometry import get_geometry
 from jgen.showers.hdf5 import (
     Showers,
     check_showers,
@@ -13,7 +13,7 @@ from jgen.showers.hdf5 import (
     write_showers,
 )
 
-PHOTONS = geometry("ds1-photons")
+PHOTONS = get_geometry("ds1-photons")
 
 
 def make_showers(num, seed=0, width=368):
@@ -170,7 +170,7 @@ def test_iterating_checks_before_the_first_chunk(tmp_path):
     with pytest.raises(FileNotFoundError):
         iterate_showers(tmp_path / "nowhere.h5", PHOTONS, 10)
     with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
-        iterate_showers(sample_path(), geometry("ds2"), 0)
+        iterate_showers(sample_path(), get_geometry("ds2"), 0)
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
@@ -201,7 +201,7 @@ def test_showers_in_memory_are_checked_too():
 
 
 def test_the_bundled_sample_is_what_its_readme_says():
-    g = geometry("ds2")
+    g = get_geometry("ds2")
     assert count_showers(sample_path()) == 3200
     showers = read_showers(sample_path(), g, 0, 500)
     assert showers.energies.min() >= 1000

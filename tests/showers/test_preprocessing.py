@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.showers.geometry import geometry
+from jgen.showers.geometry import get_geometry
 from jgen.showers.hdf5 import Showers, read_showers, sample_path
 from jgen.showers.preprocessing import (
     Fractions,
@@ -20,7 +20,7 @@ from jgen.showers.preprocessing import (
     to_fractions,
 )
 
-DS2 = geometry("ds2")
+DS2 = get_geometry("ds2")
 SHAPE = DS2.shape
 
 
@@ -228,9 +228,9 @@ def test_bad_input_is_refused(sample, preprocessing):
     with pytest.raises(ValueError, match="'voxel' or 'global', got 'none'"):
         fit_statistics([sample], DS2, standardise="none")
     with pytest.raises(ValueError, match="not a regular grid"):
-        fit_statistics([sample], geometry("ds1-pions"))
+        fit_statistics([sample], get_geometry("ds1-pions"))
     with pytest.raises(ValueError, match="do not fit geometry 'ds3'"):
-        dataclasses.replace(preprocessing, geometry=geometry("ds3"))
+        dataclasses.replace(preprocessing, geometry=get_geometry("ds3"))
     with pytest.raises(ValueError, match="0 < energy_min < energy_max"):
         dataclasses.replace(preprocessing, energy_min=1e5)
     with pytest.raises(ValueError, match="0 < alpha < 0.5"):

@@ -1,7 +1,6 @@
 """List the studies, one line each: `python -m experiments`."""
 
 import ast
-import pkgutil
 from pathlib import Path
 
 
@@ -9,13 +8,11 @@ def studies() -> dict[str, str]:
     """Names and first lines of the studies' docstrings, read without importing them."""
     folder = Path(__file__).parent
     found = {}
-    for module in pkgutil.iter_modules([str(folder)]):
-        path = folder / f"{module.name}.py"
-        if module.name.startswith("_") or not path.exists():
-            continue
+    for path in sorted(folder.rglob("[!_]*.py")):
         tree = ast.parse(path.read_text())
-        if any(isinstance(n, ast.FunctionDef) and n.name == "main" for n in tree.body):
-            found[module.name] = ast.get_docstring(tree).splitlines()[0]
+        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
+            name = ".".join(path.relative_to(folder).with_suffix("").parts)
+            found[name] = ast.get_docstring(tree).splitlines()[0]
     return found
 
 

@@ -52,9 +52,7 @@ def run(
             raise
         sys.exit(f"error: {error}")
     if jax.process_index() == 0:
-        for key, value in metrics.items():
-            print(f"{key:<40} {value:.6g}")
-        print(f"\nwritten to {out}")
+        print(f"\n{len(metrics)} metrics and all figures are in {out}")
     return metrics
 
 

@@ -51,13 +51,14 @@ from jgen.showers.evaluation import (
     summary_table,
 )
 from jgen.training import MetricsLog, OptimizerConfig, RunFolder, TrainConfig, fit, member
+from jgen.typing import Params
 
 NETWORKS = ("energy", "shape")
 
 
 @dataclass(frozen=True)
 class Config:
-    """One CaloDREAM study. The published showers have 1 GeV to 1 TeV, the bundled ones to 30 GeV."""
+    """One CaloDREAM study."""
 
     data: tuple[str, ...] = ()
     """CaloChallenge HDF5 files to train on; without any, the bundled Geant4 sample."""
@@ -72,7 +73,8 @@ class Config:
     num_validation: int = 0
     """Showers cut from the end of the training sample to validate on."""
     energy_range: tuple[float, float] | None = None
-    """Incident energies [MeV] that scale to 0 and 1; those of the training sample unless given."""
+    """Incident energies [MeV] that scale to 0 and 1; those of the training sample unless given.
+    The CaloChallenge's are 1 GeV to 1 TeV, those of the bundled sample 1 to 30 GeV."""
     standardise: Literal["voxel", "global"] = "global"
     """voxel, as published: a mean and deviation for each voxel; global: one for all, which a small
     sample needs, since most of its voxels are hit too rarely to have a deviation."""
@@ -101,14 +103,15 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
 
     Every stage is kept in the run folder and taken from there when it is finished.
     """
+    train, reference = load_showers(config)  # bad files are refused before the folder is made
     folder = RunFolder(out, config)
-    train, reference = _load(config)
     if not plot_only:
-        preprocessing = _preprocessing(config, train, folder)
-        models, params = _train(config, train, preprocessing, folder)
+        preprocessing = load_or_fit_preprocessing(config, train, folder)
+        params = train_networks(config, train, preprocessing, folder)
         if jax.process_index() != 0:
             return {}
-        _sample(config, calodream(*models, preprocessing), params, reference, folder)
+        model = calodream(*make_models(config).values(), preprocessing)
+        _sample(config, model, params, reference, folder)
     if not (folder.path / "samples.h5").exists():
         raise ValueError(f"{folder.path} has no samples.h5 to plot; run without --plot-only first")
     return _judge(config, train, reference, folder, plot_only)
@@ -116,10 +119,11 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
 
 def count_parameters(config: Config) -> dict[str, int]:
     """Trainable parameters of both networks."""
-    return {name: num_parameters(m.init) for name, m in _models(config).items()}
+    return {name: num_parameters(m.init) for name, m in make_models(config).items()}
 
 
-def _models(config: Config) -> dict[str, GenerativeModel]:
+def make_models(config: Config) -> dict[str, GenerativeModel]:
+    """The models of layer energies and shapes."""
     geometry = get_geometry(config.geometry)
     return {
         "energy": energy_model(geometry, config.energy_network, config.energy_solver.make()),
@@ -127,7 +131,7 @@ def _models(config: Config) -> dict[str, GenerativeModel]:
     }
 
 
-def _load(config: Config) -> tuple[Showers, Showers]:
+def load_showers(config: Config) -> tuple[Showers, Showers]:
     """Training and reference showers, disjoint; only these rows are read."""
     geometry, files = get_geometry(config.geometry), config.data or sample_path()
     num = count_showers(files)
@@ -145,7 +149,10 @@ def _load(config: Config) -> tuple[Showers, Showers]:
     return train, read_showers(files, geometry, num_left, num)
 
 
-def _preprocessing(config: Config, train: Showers, folder: RunFolder) -> ShowerPreprocessing:
+def load_or_fit_preprocessing(
+    config: Config, train: Showers, folder: RunFolder
+) -> ShowerPreprocessing:
+    """The run's preprocessing, fitted to the training sample the first time."""
     path = folder.path / "preprocessing.npz"
     if path.exists():
         return load_preprocessing(path)
@@ -164,8 +171,15 @@ def _chunks(showers: Showers, size: int = 500):
         yield Showers(showers.energies[i : i + size], showers.voxels[i : i + size])
 
 
-def _train(config: Config, train: Showers, preprocessing: ShowerPreprocessing, folder: RunFolder):
-    models = _models(config)
+def train_networks(
+    config: Config, train: Showers, preprocessing: ShowerPreprocessing, folder: RunFolder
+) -> dict[str, Params]:
+    """Train both networks, or take up where the folder's training stopped.
+
+    Returns:
+      Parameters of the whole model, {"first": energy network's, "second": shape network's}.
+    """
+    models = make_models(config)
     batches = training_data(_chunks(train), preprocessing)
     params = {}
     for part, name, batch in zip(("first", "second"), models, batches, strict=True):
@@ -180,7 +194,7 @@ def _train(config: Config, train: Showers, preprocessing: ShowerPreprocessing, f
             name=f"{name} network",
         )
         params[part] = member(fitted.params, 0)
-    return models.values(), params
+    return params
 
 
 def _sample(config: Config, model: GenerativeModel, params, reference: Showers, folder: RunFolder):
@@ -289,8 +303,23 @@ PAPER_DS3 = dataclasses.replace(
     ),
 )
 DEFAULT = Config()
+_SMOKE_TRAINING = TrainConfig(
+    steps=20, batch_size=32, optimizer=OptimizerConfig(warmup=0.1), log_every=1
+)
 SMOKE = dataclasses.replace(
     DEFAULT,
+    num_train=300,
+    num_test=150,
+    energy_network=TransfusionConfig(layers=1, feed_forward=32, head_width=32, head_layers=4),
+    shape_network=ViTConfig(patch=(9, 16, 3), width=24, heads=2, blocks=2, mlp_width=48),
+    energy_training=_SMOKE_TRAINING,
+    shape_training=_SMOKE_TRAINING,
+    energy_solver=SolverConfig("midpoint", 4),
+    shape_solver=SolverConfig("midpoint", 4),
+    sample_batch=75,
+    evaluation=EvaluationConfig(
+        ClassifierConfig(hidden=(64, 64, 64), batch_size=100, epochs=5, num_seeds=2), bootstrap=20
+    ),
 )
 PRESETS = {"default": DEFAULT, "smoke": SMOKE, "paper-ds2": PAPER_DS2, "paper-ds3": PAPER_DS3}
 

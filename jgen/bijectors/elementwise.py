@@ -25,7 +25,7 @@ class Bijector(NamedTuple):
 
 
 def standardize(mean: Float[Array, "*x"], std: Float[Array, "*x"]) -> Bijector:
-    """Z = (x - mean) / std.
+    """Map x to z = (x - mean) / std.
 
     Raises:
       ValueError: if a standard deviation is not positive.
@@ -41,7 +41,7 @@ def standardize(mean: Float[Array, "*x"], std: Float[Array, "*x"]) -> Bijector:
 
 
 def logit(alpha: float = 1e-6) -> Bijector:
-    """Z = logit((1 - 2 alpha) x + alpha) of x in [0, 1] (2405.09629, Eq. 3).
+    """Map x in [0, 1] to z = logit((1 - 2 alpha) x + alpha) (2405.09629, Eq. 3).
 
     Both logarithms are taken of sums of positive numbers, so that float32 resolves either end.
     """

@@ -352,7 +352,7 @@ def _evaluate(validation, test, validation_logits, logits, best_epoch, train_los
         auc_calibrated.append(area_under_curve(c[is_reference], c[~is_reference]))
         bce = -np.average(np.log(np.where(is_reference, c, 1 - c)), weights=test.weight)
         jsd.append(1 - bce / np.log(2))
-    weights = np.exp(logits)
+    weights = np.exp(np.clip(logits, -50, 50))  # a certain classifier must not overflow float32
     return ClassifierResult(
         np.array(auc),
         np.array(auc_calibrated),

@@ -203,4 +203,4 @@ def _write_outside(axes, reference, samples):
 def _percent(fraction):
     if 0 < fraction < 1e-4:
         return "< 0.01 %"
-    return f"{100 * fraction:.2g} %"
+    return f"{100 * fraction:.0f} %" if fraction >= 0.0995 else f"{100 * fraction:.2g} %"

@@ -87,11 +87,11 @@ def _feature_figure(geometry, reference, generated):
     """High-level features of single layers and of whole showers, as in Fig. 5."""
     true = judged_observables(geometry, reference)
     made = {name: judged_observables(geometry, s) for name, s in generated.items()}
-    layers = [geometry.num_layers * k // 9 for k in (1, 2, 4)]
+    layers = [geometry.num_layers * k // 9 for k in (2, 4)]
     panels = [_panel(geometry, true, made, "E_tot", None, r"$E_\mathrm{tot}/E_\mathrm{inc}$")]
     for i in layers:
         panels.append(_panel(geometry, true, made, "E_layer", i, f"$E_{{{i}}}$ [MeV]", log_x=True))
-    i = layers[1]
+    i = layers[0]
     for name, xlabel in (
         ("EC_eta", rf"$\langle\eta\rangle_{{{i}}}$ [mm]"),
         ("width_eta", rf"$\sigma_{{\eta,{i}}}$ [mm]"),
@@ -106,13 +106,14 @@ def _feature_figure(geometry, reference, generated):
 
 def _panel(geometry, true, made, name, layer, xlabel, log_x=False):
     pick = lambda found: found[name] if layer is None else found[name][:, layer]
-    edges = binning(geometry, name, pick(true))
-    # Few showers: merge bins of the official binning to at most forty over the populated range.
-    values = pick(true)
-    inside = edges[(edges >= values.min()) & (edges <= values.max())]
-    edges = inside if len(inside) > 3 else edges
+    values, samples = pick(true), {label: pick(found) for label, found in made.items()}
+    edges = binning(geometry, name, values)
+    # The populated range of the official binning, in about thirty bins.
+    pooled = np.concatenate([values, *samples.values()])
+    low, high = np.quantile(pooled, [0.002, 0.998])
+    first, last = np.searchsorted(edges, [low, high])
+    edges = edges[max(first - 1, 0) : last + 1]
     edges = edges[:: max(1, len(edges) // 30)]
-    samples = {label: pick(found) for label, found in made.items()}
     return Panel(edges, values, samples, xlabel, log_x=log_x)
 
 

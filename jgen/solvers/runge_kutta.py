@@ -102,7 +102,7 @@ class RungeKutta:
 
 
 def _advance(x: PyTree, h: float, weights: tuple[float, ...], slopes: list[PyTree]) -> PyTree:
-    """X + h sum_i weights_i slopes_i, the terms of weight zero left out."""
+    """Return x + h sum_i weights_i slopes_i, the terms of weight zero left out."""
     for weight, slope in zip(weights, slopes, strict=True):
         if weight:
             x = jax.tree.map(lambda a, s: a + (h * weight) * s, x, slope)  # noqa: B023

@@ -3,7 +3,7 @@
 from jgen.training.fit import Fitted, TrainConfig, fit
 from jgen.training.mesh import initialize_distributed
 from jgen.training.optimizer import OptimizerConfig, make_optimizer
-from jgen.training.runs import MetricsLog, RunFolder
+from jgen.training.runs import MetricsLog, RunFolder, load_config
 from jgen.training.step import TrainState, make_step, member, over_members
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "TrainState",
     "fit",
     "initialize_distributed",
+    "load_config",
     "make_optimizer",
     "make_step",
     "member",

@@ -10,9 +10,10 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
+from jax.experimental import multihost_utils
 
 from jgen.files import atomic_path
 
@@ -33,6 +34,12 @@ class RunFolder:
         self.path = Path(path)
         self.is_writer = jax.process_index() == 0
         new = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        if self.is_writer:
+            self._open(new)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("run folder")
+
+    def _open(self, new: dict) -> None:
         stored = self.path / "config.json"
         if stored.exists():
             _refuse_changes(self.path, json.loads(stored.read_text()), new)
@@ -50,6 +57,11 @@ class RunFolder:
             with atomic_path(self.path / name) as partial:
                 partial.write_text(json.dumps(content, indent=2) + "\n")
 
+    def read_json(self, name: str) -> Any:
+        """A file that `write_json` wrote, None if there is none."""
+        path = self.path / name
+        return json.loads(path.read_text()) if path.exists() else None
+
     def write_metrics(self, metrics: dict[str, float]) -> None:
         """Write metrics.json: flat, name -> number.
 
@@ -66,6 +78,29 @@ class RunFolder:
         folder = self.path / "figures"
         folder.mkdir(exist_ok=True)
         return folder / name
+
+
+def load_config(kind: type, path: Path) -> Any:
+    """The configuration of a run folder, as an instance of the dataclass `kind`.
+
+    Raises:
+      ValueError: if the folder holds no run, or one of another kind.
+    """
+    stored = Path(path) / "config.json"
+    if not stored.exists():
+        raise ValueError(f"{path} holds no run: there is no config.json in it")
+    try:
+        return _build(kind, json.loads(stored.read_text()))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{stored} is not a configuration of this study: {error}") from error
+
+
+def _build(kind: Any, value: Any) -> Any:
+    """A dataclass from nested dictionaries; JSON has lists where tuples were."""
+    if dataclasses.is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return kind(**{name: _build(kinds[name], v) for name, v in value.items()})
+    return tuple(value) if isinstance(value, list) else value
 
 
 class MetricsLog:

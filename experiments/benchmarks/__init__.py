@@ -1,0 +1,1 @@
+"""Benchmarks: how fast jgen is, measured on the machine at hand."""

@@ -1,0 +1,410 @@
+"""Speed of CaloDREAM: networks, sampling and ensembles, next to PyTorch where it is installed.
+
+    python -m experiments.benchmarks.showers
+
+Everything is measured in one run, programs that are compared in turn, and each number is the
+median of its repeats. Times are CPU milliseconds of the process, which other work on the machine
+disturbs least; those with `wall` in their name are of the clock and the ones to read on a GPU.
+PyTorch runs on one thread, and so does jgen with
+
+    export XLA_FLAGS=--xla_cpu_multi_thread_eigen=false
+    taskset -c 0 python -m experiments.benchmarks.showers
+
+About 10 minutes on one core, most of it PyTorch's energy sampling and the showers end to end.
+PyTorch comes with `pip install -e .[benchmarks]`; without it and on a GPU it is left out. The
+same --out measures again.
+"""
+
+import dataclasses
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from experiments import calodream as study
+from experiments._command_line import run
+from jgen.generative_model import Batch, GenerativeModel, draw
+from jgen.models import flow_matching
+from jgen.nets import num_parameters, velocity_mlp
+from jgen.nets.transfusion import TransfusionConfig, transfusion
+from jgen.nets.vit import ViTConfig
+from jgen.plotting import save
+from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, new_figure, styled
+from jgen.random import member_keys
+from jgen.showers import ShowerPreprocessing, get_geometry
+from jgen.showers.calodream import (
+    SolverConfig,
+    calodream,
+    energy_model,
+    incident_energies,
+    shape_model,
+    shape_network,
+)
+from jgen.showers.preprocessing import Statistics
+from jgen.training import OptimizerConfig, RunFolder, make_optimizer, make_step, member
+from jgen.training.step import TrainState, over_members
+from jgen.typing import Key, Params
+
+GEOMETRY = get_geometry("ds2")
+NUM_COND = 1 + GEOMETRY.num_layers
+Program = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is measured, and how often."""
+
+    vit: ViTConfig = ViTConfig()
+    """Shape network, the published one."""
+    energy: TransfusionConfig = TransfusionConfig()
+    """Energy network, the published one."""
+    energy_solver: SolverConfig = SolverConfig("kutta38", 50)
+    """Solver of each layer energy, the published one."""
+    vit_batches: tuple[int, ...] = (4, 16)
+    """Showers in a pass of the shape network."""
+    energy_batches: tuple[int, ...] = (4, 16)
+    """Showers in a pass of the energy network."""
+    calodream: study.Config = study.DEFAULT
+    """Networks and solvers of the showers that are drawn end to end."""
+    shower_batches: tuple[int, ...] = (32,)
+    """Showers drawn at once."""
+    ensemble: int = 8
+    """Members of the ensembles."""
+    ensemble_batch: int = 32
+    """Minibatch of one member."""
+    ensemble_hidden: tuple[int, ...] = (64, 64, 64)
+    """Hidden widths of the ensemble of fully connected networks."""
+    ensemble_vit: ViTConfig = ViTConfig(width=48, heads=4, blocks=2, mlp_width=96)
+    """Network of the ensemble of vision transformers."""
+    repeats: int = 5
+    """Repeats of one pass."""
+    sample_repeats: int = 3
+    """Repeats of sampling."""
+    ensemble_repeats: int = 15
+    """Repeats of one step of an ensemble."""
+
+
+def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, float]:
+    """Measure and plot; returns the metrics, which metrics.json holds too.
+
+    SIZE is the number of showers at once. Names with `_wall_` are wall-clock time.
+
+        vit_ms/forward/SIZE        velocity; vit_ms/gradient/SIZE: gradient of a squared error
+        energy_ms/contexts/SIZE    transformer on given ratios (teacher forcing)
+        energy_ms/forward/SIZE     the same and the velocities of all layers
+        energy_ms/sample/SIZE      all layer energies
+        torch_ms/vit/forward/SIZE  PyTorch's, and so on
+        ratio/vit/forward/SIZE     jgen's time over PyTorch's, and so on
+        showers_per_second/SIZE    end to end, by the clock
+        ensemble_ms/NETWORK/HOW    one step of all members: sequential, vmap or scan
+        ensemble_ratio/NETWORK/HOW its time over the sequential one's
+        compile_s/PROGRAM          seconds to trace and compile, in no other number
+    """
+    _check(config)
+    folder = RunFolder(out, config)
+    if not plot_only:
+        metrics, tasks = {}, _tasks(config, _load_pytorch())
+        for name, task in (bar := tqdm(tasks.items(), desc="benchmark", unit="measurement")):
+            bar.set_postfix_str(name)
+            metrics |= task()
+        folder.write_metrics(metrics)
+    metrics = folder.read_json("metrics.json")
+    if metrics is None:
+        raise FileNotFoundError(f"{out} has no metrics.json to plot; run without --plot-only first")
+    save(_ratio_bars(metrics), folder.figure("ratios"))
+    return metrics
+
+
+def count_parameters(config: Config) -> dict[str, int]:
+    """Trainable parameters of all networks that are measured."""
+    inits = {
+        "vit": shape_network(GEOMETRY, config.vit).init,
+        "energy": transfusion(GEOMETRY.num_layers, config.energy).init,
+    }
+    for name, model in study.make_models(config.calodream).items():
+        inits[f"showers/{name}"] = model.init
+    for name, (model, _) in _ensemble_models(config).items():
+        inits[f"ensemble/{name}"] = model.init
+    return {name: num_parameters(init) for name, init in inits.items()}
+
+
+def _check(config: Config) -> None:
+    for field in dataclasses.fields(config):
+        numbers = np.atleast_1d(np.asarray(getattr(config, field.name)))
+        if numbers.dtype == int and numbers.min(initial=1) < 1:
+            raise ValueError(f"{field.name} must be positive, got {numbers.min()}")
+
+
+def _load_pytorch():
+    """The module of PyTorch's networks, None where nothing can be compared with them."""
+    if jax.default_backend() != "cpu":
+        print("CPU times are compared with PyTorch only on a CPU: it is left out")
+        return None
+    if importlib.util.find_spec("torch") is None:
+        print("PyTorch is not installed and left out: pip install -e .[benchmarks]")
+        return None
+    import torch
+
+    from experiments.benchmarks import _pytorch
+
+    torch.set_num_threads(1)
+    return _pytorch
+
+
+def _tasks(config: Config, pytorch) -> dict[str, Callable[[], dict[str, float]]]:
+    """The measurements; none holds its networks longer than it runs."""
+    tasks = {f"vit/{n}": partial(_measure_vit, config, pytorch, n) for n in config.vit_batches}
+    for n in config.energy_batches:
+        tasks[f"energy/{n}"] = partial(_measure_energy, config, pytorch, n)
+    for n in config.shower_batches:
+        tasks[f"showers/{n}"] = partial(_measure_showers, config, n)
+    for name in _ensemble_models(config):
+        tasks[f"ensemble/{name}"] = partial(_measure_ensemble, config, name)
+    return tasks
+
+
+class Times(NamedTuple):
+    """Milliseconds of one program [repeats], of the process' threads together and by the clock."""
+
+    cpu: np.ndarray
+    wall: np.ndarray
+
+
+def measure(programs: dict[str, Program], repeats: int) -> dict[str, Times]:
+    """Times of programs that take turns, so that a busy moment hits all of them alike."""
+    found = {name: [] for name in programs}
+    jax.block_until_ready([program() for program in programs.values()])  # to warm up
+    for _ in range(repeats):
+        for name, program in programs.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            jax.block_until_ready(program())
+            found[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    return {name: Times(*(1e3 * np.array(rows).T)) for name, rows in found.items()}
+
+
+def compiled(function: Callable, *args, **options) -> tuple[Callable, float]:
+    """A compiled program and the seconds that took; `options` are those of `jax.jit`."""
+    begin = time.perf_counter()
+    program = jax.jit(function, **options).lower(*args).compile()
+    return program, time.perf_counter() - begin
+
+
+def _compare(
+    what: str, size: int, function: Callable, args: tuple, rival: Program | None, repeats: int
+) -> dict[str, float]:
+    """Metrics of one program of jgen, and of PyTorch's beside it."""
+    program, seconds = compiled(function, *args)
+    programs = {"jgen": lambda: program(*args)} | ({"torch": rival} if rival else {})
+    times = measure(programs, repeats)
+    network, kind = what.split("/")
+    metrics = {f"compile_s/{what}/{size}": seconds}
+    metrics |= _medians(network, f"{kind}/{size}", times["jgen"])
+    if rival:
+        metrics |= _medians("torch", f"{what}/{size}", times["torch"])
+        ratio = np.median(times["jgen"].cpu / times["torch"].cpu)
+        metrics[f"ratio/{what}/{size}"] = float(ratio)
+    return metrics
+
+
+def _medians(name: str, what: str, times: Times) -> dict[str, float]:
+    return {
+        f"{name}_ms/{what}": float(np.median(times.cpu)),
+        f"{name}_wall_ms/{what}": float(np.median(times.wall)),
+    }
+
+
+def _random_params(init: Callable[..., Params]) -> Params:
+    """Random numbers in the place of parameters, without compiling their initialisation."""
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: jnp.asarray(0.02 * rng.standard_normal(s.shape), s.dtype), shapes)
+
+
+def _random(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
+
+
+def _measure_vit(config: Config, pytorch, size: int) -> dict[str, float]:
+    network = shape_network(GEOMETRY, config.vit)
+    apply = jax.vmap(network.apply, in_axes=(None, 0, 0, 0))
+    params, rivals = _random_params(network.init), {}
+    if pytorch:
+        num = num_parameters(network.init)
+        rivals = pytorch.vit_programs(GEOMETRY.shape, NUM_COND, config.vit, size, num)
+
+    def loss(params, t, x, cond, target):
+        return jnp.mean((apply(params, t, x, cond) - target) ** 2)
+
+    x = _random(size, *GEOMETRY.shape)
+    args = (params, jnp.linspace(0, 1, size), x, _random(size, NUM_COND))
+    metrics = {}
+    for kind, function, extra in (("forward", apply, ()), ("gradient", jax.grad(loss), (-x,))):
+        rival = rivals.get(kind)
+        metrics |= _compare(f"vit/{kind}", size, function, (*args, *extra), rival, config.repeats)
+    return metrics
+
+
+def _measure_energy(config: Config, pytorch, size: int) -> dict[str, float]:
+    num, solver = GEOMETRY.num_layers, config.energy_solver.make()
+    network = transfusion(num, config.energy)
+    model = energy_model(GEOMETRY, config.energy, solver)
+    params, rivals = _random_params(network.init), {}
+    if pytorch:
+        same = num_parameters(network.init)
+        rivals = pytorch.energy_programs(num, config.energy, solver, size, same)
+
+    def forward(params, ratios, energy, t, x):
+        def component(t, x, context):
+            return network.velocity(params, network.embed_time(params, t), x, context)
+
+        return jax.vmap(component)(t, x, network.contexts(params, ratios, energy))
+
+    keys = jax.random.split(jax.random.key(0), size)
+    ratios, energy = _random(size, num), jnp.linspace(0, 1, size)
+    t = jnp.broadcast_to(jnp.linspace(0, 1, num), (size, num))
+    programs = {
+        "contexts": (network.contexts, (ratios, energy), config.repeats),
+        "forward": (forward, (ratios, energy, t, ratios), config.repeats),
+        "sample": (model.sample, (keys, energy), config.sample_repeats),
+    }
+    metrics = {}
+    for kind, (function, args, repeats) in programs.items():
+        function = jax.vmap(function, in_axes=(None, *[0] * len(args)))
+        rival = rivals.get(kind)
+        metrics |= _compare(f"energy/{kind}", size, function, (params, *args), rival, repeats)
+    return metrics
+
+
+def _measure_showers(config: Config, size: int) -> dict[str, float]:
+    """Showers in MeV, end to end."""
+    geometry = get_geometry(config.calodream.geometry)
+    # The statistics of no data set: how long a shower takes does not depend on them.
+    layers, voxels = geometry.shape[:1], geometry.shape
+    moments = [f(s) for s in (layers, voxels) for f in (np.zeros, np.ones)]
+    preprocessing = ShowerPreprocessing(geometry, Statistics(*moments), 1e3, 1e6)
+    model = calodream(*study.make_models(config.calodream).values(), preprocessing)
+    params, energies = _random_params(model.init), incident_energies(size, 1e3, 1e6, seed=0)
+    program = lambda: draw(model, params, jax.random.key(0), size, energies, batch_size=size)
+    begin = time.perf_counter()
+    program()
+    first = time.perf_counter() - begin
+    times = measure({"draw": program}, config.sample_repeats)["draw"]
+    cpu, wall = (1e-3 * float(np.median(t)) for t in times)
+    return {
+        f"compile_s/showers/{size}": max(first - wall, 0.0),  # the first call compiles and runs
+        f"showers_per_second/{size}": size / wall,
+        f"showers_per_cpu_second/{size}": size / cpu,
+    }
+
+
+def _ensemble_models(config: Config) -> dict[str, tuple[GenerativeModel, Callable[[int], Batch]]]:
+    """Small models with a function that makes that many events of theirs."""
+    features = 16
+    return {
+        "mlp": (
+            flow_matching(velocity_mlp(features, hidden=config.ensemble_hidden), (features,)),
+            lambda num: Batch(_random(num, features)),
+        ),
+        "vit": (
+            shape_model(GEOMETRY, config.ensemble_vit),
+            lambda num: Batch(_random(num, *GEOMETRY.shape), _random(num, NUM_COND)),
+        ),
+    }
+
+
+def _measure_ensemble(config: Config, name: str) -> dict[str, float]:
+    """One training step of all members: one after another, vmapped, and scanned over."""
+    model, events = _ensemble_models(config)[name]
+    step = make_step(model, make_optimizer(OptimizerConfig(), 1000), config.ensemble_batch)
+    data, keys = events(4 * config.ensemble_batch), member_keys(jax.random.key(0), config.ensemble)
+    init = jax.jit(jax.vmap(step.init))
+    programs, metrics = {}, {}
+    for how in ("sequential", "vmap", "scan"):
+        states = init(keys)  # for each its own, since a step takes the memory of its state
+        function, runs = over_members(step.update, how), [(states, keys)]
+        if how == "sequential":
+            function = step.update
+            runs = [(member(states, i), keys[i]) for i in range(config.ensemble)]
+        update, seconds = compiled(function, *runs[0], data, donate_argnums=0)
+        metrics[f"compile_s/ensemble/{name}/{how}"] = seconds
+        programs[how] = partial(next, _steps(update, runs, data))
+    times = measure(programs, config.ensemble_repeats)
+    for how, found in times.items():
+        metrics |= _medians("ensemble", f"{name}/{how}", found)
+        if how != "sequential":
+            for label, i in (("ensemble_ratio", 0), ("ensemble_wall_ratio", 1)):
+                ratio = np.median(found[i] / times["sequential"][i])
+                metrics[f"{label}/{name}/{how}"] = float(ratio)
+    return metrics
+
+
+def _steps(update: Callable, runs: list[tuple[TrainState, Key]], data: Batch) -> Iterator[None]:
+    """Train each of `runs` by one step, one run after the other, whenever asked."""
+    states = [state for state, _ in runs]
+    while True:
+        for i, (_, key) in enumerate(runs):
+            states[i], _ = jax.block_until_ready(update(states[i], key, data))
+        yield
+
+
+@styled
+def _ratio_bars(metrics: dict[str, float]):
+    """All ratios of times as bars, in two colours for what they are relative to."""
+    kinds = {"ratio": "jgen / PyTorch", "ensemble_ratio": "Ensemble / its members in sequence"}
+    rows = [name for kind in kinds for name in metrics if name.startswith(f"{kind}/")]
+    figure = new_figure(0.8 * TEXT_WIDTH, 1.2 + 0.22 * len(rows))
+    axes = figure.subplots()
+    for i, (kind, label) in enumerate(kinds.items()):
+        places = [k for k, name in enumerate(rows) if name.startswith(f"{kind}/")]
+        if places:
+            values = [metrics[rows[k]] for k in places]
+            axes.barh(places, values, color=color(i), label=label)
+    axes.axvline(1, color=REFERENCE, linestyle="--", linewidth=0.8)
+    labels = [f"{name.partition('/')[2]}   {metrics[name]:.2f}" for name in rows]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.tick_params(axis="y", which="both", length=0)
+    axes.invert_yaxis()
+    axes.set_xlabel("Ratio of CPU times")
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+_TINY_VIT = ViTConfig(width=12, heads=2, blocks=1, mlp_width=12)
+_TINY_ENERGY = TransfusionConfig(layers=1, feed_forward=16, head_width=16, head_layers=3)
+_TINY_CALODREAM = dataclasses.replace(
+    study.DEFAULT,
+    energy_network=_TINY_ENERGY,
+    shape_network=_TINY_VIT,
+    energy_solver=SolverConfig("euler", 2),
+    shape_solver=SolverConfig("euler", 2),
+)
+DEFAULT = Config()
+SMOKE = Config(
+    vit=_TINY_VIT,
+    energy=_TINY_ENERGY,
+    energy_solver=SolverConfig("kutta38", 2),
+    vit_batches=(2,),
+    energy_batches=(2,),
+    calodream=_TINY_CALODREAM,
+    shower_batches=(2,),
+    ensemble=2,
+    ensemble_batch=4,
+    ensemble_hidden=(8,),
+    ensemble_vit=_TINY_VIT,
+    repeats=2,
+    sample_repeats=2,
+    ensemble_repeats=3,
+)
+PRESETS = {"default": DEFAULT, "smoke": SMOKE}
+
+
+if __name__ == "__main__":
+    run("benchmarks.showers", __doc__, PRESETS, main, count_parameters)

@@ -1,0 +1,133 @@
+"""The studies as a user runs them, on their smoke presets."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from jgen.showers import get_geometry, read_showers, sample_path
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*args, code=0):
+    process = subprocess.run(
+        [sys.executable, "-m", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        env=os.environ | {"COLUMNS": "100"},
+    )
+    assert process.returncode == code, process.stderr
+    return process.stdout if code == 0 else process.stderr
+
+
+def test_the_list_of_studies():
+    lines = command("experiments")
+    for name in ("calodream", "bespoke_solvers", "benchmarks.showers"):
+        assert f"python -m experiments.{name} " in lines
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "smoke"
+    command("experiments.calodream", "--preset", "smoke", "--out", out)
+    return out
+
+
+def test_smoke_run_leaves_metrics_samples_and_figures(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    wanted = ("auc_high", "auc_low", "separation/E_tot", "separation/E_layer", "wasserstein/E_tot")
+    for name in wanted:
+        for suffix in ("", "_truth", "_error", "_truth_error"):
+            assert math.isfinite(metrics[name + suffix]), name + suffix
+    assert all(math.isfinite(value) for value in metrics.values())
+    geometry = get_geometry("ds2")
+    samples = read_showers(finished / "samples.h5", geometry)
+    truth = read_showers(sample_path(), geometry)
+    num = len(samples.energies)
+    np.testing.assert_array_equal(samples.energies, truth.energies[-num:])
+    for name in ("features", "layer_ratios", "classifier_weights_high", "training_shape"):
+        for suffix in (".pdf", ".png"):
+            assert (finished / "figures" / f"{name}{suffix}").stat().st_size > 1000
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    files = ("samples.h5", "evaluation.npz", "shape/metrics.jsonl")
+    before = [(finished / name).read_bytes() for name in files]
+    metrics = (finished / "metrics.json").read_text()
+    command("experiments.calodream", "--preset", "smoke", "--out", finished)
+    assert [(finished / name).read_bytes() for name in files] == before
+    assert (finished / "metrics.json").read_text() == metrics
+
+
+def test_plot_only_draws_again(finished):
+    figure = finished / "figures" / "features.png"
+    figure.unlink()
+    command("experiments.calodream", "--preset", "smoke", "--out", finished, "--plot-only")
+    assert figure.exists()
+
+
+def test_a_changed_configuration_is_refused(finished):
+    message = command(
+        "experiments.calodream", "--preset", "smoke", "--out", finished, "--seed", 3, code=1
+    )
+    assert "another configuration (seed: 0 -> 3)" in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(("preset", "shape"), [("paper-ds2", 26_042_688), ("paper-ds3", 5_868_870)])
+def test_paper_presets_are_the_published_set_ups(preset, shape):
+    resolved = json.loads(command("experiments.calodream", "--preset", preset, "--dry-run"))
+    assert resolved["parameters"] == {"energy": 2_384_705, "shape": shape}
+    config = resolved["config"]
+    assert config["energy_solver"] == {"method": "kutta38", "steps": 50}
+    assert config["shape_solver"] == {"method": "kutta38", "steps": 20}
+    assert config["standardise"] == "voxel"
+    energy, optimizer = config["energy_training"], config["shape_training"]["optimizer"]
+    assert (energy["steps"], energy["batch_size"]) == (12_500, 4000)
+    assert energy["optimizer"]["schedule"] == "onecycle"
+    assert energy["optimizer"]["learning_rate"] == 2e-3
+    assert optimizer["clip_norm"] == (100 if preset == "paper-ds2" else 50)
+    assert (optimizer["weight_decay"], optimizer["epsilon"]) == (1e-5, 1e-6)
+    assert config["shape_training"]["steps"] == (1_250_000 if preset == "paper-ds2" else 937_500)
+
+
+def test_bad_files_are_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "bad.h5"
+    with h5py.File(path, "w") as file:
+        file["incident_energies"] = np.ones((4, 1))
+        file["showers"] = np.full((4, 6480), np.nan, np.float32)
+    out = tmp_path / "run"
+    message = command(
+        "experiments.calodream", "--data", path, "--num-test", 1, "--out", out, code=1
+    )
+    assert "nan" in message
+    assert "Traceback" not in message
+    missing = command("experiments.calodream", "--data", tmp_path / "no.h5", "--out", out, code=1)
+    assert "no.h5" in missing
+    unknown = command("experiments.calodream", "--preset", "smok", code=2)
+    assert "smok" in unknown
+
+
+def test_bespoke_solvers_on_a_finished_model(finished, tmp_path):
+    options = ("--preset", "smoke", "--model", finished, "--out", tmp_path / "bespoke")
+    command("experiments.bespoke_solvers", *options)
+    metrics = json.loads((tmp_path / "bespoke" / "metrics.json").read_text())
+    for name in ("euler", "midpoint", "rk4", "bns_gte", "bns_lte"):
+        assert metrics[f"rmse/{name}/8"] > 0
+        assert 0 <= metrics[f"auc_high/{name}/8"] <= 1
+    # Learned solvers start as midpoint and are never left for a worse one.
+    for name in ("bns_gte", "bns_lte"):
+        assert metrics[f"rmse/{name}/8"] < 1.05 * metrics["rmse/midpoint/8"]
+    assert metrics["rmse/midpoint/8"] < metrics["rmse/euler/8"]
+    (tmp_path / "bespoke" / "figures" / "rmse.png").unlink()
+    command("experiments.bespoke_solvers", *options, "--plot-only")
+    assert (tmp_path / "bespoke" / "figures" / "rmse.png").exists()

@@ -24,8 +24,8 @@ from jgen.files import atomic_path
 from jgen.generative_model import GenerativeModel, draw
 from jgen.metrics import ClassifierConfig, classifier_test
 from jgen.plotting import Curve, quality_curves, save
-from jgen.random import stream
-from jgen.showers import Showers, ShowerPreprocessing, compute_high_level_inputs
+from jgen.random import normal, stream
+from jgen.showers import ShowerPreprocessing, Showers, compute_high_level_inputs
 from jgen.showers.calodream import SolverConfig, shape_condition, shape_model, shape_network
 from jgen.showers.evaluation import low_level_inputs
 from jgen.solvers import (
@@ -164,7 +164,7 @@ def _start(config: Config, setup: _Setup, first: int, num: int):
     """Noise and conditions of some trajectories."""
     key = stream(jax.random.key(config.seed), "trajectories")
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num))
-    x0 = jax.vmap(lambda k: jax.random.normal(k, setup.geometry.shape))(keys)
+    x0 = jax.vmap(lambda k: normal(k, setup.geometry.shape))(keys)
     return x0, jnp.asarray(setup.conditions[first : first + num])
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jgen.generative_model import GenerativeModel, mean_loss
 from jgen.nets.network import Network
 from jgen.paths import Path, convert, interpolate, linear, on_unit_interval
+from jgen.random import normal
 from jgen.solvers import (
     EulerMaruyama,
     NonStationary,
@@ -54,7 +55,7 @@ def flow_matching(
         def single(key, x1, cond):
             key_t, key_x = jax.random.split(key)
             t = jax.random.uniform(key_t, minval=path.t_min, maxval=path.t_max)
-            x0 = jax.random.normal(key_x, x1.shape, x1.dtype)
+            x0 = normal(key_x, x1.shape, x1.dtype)
             x, target = interpolate(path, t, x0, x1)
             return jnp.mean((network.apply(params, t, x, cond) - target) ** 2)
 
@@ -62,7 +63,7 @@ def flow_matching(
 
     def sample(params, key, cond=None):
         key_x, key_sde = jax.random.split(key)
-        x0 = jax.random.normal(key_x, shape)
+        x0 = normal(key_x, shape)
         if not isinstance(solver, EulerMaruyama):
             return solver(velocity(params, cond), x0)
         span = path.t_max - path.t_min

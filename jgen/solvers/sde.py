@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.random import normal
 from jgen.typing import Key, Velocity
 
 
@@ -62,7 +63,7 @@ class EulerMaruyama:
             i, increment = inputs
             t = i * h
             if increment is None:
-                increment = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+                increment = normal(jax.random.fold_in(key, i), x.shape, x.dtype)
             u = velocity(t, x)
             w = self.noise_level(t)
             drift = u + 0.5 * w**2 * score(t, x, u)

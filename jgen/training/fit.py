@@ -19,7 +19,7 @@ from jgen.training.checkpoint import Checkpoints
 from jgen.training.mesh import fetch, make_layout, put
 from jgen.training.optimizer import OptimizerConfig, make_optimizer
 from jgen.training.runs import MetricsLog
-from jgen.training.step import Axis, TrainState, make_step, over_members
+from jgen.training.step import TrainState, make_step, over_members
 from jgen.typing import Key, Params
 
 
@@ -45,7 +45,7 @@ class TrainConfig:
     """Steps between lines of the metrics file."""
     save_every: int = 500
     """Steps between checkpoints."""
-    axis: Axis = "auto"
+    axis: Literal["auto", "vmap", "scan"] = "auto"
     """vmap members or scan over them; auto scans on a single CPU device, where vmap gains nothing,
     and else vmaps, spreading members over the devices."""
 
@@ -111,7 +111,7 @@ def fit(
     with _Sigterm() as sigterm:
         loop.run(sigterm, name, progress)
     state, best = loop.state, loop.best
-    chosen = best.params if config.keep == "best" else state.ema
+    chosen = best.params if config.keep == "best" else state.average
     return Fitted(fetch(chosen, layout), fetch(state, layout), loop.history)
 
 
@@ -245,11 +245,11 @@ class _Loop:
 def _validate(model, config, key, state, best, batches):
     """Validation loss of one member, and its best parameters so far."""
     keys = jax.random.split(key, num_events(batches))  # the same noise at every validation
-    losses = jax.lax.map(lambda kb: model.loss(state.ema, *kb), (keys, batches))
+    losses = jax.lax.map(lambda kb: model.loss(state.average, *kb), (keys, batches))
     loss, better = jnp.mean(losses), jnp.mean(losses) < best.loss
     if config.keep != "best":
         return best, loss
-    new = Best(loss, state.step, state.ema)
+    new = Best(loss, state.step, state.average)
     return jax.tree.map(lambda n, b: jnp.where(better, n, b), new, best), loss
 
 

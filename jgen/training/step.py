@@ -11,7 +11,7 @@ from jaxtyping import Array
 from jgen.generative_model import Batch, GenerativeModel, num_events
 from jgen.typing import Key, Params, PyTree
 
-Axis = Literal["auto", "vmap", "scan"]
+Axis = Literal["vmap", "scan"]
 
 
 class TrainState(NamedTuple):
@@ -21,13 +21,18 @@ class TrainState(NamedTuple):
       step: number of steps done.
       params: parameters.
       opt_state: state of the optimiser.
-      ema: exponential moving average of the parameters; equal to them where there is none.
+      ema: exponential moving average of the parameters, None where none is kept.
     """
 
     step: Array
     params: Params
     opt_state: PyTree
-    ema: Params
+    ema: Params | None
+
+    @property
+    def average(self) -> Params:
+        """Averaged parameters, the parameters themselves where there is no average."""
+        return self.params if self.ema is None else self.ema
 
 
 class Step(NamedTuple):
@@ -65,7 +70,8 @@ def make_step(
 
     def init(key):
         params = model.init(key)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), params)
+        ema = params if ema_decay else None
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
     def update(state, key, data):
         key_rows, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
@@ -74,7 +80,7 @@ def make_step(
         loss, grads = jax.value_and_grad(model.loss)(state.params, key_loss, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else params
+        ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else None
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 

@@ -1,0 +1,165 @@
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks import showers
+from jgen.nets.transfusion import TransfusionConfig, transfusion
+from jgen.nets.vit import ViTConfig, vit
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="compares with PyTorch")
+
+
+def test_smoke_measures_everything(tmp_path, capsys):
+    metrics = showers.main(showers.SMOKE, tmp_path)
+    pairs = [("vit", "forward"), ("vit", "gradient")]
+    pairs += [("energy", kind) for kind in ("contexts", "forward", "sample")]
+    expected = {"showers_per_second/2", "showers_per_cpu_second/2", "compile_s/showers/2"}
+    for network, kind in pairs:
+        expected.add(f"compile_s/{network}/{kind}/2")
+        expected |= {f"{network}_{clock}/{kind}/2" for clock in ("ms", "wall_ms")}
+        if HAS_TORCH:
+            expected.add(f"ratio/{network}/{kind}/2")
+            expected |= {f"torch_{clock}/{network}/{kind}/2" for clock in ("ms", "wall_ms")}
+    for how in ("sequential", "vmap", "scan"):
+        expected |= {f"ensemble_{clock}/mlp/{how}" for clock in ("ms", "wall_ms")}
+        expected.add(f"compile_s/ensemble/mlp/{how}")
+    for how in ("vmap", "scan"):
+        expected |= {f"ensemble{clock}_ratio/mlp/{how}" for clock in ("", "_wall")}
+    assert set(metrics) == expected
+    assert all(np.isfinite(value) and value > 0 for value in metrics.values())
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert HAS_TORCH or "pip install -e .[benchmarks]" in capsys.readouterr().out
+
+    figure = tmp_path / "figures" / "ratios.png"
+    figure.unlink()
+    assert showers.main(showers.SMOKE, tmp_path, plot_only=True) == metrics
+    assert figure.exists()
+
+
+def test_nothing_to_plot_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run without --plot-only"):
+        showers.main(showers.SMOKE, tmp_path / "new", plot_only=True)
+
+
+def test_default_measures_the_published_networks():
+    counts = showers.count_parameters(showers.DEFAULT)
+    assert (counts["vit"], counts["energy"]) == (26_042_688, 2_384_705)
+
+
+@needs_torch
+def test_published_parameter_counts_in_pytorch():
+    from experiments.benchmarks import _pytorch
+
+    shape_network = _pytorch.ViT((45, 16, 9), 46, ViTConfig())
+    energy_network = _pytorch.EnergyNetwork(45, TransfusionConfig())
+    assert _pytorch.num_parameters(shape_network) == 26_042_688
+    assert _pytorch.num_parameters(energy_network) == 2_384_705
+
+
+def random_params(network, key):
+    shapes = jax.eval_shape(network.init, key)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: np.float32(0.3 * rng.standard_normal(s.shape)), shapes)
+
+
+def load(module, params):
+    """Give a linear or normalisation layer of PyTorch the parameters of one of jgen's."""
+    import torch
+
+    weight = params["scale"] if "scale" in params else params["kernel"].T
+    module.weight.data = torch.tensor(np.asarray(weight))
+    module.bias.data = torch.tensor(np.asarray(params["bias"]))
+
+
+@needs_torch
+def test_shape_network_is_the_same_in_pytorch(key):
+    import torch
+
+    from experiments.benchmarks import _pytorch
+
+    shape, config = (4, 6, 3), ViTConfig((2, 3, 1), width=14, heads=2, blocks=2, mlp_width=16)
+    network, module = vit(shape, 5, config), _pytorch.ViT(shape, 5, config)
+    params = random_params(network, key)
+    for name in ("patch_in", "modulation", "patch_out"):
+        load(getattr(module, name), params[name])
+    for mlp, name in ((module.time, "time"), (module.condition, "cond")):
+        load(mlp[0], params[f"{name}_in"])
+        load(mlp[2], params[f"{name}_out"])
+    for i, block in enumerate(module.blocks):
+        for name, layer in jax.tree.map(lambda a: a[i], params["blocks"]).items():  # noqa: B023
+            load(getattr(block, name), layer)
+    for i, name in enumerate(("radius", "angle", "layer")):
+        module.frequencies[i].data = torch.tensor(np.asarray(params[f"frequencies_{name}"]))
+    rng = np.random.default_rng(1)
+    args = [np.float32(rng.uniform(size=s)) for s in ((2,), (2, *shape), (2, 5))]
+    expected = jax.jit(jax.vmap(network.apply, (None, 0, 0, 0)))(params, *args)
+    found = module(*[torch.tensor(a) for a in args])
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-4)
+
+
+def load_attention(module, params):
+    import torch
+
+    module.in_proj_weight.data = torch.tensor(np.asarray(params["qkv"]["kernel"].T))
+    module.in_proj_bias.data = torch.tensor(np.asarray(params["qkv"]["bias"]))
+    load(module.out_proj, params["out"])
+
+
+def load_energy_network(module, params):
+    import torch
+
+    for i, layer in enumerate(module.transformer.encoder.layers):
+        own = params[f"encoder_{i}"]
+        load_attention(layer.self_attn, own["_Attention_0"])
+        for n in (0, 1):
+            load((layer.linear1, layer.linear2)[n], own["_FeedForward_0"][f"Dense_{n}"])
+            load((layer.norm1, layer.norm2)[n], own[f"LayerNorm_{n}"])
+    for i, layer in enumerate(module.transformer.decoder.layers):
+        own = params[f"decoder_{i}"]
+        load_attention(layer.self_attn, own["attention"])
+        load_attention(layer.multihead_attn, own["cross_attention"])
+        for n in (0, 1):
+            load((layer.linear1, layer.linear2)[n], own["feed_forward"][f"Dense_{n}"])
+        for n, norm in enumerate((layer.norm1, layer.norm2, layer.norm3)):
+            load(norm, own[f"norms_{n}"])
+    load(module.transformer.encoder.norm, params["encoder_norm"])
+    load(module.transformer.decoder.norm, params["decoder_norm"])
+    load(module.time, params["time"])
+    load(module.head[0], {"kernel": params["head_in"], "bias": params["head_bias"]})
+    for n in range((len(module.head) - 3) // 3):
+        load(module.head[2 + 3 * n], params[f"head_{n}"])
+        load(module.head[3 + 3 * n], params[f"head_norms_{n}"])
+    load(module.head[-1], params["head_out"])
+    frequencies = 30 * np.random.default_rng(0).standard_normal(module.width // 2)
+    module.frequencies = torch.tensor(frequencies, dtype=torch.float32)
+
+
+@needs_torch
+def test_energy_network_is_the_same_in_pytorch(key):
+    import torch
+
+    from experiments.benchmarks import _pytorch
+
+    num = 4
+    config = TransfusionConfig(8, heads=2, layers=2, feed_forward=12, head_width=10, head_layers=4)
+    network, module = transfusion(num, config), _pytorch.EnergyNetwork(num, config).eval()
+    params = random_params(network, key)
+    load_energy_network(module, params)
+    ratios, x, t = (jax.random.normal(k, (2, num)) for k in jax.random.split(key, 3))
+    energy = jnp.array([0.2, 0.9])
+
+    def forward(ratios, energy, t, x):
+        features = jax.vmap(network.embed_time, (None, 0))(params, t)
+        contexts = network.contexts(params, ratios, energy)
+        return jax.vmap(network.velocity, (None, 0, 0, 0))(params, features, x, contexts)
+
+    expected = jax.jit(jax.vmap(forward))(ratios, energy, t, x)
+    ratios, energy, t, x = (torch.tensor(np.asarray(a)) for a in (ratios, energy, t, x))
+    contexts = module.contexts(ratios[:, :-1], energy)
+    found = module.velocity(t[..., None], x[..., None], contexts)[..., 0]
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-3, atol=1e-3)

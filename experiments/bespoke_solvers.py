@@ -59,18 +59,20 @@ class Config:
     """Reference trajectories to train solvers on."""
     num_error: int = 128
     """Other trajectories to measure the error on."""
-    num_showers: int = 1200
+    num_showers: int = 600
     """Showers for the classifiers; 0 leaves them out."""
-    local_steps: int = 3000
+    local_steps: int = 1500
     """Optimiser steps for the local truncation error, which calls no network."""
-    global_evaluations: int = 2400
+    global_evaluations: int = 1600
     """Network evaluations along trained trajectories for the global truncation error, divided by
     n_eval to give its optimiser steps: its cost is the same for every n_eval."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Trajectories in an optimiser step."""
     learning_rate: float = 1e-3
     """Of Adam."""
-    classifier: ClassifierConfig = ClassifierConfig()
+    classifier: ClassifierConfig = ClassifierConfig(
+        batch_size=128, epochs=30, num_seeds=2, patience=4
+    )
     """Classifier tests."""
     seed: int = 0
     """Seed of everything random."""

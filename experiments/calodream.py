@@ -302,7 +302,32 @@ PAPER_DS3 = dataclasses.replace(
         optimizer=dataclasses.replace(_PUBLISHED_SHAPE_OPTIMIZER, clip_norm=50.0),
     ),
 )
-DEFAULT = Config()
+DEFAULT = Config(
+    num_test=1000,
+    energy_network=TransfusionConfig(layers=2, feed_forward=128, head_width=128, head_layers=5),
+    # Tokens are wider than their patches, as in the published network: a narrower one cannot tell
+    # which of its voxels are empty.
+    shape_network=ViTConfig(
+        patch=(5, 16, 1), width=128, heads=4, blocks=3, mlp_width=256, time_scale=1000.0
+    ),
+    energy_training=TrainConfig(
+        steps=700,
+        batch_size=128,
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup=0.05, clip_norm=1.0),
+        ema_decay=0.99,
+    ),
+    shape_training=TrainConfig(
+        steps=2000,
+        batch_size=32,
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup=0.05, clip_norm=1.0),
+        ema_decay=0.99,
+    ),
+    energy_solver=SolverConfig("midpoint", 16),
+    shape_solver=SolverConfig("midpoint", 16),
+    evaluation=EvaluationConfig(
+        ClassifierConfig(batch_size=128, epochs=50, num_seeds=3, patience=5)
+    ),
+)
 _SMOKE_TRAINING = TrainConfig(
     steps=20, batch_size=32, optimizer=OptimizerConfig(warmup=0.1), log_every=1
 )

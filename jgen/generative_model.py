@@ -52,7 +52,12 @@ def mean_loss(
 
     Weights enter as they are, sum(w l) / n: with weights of mean one over the training set this
     is unbiased in every minibatch, which sum(w l) / sum(w) is not.
+
+    Raises:
+      ValueError: if the batch has a mask, which a loss of this form would ignore.
     """
+    if batch.mask is not None:
+        raise ValueError("this model is for events of fixed size, but the batch has a mask")
     num = num_events(batch)
     losses = jax.vmap(single)(jax.random.split(key, num), batch.x, batch.cond)
     return jnp.mean(losses if batch.weight is None else batch.weight * losses)

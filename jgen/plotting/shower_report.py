@@ -41,7 +41,7 @@ def shower_figures(
     blocks = {name: _block(geometry, s) for name, s in generated.items()}
     true, made = _block(geometry, reference), blocks[label]
     third = geometry.num_layers // 3
-    groups = [(i * third, (i + 1) * third - 1) for i in range(3)]
+    groups = [(i * third, (i + 1) * third) for i in range(3)]
     r_edges = np.asarray(geometry.layers[0].r_edges)
     figures = {
         "layer_ratios": _ratio_figure(geometry, reference, generated),

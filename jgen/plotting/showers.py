@@ -128,8 +128,9 @@ def polar_view(
     for ax in axes.ravel():
         ax.set(xticks=[], yticks=[], ylim=(0.0, r_edges[-1]))
     for ax, label in zip(axes[:, 0], (reference_label, generated_label, "Ratio"), strict=True):
-        # The layout does not make room for the labels of polar axes, but for texts.
         ax.text(-0.1, 0.5, label, transform=ax.transAxes, rotation=90, ha="right", va="center")
+    # The layout makes no room for labels of polar axes.
+    figure.get_layout_engine().set(rect=(0.04, 0, 0.96, 1))
     figure.colorbar(energy, ax=axes[:2], label="Mean energy / voxel [MeV]", aspect=25)
     figure.colorbar(ratio, ax=axes[2], label="Ratio", extend="both")
     return figure

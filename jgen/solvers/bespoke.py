@@ -236,8 +236,11 @@ def train_bespoke(
         raise ValueError(f"unknown objective {objective!r}; global or local")
     num = reference.states.shape[0]
     num_train = num - max(1, round(holdout * num))
-    if num_train < 1:
-        raise ValueError(f"a pool of {num} solutions is too small to hold {holdout} of it out")
+    if num_train < 1 or num_steps < 1:
+        raise ValueError(
+            f"cannot train {num_steps} steps on {num} solutions with a fraction {holdout} "
+            "held out; at least one step and one solution must be left"
+        )
 
     def global_error(solver, params, ref, c):
         bound = lambda t, x: velocity(params, t, x, c)
@@ -265,22 +268,22 @@ def train_bespoke(
 
     pool = (reference, cond)
     state, best = optimizer.init(solver), (np.inf, solver)
-    every = max(1, num_steps // 20)
+    every = max(1, num_steps // 10)
     history = {"step": [], "loss": [], "global_error": []}
     for i in (bar := trange(num_steps + 1, disable=not progress, desc=f"bespoke-{solver.n_eval}")):
-        if i % every == 0 or i == num_steps:
+        record = i % every == 0 or i == num_steps
+        if record:
             error = float(validate(solver, params, pool))
             best = min(best, (error, solver), key=lambda pair: pair[0])
             history["step"].append(i)
             history["global_error"].append(error)
         if i < num_steps:
             solver, state, value = step(solver, state, i, params, pool)
-        if i % every == 0:
+        if record:
             history["loss"].append(float(value))
             bar.set_postfix(loss=f"{float(value):.3g}", held_out=f"{error:.3g}")
             if not np.isfinite(float(value)):
                 raise FloatingPointError(f"bespoke solver: loss is {float(value)} at step {i}")
-    history["loss"].append(float(value))
     return best[1], {name: np.array(values) for name, values in history.items()}
 
 

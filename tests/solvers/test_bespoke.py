@@ -130,6 +130,7 @@ def test_trained_solver_beats_midpoint_and_rk4_at_eight_evaluations(key, objecti
     )
     assert rmse(solver) < 0.5 * min(rmse(runge_kutta("midpoint", 4)), rmse(runge_kutta("rk4", 2)))
     assert history["global_error"].min() < 0.1 * history["global_error"][0]
+    assert len({len(values) for values in history.values()}) == 1
 
 
 def test_training_keeps_the_best_solver(key):

@@ -1,0 +1,26 @@
+"""What the README shows runs as it stands."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_contract_in_ten_lines():
+    block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
+    names = {}
+    exec(block, names)  # noqa: S102
+    assert names["events"].shape == (100_000, 2)
+    assert np.isfinite(names["log_p"])
+    # Cubed normals: heavy tails, unit-normal cube roots.
+    np.testing.assert_allclose(np.cbrt(names["events"]).std(0), 1, atol=0.15)
+
+
+def test_files_and_studies_it_names_are_there():
+    for path in re.findall(r"\((experiments/[^)]+)\)|`(notebooks/[^`]+)`", README):
+        assert (ROOT / "".join(path)).exists()
+    for name in re.findall(r"python -m (experiments\.[a-z_.]+)", README):
+        assert (ROOT / f"{name.replace('.', '/')}.py").exists()

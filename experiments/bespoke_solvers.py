@@ -55,20 +55,20 @@ class Config:
     """Numbers of network evaluations, multiples of four for RK4."""
     reference: SolverConfig = SolverConfig("rk4", 50)
     """Solver of the reference trajectories (the paper: midpoint with 100 steps)."""
-    num_pool: int = 192
+    num_pool: int = 128
     """Reference trajectories to train solvers on."""
-    num_error: int = 128
+    num_error: int = 64
     """Other trajectories to measure the error on."""
-    num_showers: int = 600
+    num_showers: int = 400
     """Showers for the classifiers; 0 leaves them out."""
-    local_steps: int = 1500
+    local_steps: int = 1000
     """Optimiser steps for the local truncation error, which calls no network."""
-    global_evaluations: int = 1600
+    global_evaluations: int = 480
     """Network evaluations along trained trajectories for the global truncation error, divided by
     n_eval to give its optimiser steps: its cost is the same for every n_eval."""
     batch_size: int = 8
     """Trajectories in an optimiser step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Of Adam."""
     classifier: ClassifierConfig = ClassifierConfig(
         batch_size=128, epochs=30, num_seeds=2, patience=4

@@ -317,7 +317,7 @@ DEFAULT = Config(
         ema_decay=0.99,
     ),
     shape_training=TrainConfig(
-        steps=2000,
+        steps=3000,
         batch_size=32,
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup=0.05, clip_norm=1.0),
         ema_decay=0.99,

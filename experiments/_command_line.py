@@ -33,20 +33,22 @@ def run(
     """
     argv = sys.argv[1:] if argv is None else argv
     args = _parse(name, description, presets, argv)
-    if args.distributed:
-        initialize_distributed()
-    if args.dry_run:
-        resolved = {
-            "preset": args.preset,
-            "config": dataclasses.asdict(args.config),
-            "parameters": count_parameters(args.config),
-        }
-        print(json.dumps(resolved, indent=2, default=str))
-        return None
     out = args.out or Path("runs") / f"{name}-{args.preset}"
     try:
+        if args.distributed:
+            initialize_distributed()
+        if args.dry_run:
+            resolved = {
+                "preset": args.preset,
+                "config": dataclasses.asdict(args.config),
+                "parameters": count_parameters(args.config),
+            }
+            print(json.dumps(resolved, indent=2, default=str))
+            return None
         metrics = main(args.config, out, plot_only=args.plot_only)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from the last checkpoint")
+    except (ValueError, OSError, FloatingPointError) as error:
         # What a user can mend is said in a sentence; --traceback shows where it came from.
         if args.traceback:
             raise

@@ -109,12 +109,14 @@ def draw_chunks(
       progress: show a progress bar.
 
     Raises:
-      ValueError: if `num` or `batch_size` is not positive or `cond` does not have `num` rows.
+      ValueError: if `num` or `batch_size` is not positive, `cond` does not have `num` rows, or
+        `params` are those of a stacked ensemble.
     """
     if num < 1 or batch_size < 1:
         raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
     if cond is not None and num_events(cond) != num:
         raise ValueError(f"cond has {num_events(cond)} rows, but {num} events were asked for")
+    _check_one_member(model, params)
     batch_size = min(batch_size, num)
     indices = jnp.arange(batch_size)
     bar = tqdm(total=num, unit="event", desc="sampling", disable=not progress)
@@ -127,6 +129,20 @@ def draw_chunks(
         yield jax.tree.map(lambda a: np.asarray(a)[:size], chunk)  # noqa: B023
         bar.update(size)
     bar.close()
+
+
+def _check_one_member(model: GenerativeModel, params: Params) -> None:
+    """Refuse the stacked parameters that a training of several members returns."""
+    if model.init is None:
+        return
+    expected = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)))
+    found = jax.tree.leaves(params)
+    pairs = list(zip(found, expected, strict=len(found) == len(expected)))
+    if pairs and all(np.shape(f)[1:] == e.shape and np.ndim(f) == e.ndim + 1 for f, e in pairs):
+        raise ValueError(
+            "params have an axis of ensemble members; take one of them with "
+            "jgen.training.member(params, index)"
+        )
 
 
 def draw(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from jgen.bijectors import Bijector
 from jgen.generative_model import Batch, GenerativeModel
@@ -29,9 +30,11 @@ def preprocessed(
         return model.loss(params, key, batch._replace(x=z, cond=cond))
 
     def sample(params, key, cond=None):
+        cond = jax.tree.map(jnp.asarray, cond)
         return bijector.inverse(model.sample(params, key, condition(cond)), cond)[0]
 
     def log_prob(params, key, x, cond=None):
+        cond = jax.tree.map(jnp.asarray, cond)
         z, log_det = bijector.forward(x, cond)
         return model.log_prob(params, key, z, condition(cond)) + log_det
 

@@ -62,5 +62,7 @@ def test_bad_input(key):
         draw(NORMAL, jnp.float32(0.0), key, 0)
     with pytest.raises(ValueError, match="cond has 3 rows, but 5 events"):
         draw(NORMAL, jnp.float32(0.0), key, 5, np.zeros(3))
+    with pytest.raises(ValueError, match=r"take one of them with jgen.training.member"):
+        draw(NORMAL, jnp.zeros(4), key, 5)
     with pytest.raises(ValueError, match=r"got lengths \[2, 3\]"):
         draw(NORMAL, jnp.float32(0.0), key, 2, (np.zeros(3), np.zeros(2)))

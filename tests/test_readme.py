@@ -15,11 +15,11 @@ def test_the_contract_in_ten_lines():
     exec(block, names)  # noqa: S102
     assert names["events"].shape == (100_000, 2)
     assert np.isfinite(names["log_p"])
-    # The banana, straightened, is a unit normal; 1000 steps get within a few per cent.
+    # The banana, straightened, is a unit normal: its median and central width after 1000 steps.
     x, y = names["events"].T
-    straight = np.stack([x, y - x**2])
-    np.testing.assert_allclose(straight.mean(1), 0, atol=0.15)
-    np.testing.assert_allclose(straight.std(1), 1, atol=0.15)
+    low, middle, high = np.quantile(np.stack([x, y - x**2]), [0.1587, 0.5, 0.8413], axis=1)
+    np.testing.assert_allclose(middle, 0, atol=0.15)
+    np.testing.assert_allclose((high - low) / 2, 1, atol=0.15)
 
 
 def test_files_and_studies_it_names_are_there():

@@ -101,12 +101,12 @@ class ClassifierResult(NamedTuple):
         return float(np.mean(getattr(self, name)))
 
     def spread(self, name: str) -> float:
-        """Standard deviation over seeds of a field; NaN for one seed.
+        """Standard deviation over seeds of a field; 0 for one seed.
 
         The seeds share their test events, so this does not contain the statistical error.
         """
         values = getattr(self, name)
-        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+        return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
     @property
     def auc_statistical_error(self) -> float:

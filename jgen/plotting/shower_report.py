@@ -18,9 +18,9 @@ from jgen.showers.evaluation import binning, judged_observables
 from jgen.showers.features import compute_observables
 from jgen.showers.geometry import Geometry
 from jgen.showers.hdf5 import Showers
-from jgen.showers.preprocessing import to_fractions
+from jgen.showers.preprocessing import ShowerPreprocessing, to_fractions
 
-_FACTOR = 0.35  # of E_tot / E_inc in u_0, as in the preprocessing
+_FACTOR = ShowerPreprocessing.factor  # of E_tot / E_inc in u_0
 
 
 def shower_figures(
@@ -112,7 +112,8 @@ def _panel(geometry, true, made, name, layer, xlabel, log_x=False):
     pooled = np.concatenate([values, *samples.values()])
     low, high = np.quantile(pooled, [0.002, 0.998])
     first, last = np.searchsorted(edges, [low, high])
-    edges = edges[max(first - 1, 0) : last + 1]
+    first = min(max(first - 1, 0), len(edges) - 2)
+    edges = edges[first : max(last, first + 1) + 1]
     edges = edges[:: max(1, len(edges) // 30)]
     return Panel(edges, values, samples, xlabel, log_x=log_x)
 

@@ -88,7 +88,7 @@ def training_data(
 ) -> tuple[Batch, Batch]:
     """Training batches of the energy and the shape model, float32, preprocessed in float64.
 
-    Chunks are cast one by one, so that only the result has to fit into memory.
+    Chunks are preprocessed and cast one by one; the result has to fit into memory twice.
     """
     parts = []
     for chunk in chunks:

@@ -239,7 +239,7 @@ def _num_rows(path: Path, geometry: Geometry | None = None) -> int:
                 f"{ENERGIES!r} and {VOXELS!r}"
             )
         energies, voxels = file[ENERGIES].shape, file[VOXELS].shape
-    if energies not in ((energies[0],), (energies[0], 1)):
+    if len(energies) not in (1, 2) or energies[1:] not in ((), (1,)):
         raise ValueError(f"{path}: {ENERGIES} has shape {energies}; it must be (n, 1) or (n,)")
     if len(voxels) != 2:
         raise ValueError(f"{path}: {VOXELS} has shape {voxels}; it must be (n, num_voxels)")

@@ -1,7 +1,7 @@
 """Training of one model or an ensemble, checkpoints and run folders."""
 
 from jgen.training.fit import Fitted, TrainConfig, fit
-from jgen.training.mesh import initialize_distributed
+from jgen.training.mesh import initialize_distributed, make_layout
 from jgen.training.optimizer import OptimizerConfig, make_optimizer
 from jgen.training.runs import MetricsLog, RunFolder, load_config
 from jgen.training.step import TrainState, make_step, member, over_members
@@ -16,6 +16,7 @@ __all__ = [
     "fit",
     "initialize_distributed",
     "load_config",
+    "make_layout",
     "make_optimizer",
     "make_step",
     "member",

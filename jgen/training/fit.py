@@ -49,6 +49,21 @@ class TrainConfig:
     """vmap members or scan over them; auto scans on a single CPU device, where vmap gains nothing,
     and else vmaps, spreading members over the devices."""
 
+    def check(self) -> None:
+        """Raise a ValueError for values out of range."""
+        for field in (
+            "steps",
+            "batch_size",
+            "ensemble",
+            "log_every",
+            "save_every",
+            "validate_every",
+        ):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+
 
 class Best(NamedTuple):
     """Smallest validation loss so far, with its step and parameters, for each member."""
@@ -171,7 +186,18 @@ class _Loop:
         self.log = MetricsLog(Path(folder) / "metrics.jsonl", jax.process_index() == 0)
         latest = self.checkpoints.latest()
         if latest is not None:
-            saved = self.checkpoints.restore(latest, {"state": self.state, "best": self.best})
+            if latest > self.config.steps:
+                raise ValueError(
+                    f"{folder} holds a training of {latest} steps, more than {self.config.steps}; "
+                    "choose another folder"
+                )
+            try:
+                saved = self.checkpoints.restore(latest, {"state": self.state, "best": self.best})
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(
+                    f"{folder} holds a training of another model, ensemble or optimiser; "
+                    "choose another folder"
+                ) from error
             self.state, self.best = saved["state"], saved["best"]
         self.log.truncate(latest or 0)
         self.history = self.log.read()
@@ -218,11 +244,14 @@ class _Loop:
     def _record(self, step, metrics, bar):
         """Check and log the metrics of one step."""
         values = {name: np.asarray(value) for name, value in metrics.items()}
-        bad = np.flatnonzero(~np.isfinite(values["loss"]))
+        finite = np.isfinite(values["loss"]) & np.isfinite(values["grad_norm"])
+        bad = np.flatnonzero(~finite)
         if bad.size:
+            members = ", ".join(map(str, bad))
             raise FloatingPointError(
-                f"loss of member {', '.join(map(str, bad))} is not finite at step {step}: "
-                f"{values['loss'][bad]}; lower the learning rate, clip gradients or check the data"
+                f"loss of member {members} is not finite at step {step}, or its gradient: "
+                f"{values['loss'][bad]} and {values['grad_norm'][bad]}; "
+                "lower the learning rate, clip gradients or check the data"
             )
         bar.update(1)
         if step % self.config.log_every == 0 or step == self.config.steps:
@@ -239,7 +268,13 @@ class _Loop:
 
     def _validate(self, step):
         self.best, losses = self.validate(self.state, self.best, self.validation)
-        self._append({"step": step, "validation_loss": np.asarray(losses).tolist()})
+        losses = np.asarray(losses)
+        if not np.isfinite(losses).all():
+            bad = ", ".join(map(str, np.flatnonzero(~np.isfinite(losses))))
+            raise FloatingPointError(
+                f"validation loss of member {bad} is not finite at step {step}"
+            )
+        self._append({"step": step, "validation_loss": losses.tolist()})
 
 
 def _validate(model, config, key, state, best, batches):
@@ -288,11 +323,7 @@ def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
             raise ValueError(f"{what}.weight must have a positive sum")
     if config.keep == "best" and validation is None:
         raise ValueError('keep="best" needs validation data')
-    for field in ("steps", "batch_size", "ensemble", "log_every", "save_every", "validate_every"):
-        if getattr(config, field) < 1:
-            raise ValueError(f"{field} must be at least 1, got {getattr(config, field)}")
-    if not 0 <= config.ema_decay < 1:
-        raise ValueError(f"ema_decay must be in [0, 1), got {config.ema_decay}")
+    config.check()
 
 
 class _Sigterm:

@@ -12,6 +12,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jgen.generative_model import Batch
 from jgen.typing import PyTree
 
+# Process 0 samples and judges alone while the others wait for it at their exit.
+_PATIENCE = 7 * 24 * 3600
+
 
 class Layout(NamedTuple):
     """Where arrays of a training live.
@@ -90,9 +93,11 @@ def initialize_distributed() -> None:
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     given = [os.environ.get(name) for name in names]
     if all(given):
-        jax.distributed.initialize(given[0], int(given[1]), int(given[2]))
+        jax.distributed.initialize(
+            given[0], int(given[1]), int(given[2]), shutdown_timeout_seconds=_PATIENCE
+        )
     elif any(given):
         missing = [name for name, value in zip(names, given, strict=True) if not value]
         raise ValueError(f"a multi-host run needs all of {', '.join(names)}; set {missing}")
     else:
-        jax.distributed.initialize()
+        jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)

@@ -40,9 +40,10 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     elif config.schedule == "cosine":
         rate = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps)
     elif config.schedule == "onecycle":
-        up = max(warmup, 1)
-        rate = _there_and_back(peak / 25, peak, peak / 25e4, up, steps)
-        b1 = _there_and_back(0.95, 0.85, 0.95, up, steps)
+        # PyTorch counts both turning points from zero.
+        up, last = max(warmup - 1, 1), max(steps - 1, 2)
+        rate = _there_and_back(peak / 25, peak, peak / 25e4, up, last)
+        b1 = _there_and_back(0.95, 0.85, 0.95, up, last)
     else:
         raise ValueError(f"unknown schedule {config.schedule!r}; one of constant, cosine, onecycle")
     adam = optax.inject_hyperparams(optax.adamw)(

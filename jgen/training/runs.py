@@ -34,8 +34,7 @@ class RunFolder:
         self.path = Path(path)
         self.is_writer = jax.process_index() == 0
         new = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-        if self.is_writer:
-            self._open(new)
+        self._open(new)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("run folder")
 
@@ -43,13 +42,13 @@ class RunFolder:
         stored = self.path / "config.json"
         if stored.exists():
             _refuse_changes(self.path, json.loads(stored.read_text()), new)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.is_writer and self.path.is_dir() and any(self.path.iterdir()):
             raise ValueError(
                 f"{self.path} is not empty and holds no config.json; choose another --out"
             )
         else:
-            self.write_json("env.json", environment())
             self.write_json("config.json", new)
+            self.write_json("env.json", environment())
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the folder atomically."""
@@ -146,20 +145,25 @@ def environment() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = None
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "python": platform.python_version(),
         "packages": packages,
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
-        "commit": git.stdout.strip() or None,
+        "commit": _commit(Path(__file__).parents[2]),
     }
+
+
+def _commit(root: Path) -> str | None:
+    """Commit of the source tree; None if this is no checkout or there is no git."""
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        git = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return git.stdout.strip() or None
 
 
 def _refuse_changes(path: Path, old: dict, new: dict) -> None:

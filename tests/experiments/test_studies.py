@@ -53,7 +53,8 @@ def test_smoke_run_leaves_metrics_samples_and_figures(finished):
     samples = read_showers(finished / "samples.h5", geometry)
     truth = read_showers(sample_path(), geometry)
     num = len(samples.energies)
-    np.testing.assert_array_equal(samples.energies, truth.energies[-num:])
+    # Other energies of the same spectrum than those of the reference, the last ones.
+    np.testing.assert_array_equal(samples.energies, truth.energies[:num])
     for name in ("features", "layer_ratios", "classifier_weights_high", "training_shape"):
         for suffix in (".pdf", ".png"):
             assert (finished / "figures" / f"{name}{suffix}").stat().st_size > 1000
@@ -113,6 +114,13 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path):
     assert "Traceback" not in message
     missing = command("experiments.calodream", "--data", tmp_path / "no.h5", "--out", out, code=1)
     assert "no.h5" in missing
+    assert not out.exists()  # nothing of the above marks the folder
+    options = ("--preset", "smoke", "--out", out)
+    patch = command("experiments.calodream", *options, "--shape-network.patch", 7, 7, 7, code=1)
+    assert "patch (7, 7, 7) does not divide" in patch
+    few = command("experiments.calodream", *options, "--num-test", 5000, code=1)
+    assert "too few" in few
+    assert not out.exists()
     unknown = command("experiments.calodream", "--preset", "smok", code=2)
     assert "smok" in unknown
 

@@ -65,14 +65,14 @@ def test_rooms_of_one_floor_do_not_import_in_a_circle():
 
 
 def test_files_and_functions_stay_small():
-    for path in FILES:
+    for path in [*FILES, *(ROOT / "experiments").rglob("*.py")]:
         tree = ast.parse(path.read_text())
-        assert len(path.read_text().splitlines()) <= 420, path
+        assert len(path.read_text().splitlines()) <= 410, path
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 doc = ast.get_docstring(node, clean=False) or ""
                 lines = node.end_lineno - node.lineno + 1 - len(doc.splitlines())
-                assert lines <= 75, f"{path}:{node.name} has {lines} lines"
+                assert lines <= 60, f"{path}:{node.name} has {lines} lines"
 
 
 def test_importing_starts_no_backend_and_no_plotting():

@@ -242,6 +242,31 @@ def train_bespoke(
             "held out; at least one step and one solution must be left"
         )
 
+    step, validate = _compiled(velocity, optimizer, key, objective, batch_size, num_train)
+    pool = (reference, cond)
+    state, best = optimizer.init(solver), (np.inf, solver)
+    every = max(1, num_steps // 10)
+    history = {"step": [], "loss": [], "global_error": []}
+    for i in (bar := trange(num_steps + 1, disable=not progress, desc=f"bespoke-{solver.n_eval}")):
+        record = i % every == 0 or i == num_steps
+        if record:
+            error = float(validate(solver, params, pool))
+            best = min(best, (error, solver), key=lambda pair: pair[0])
+            history["step"].append(i)
+            history["global_error"].append(error)
+        if i < num_steps:
+            solver, state, value = step(solver, state, i, params, pool)
+        if record:
+            history["loss"].append(float(value))
+            bar.set_postfix(loss=f"{float(value):.3g}", held_out=f"{error:.3g}")
+            if not np.isfinite(float(value)):
+                raise FloatingPointError(f"bespoke solver: loss is {float(value)} at step {i}")
+    return best[1], {name: np.array(values) for name, values in history.items()}
+
+
+def _compiled(velocity, optimizer, key, objective, batch_size, num_train):
+    """The jitted optimiser step and the held-out global error of `train_bespoke`."""
+
     def global_error(solver, params, ref, c):
         bound = lambda t, x: velocity(params, t, x, c)
         return global_truncation_error(solver, bound, ref.states[0], ref.states[-1])
@@ -263,28 +288,10 @@ def train_bespoke(
     @jax.jit
     def validate(solver, params, pool):
         one = lambda args: global_error(solver, params, *args)
-        held = _rows(pool, jnp.arange(num_train, num))
-        return jnp.mean(jax.lax.map(one, held, batch_size=min(batch_size, num - num_train)))
+        held = jax.tree.map(lambda a: a[num_train:], pool)
+        return jnp.mean(jax.lax.map(one, held, batch_size=min(batch_size, held[0].states.shape[0])))
 
-    pool = (reference, cond)
-    state, best = optimizer.init(solver), (np.inf, solver)
-    every = max(1, num_steps // 10)
-    history = {"step": [], "loss": [], "global_error": []}
-    for i in (bar := trange(num_steps + 1, disable=not progress, desc=f"bespoke-{solver.n_eval}")):
-        record = i % every == 0 or i == num_steps
-        if record:
-            error = float(validate(solver, params, pool))
-            best = min(best, (error, solver), key=lambda pair: pair[0])
-            history["step"].append(i)
-            history["global_error"].append(error)
-        if i < num_steps:
-            solver, state, value = step(solver, state, i, params, pool)
-        if record:
-            history["loss"].append(float(value))
-            bar.set_postfix(loss=f"{float(value):.3g}", held_out=f"{error:.3g}")
-            if not np.isfinite(float(value)):
-                raise FloatingPointError(f"bespoke solver: loss is {float(value)} at step {i}")
-    return best[1], {name: np.array(values) for name, values in history.items()}
+    return step, validate
 
 
 def _rows(pool: PyTree, rows: Array) -> PyTree:

@@ -50,8 +50,8 @@ class ClassifierConfig:
     select: Literal["loss", "accuracy"] = "loss"
     """What makes an epoch the best on the validation split; the first of equals wins."""
     standardize: bool = True
-    """Scale inputs by mean and standard deviation of the training split. The published low-level
-    classifiers do not; with a few thousand events scaled inputs train far faster."""
+    """Scale inputs by mean and standard deviation of the training split, to at most ten of them.
+    The published low-level classifiers do not; with a few thousand events scaled inputs train far faster."""
     patience: int | None = None
     """A seed stops to improve after this many epochs without a better one; None never stops."""
 
@@ -229,7 +229,9 @@ def _standardised(train, *others):
     std = train.x.std(axis=0, dtype=np.float64).astype(np.float32)
     # A column that never changes in training says nothing; one of rounding errors neither.
     std[std <= 1e-6 * np.abs(mean)] = np.inf
-    return [part._replace(x=(part.x - mean) / std) for part in (train, *others)]
+    # A voxel that was hit once in training, faintly, would turn an ordinary hit into millions of
+    # standard deviations; ten say as much.
+    return [part._replace(x=np.clip((part.x - mean) / std, -10, 10)) for part in (train, *others)]
 
 
 def _network(num_inputs, config):

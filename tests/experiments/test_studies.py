@@ -118,6 +118,8 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path):
     options = ("--preset", "smoke", "--out", out)
     patch = command("experiments.calodream", *options, "--shape-network.patch", 7, 7, 7, code=1)
     assert "patch (7, 7, 7) does not divide" in patch
+    twice = ("--data", sample_path(), "--test-data", sample_path())
+    assert "both data and test data" in command("experiments.calodream", *options, *twice, code=1)
     few = command("experiments.calodream", *options, "--num-test", 5000, code=1)
     assert "too few" in few
     assert not out.exists()

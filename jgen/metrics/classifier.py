@@ -51,7 +51,8 @@ class ClassifierConfig:
     """What makes an epoch the best on the validation split; the first of equals wins."""
     standardize: bool = True
     """Scale inputs by mean and standard deviation of the training split, to at most ten of them.
-    The published low-level classifiers do not; with a few thousand events scaled inputs train far faster."""
+    The published low-level classifiers do not; with a few thousand events scaled ones train far
+    faster."""
     patience: int | None = None
     """A seed stops to improve after this many epochs without a better one; None never stops."""
 

@@ -72,7 +72,7 @@ class Config:
     batch_size: int = 8
     """Trajectories in an optimiser step."""
     learning_rate: float = 3e-3
-    """Of Adam, for up to eight evaluations; for more it falls as 1/n_eval."""
+    """Of Adam; for the global error of more than eight evaluations it falls as 1/n_eval."""
     classifier: ClassifierConfig = ClassifierConfig(
         batch_size=128, epochs=30, num_seeds=2, patience=4
     )
@@ -212,11 +212,11 @@ def _train_solver(
     The paper starts from Euler. Since the best solver on held-out trajectories is kept, this start
     is never left for a worse one.
     """
-    steps = config.local_steps
+    steps, rate = config.local_steps, config.learning_rate
     if objective == "global":
         steps = max(10, config.global_evaluations // n_eval)
-    # The weights of the velocities are of order 1/n, and so should be the steps that change them.
-    rate = config.learning_rate * min(1.0, 8 / n_eval)
+        # Few steps along long trajectories: each must be small against weights of order 1/n.
+        rate *= min(1.0, 8 / n_eval)
     schedule = optax.cosine_decay_schedule(rate, steps)
     solver, _ = train_bespoke(
         NonStationary.from_runge_kutta(runge_kutta("midpoint", n_eval // 2)),

@@ -104,11 +104,11 @@ def test_paper_presets_are_the_published_set_ups(preset, shape):
 def test_bad_files_are_refused_in_a_sentence(tmp_path):
     path = tmp_path / "bad.h5"
     with h5py.File(path, "w") as file:
-        file["incident_energies"] = np.ones((4, 1))
-        file["showers"] = np.full((4, 6480), np.nan, np.float32)
+        file["incident_energies"] = np.ones((50, 1))
+        file["showers"] = np.full((50, 6480), np.nan, np.float32)
     out = tmp_path / "run"
     message = command(
-        "experiments.calodream", "--data", path, "--num-test", 1, "--out", out, code=1
+        "experiments.calodream", "--data", path, "--num-test", 20, "--out", out, code=1
     )
     assert "nan" in message
     assert "Traceback" not in message

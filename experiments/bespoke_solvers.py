@@ -6,8 +6,9 @@ solves the shape network's flow with Euler, midpoint, RK4 and learned solvers at
 network evaluations: error to a fine solution, and how well a classifier tells the showers from
 Geant4. Without --model a CaloDREAM is trained first, in the run folder.
 
-Time: about 12 minutes on 2 CPU cores with a model, of which the classifiers take a third. Expected:
-the learned solvers have the smallest error at every number of evaluations.
+Time: about 15 minutes on 2 CPU cores with a model, of which the classifiers take a half. Expected:
+the learned solvers have the smallest errors, at 8 evaluations 0.044 where midpoint has 0.086 and
+RK4 0.120.
 """
 
 import dataclasses

@@ -1,50 +1,60 @@
-"""Bespoke non-stationary solvers on the shape network: Fig. 9 of CaloDREAM (2405.09629).
+"""Bespoke non-stationary solvers of CaloDREAM's networks (2405.09629, Fig. 9), kept with the model.
 
     python -m experiments.bespoke_solvers --model runs/calodream-default
 
-solves the shape network's flow with Euler, midpoint, RK4 and learned solvers at equal numbers of
-network evaluations: error to a fine solution, and how well a classifier tells the showers from
-Geant4. Without --model a CaloDREAM is trained first, in the run folder.
+learns solvers of both networks, for global and for local truncation errors, and compares them with
+Euler, midpoint and Kutta's 3/8 rule at equal numbers of network evaluations and by the clock: error
+to a fine solution, distances of layer energies, and how well classifiers tell showers from Geant4.
+The better of the two is stored as MODEL/solvers/PART-bespoke-N.npz, and then
 
-Time: about 15 minutes on 2 CPU cores with a model, of which the classifiers take a half. Expected:
-the learned solvers have the smallest errors, at 8 evaluations 0.044 where midpoint has 0.086 and
-RK4 0.120.
+    python -m experiments.generate_showers --model runs/calodream-default --solver bespoke-8
+
+uses it. Without --model a CaloDREAM is trained first, in the run folder. The paper learns solvers
+of the shape network only.
+
+Learned solvers start from midpoint or Kutta's rule, whichever is better, and are not left for a
+worse one on held-out trajectories.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from tqdm import tqdm
 
-from experiments import calodream as study
-from experiments._command_line import run
-from jgen.files import atomic_path
-from jgen.generative_model import GenerativeModel, draw
-from jgen.metrics import ClassifierConfig, classifier_test
-from jgen.plotting import Curve, quality_curves, save
-from jgen.random import normal, stream
-from jgen.showers import ShowerPreprocessing, Showers, compute_high_level_inputs
-from jgen.showers.calodream import SolverConfig, shape_condition, shape_model, shape_network
-from jgen.showers.evaluation import low_level_inputs
-from jgen.solvers import (
-    NonStationary,
-    Reference,
-    RungeKutta,
-    references,
-    runge_kutta,
-    train_bespoke,
+from experiments import _calodream as study
+from experiments import _calodream_presets as presets
+from experiments._bespoke_quality import (
+    compare_layers,
+    root_mean_square,
+    shower_judge,
+    timed_draw,
 )
+from experiments._bespoke_report import BESPOKE, RUNGE_KUTTA, figures, print_table
+from experiments._bespoke_training import (
+    OBJECTIVES,
+    Flow,
+    SolverTraining,
+    best_start,
+    energy_flow,
+    make_judge,
+    make_pool,
+    shape_flow,
+    store_best,
+    train_solver,
+)
+from experiments._command_line import run
+from jgen.generative_model import GenerativeModel, draw
+from jgen.metrics import ClassifierConfig
+from jgen.plotting import save
+from jgen.random import stream
+from jgen.showers import Showers
+from jgen.showers.calodream import Solver, SolverConfig, shape_condition
+from jgen.solvers import NonStationary, load_solver, runge_kutta, save_solver
 from jgen.training import RunFolder, load_config
-from jgen.typing import Params
-
-RUNGE_KUTTA = ("euler", "midpoint", "rk4")
-BESPOKE = {"bns_gte": "global", "bns_lte": "local"}
 
 
 @dataclass(frozen=True)
@@ -53,27 +63,22 @@ class Config:
 
     model: str = ""
     """Run folder of a finished experiments.calodream; without, one is trained in OUT/calodream."""
-    calodream: study.Config = study.DEFAULT
+    calodream: study.Config = presets.DEFAULT
     """What is trained if there is no model."""
-    n_evals: tuple[int, ...] = (4, 8, 16, 32, 64)
-    """Numbers of network evaluations, multiples of four for RK4."""
-    reference: SolverConfig = SolverConfig("rk4", 50)
-    """Solver of the reference trajectories (the paper: midpoint with 100 steps)."""
-    num_pool: int = 128
-    """Reference trajectories to train solvers on."""
+    energy: SolverTraining = SolverTraining(
+        (4, 8, 16, 32), SolverConfig("rk4", 25), num_pool=64, global_evaluations=2400, batch_size=4
+    )
+    """Solvers of the energy network."""
+    shape: SolverTraining = SolverTraining()
+    """Solvers of the shape network."""
+    num_energies: int = 1000
+    """Showers to draw layer energies of."""
     num_error: int = 64
-    """Other trajectories to measure the error on."""
+    """Shapes to measure the error on."""
     num_showers: int = 400
-    """Showers for the classifiers; 0 leaves them out."""
-    local_steps: int = 1000
-    """Optimiser steps for the local truncation error, which calls no network."""
-    global_evaluations: int = 480
-    """Network evaluations along trained trajectories for the global truncation error, divided by
-    n_eval to give its optimiser steps: its cost is the same for every n_eval."""
-    batch_size: int = 8
-    """Trajectories in an optimiser step."""
-    learning_rate: float = 3e-3
-    """Of Adam; for the global error of more than eight evaluations it falls as 1/n_eval."""
+    """Showers for classifiers and Frechet distances; 0 leaves them out."""
+    fpd_batches: int = 3
+    """Batches of each of five sizes of the Frechet distance."""
     classifier: ClassifierConfig = ClassifierConfig(
         batch_size=128, epochs=30, num_seeds=2, patience=4
     )
@@ -85,283 +90,269 @@ class Config:
 def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, float]:
     """Train solvers, measure them and plot; returns the metrics.
 
-    metrics.json has rmse/SOLVER/N_EVAL, the root mean squared error of the standardised voxels at
-    t = 1, and auc_high/SOLVER/N_EVAL, auc_low/SOLVER/N_EVAL.
+    metrics.json has PART/METRIC/SOLVER/N_EVAL, all at the same noise and conditions:
+
+        energy/rmse         root mean squared difference of the standardised u to the fine solution
+        energy/separation   of layer energies to those of the fine solution, mean over layers;
+        energy/wasserstein  energy/separation_truth has that of another draw of the fine solution
+        shape/rmse          as above, of what the shape model samples: standardised voxels, or in
+                            a latent space decoded fractions
+        shape/auc_high      classifier of high-level features; auc_low of voxels; fpd: Frechet
+                            physics distance, with no more meaning than beside fpd_truth
+        PART/ms             milliseconds a shower by the clock, of this network alone
     """
-    if bad := [n for n in config.n_evals if n < 4 or n % 4]:
-        raise ValueError(f"n_evals must be multiples of 4 for RK4, got {bad}")
+    _check(config)
     model_config = load_config(study.Config, config.model) if config.model else config.calodream
     folder = RunFolder(out, config)
-    if plot_only:
-        stored = folder.read_json("metrics.json")
-        if stored is None:
-            raise ValueError(f"{out} has no metrics to plot; run without --plot-only first")
-        _plot(config, stored, folder)
-        return stored
-    setup = _prepare(config, model_config, folder)
+    metrics = folder.read_json("metrics.json")
+    if plot_only and metrics is None:
+        raise ValueError(f"{out} has no metrics to plot; run without --plot-only first")
+    if metrics is None:
+        metrics = _measure_all(config, model_config, folder)
+    if jax.process_index() == 0:
+        n_evals = {"energy": config.energy.n_evals, "shape": config.shape.n_evals}
+        print_table(n_evals, metrics)
+        for name, figure in figures(n_evals, metrics):
+            save(figure, folder.figure(name))
+    return metrics
+
+
+def _measure_all(config: Config, model_config: study.Config, folder: RunFolder) -> dict[str, float]:
+    path = Path(config.model or folder.path / "calodream")
+    showers, reference = study.load_showers(model_config)
+    if config.model:
+        trained = study.load_trained(path)
+    else:
+        trained = study.train(model_config, showers, RunFolder(path, model_config))
+    task = _Task(config, trained, showers, reference, folder)
     if jax.process_index() != 0:
         return {}
-    solvers = dict(_solvers(config, setup, folder))
-    metrics = _errors(config, setup, solvers)
-    if config.num_showers:
-        metrics |= _classifiers(config, setup, solvers, folder)
+    metrics = {**_study_energies(task), **_study_shapes(task)}
     folder.write_metrics(metrics)
-    _print_table(config, metrics)
-    _plot(config, metrics, folder)
     return metrics
+
+
+def _check(config: Config) -> None:
+    """Refuse bad options before the folder is made."""
+    config.energy.check("energy")
+    config.shape.check("shape")
+    for name, least in (("num_energies", 2), ("num_error", 1), ("num_showers", 0)):
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+    if 0 < config.num_showers < 40:
+        raise ValueError(
+            f"num_showers is {config.num_showers}, too few for the classifiers: 40 at least, or 0"
+        )
 
 
 def count_parameters(config: Config) -> dict[str, int]:
     """Trainable parameters of the networks and of the solvers."""
     model = load_config(study.Config, config.model) if config.model else config.calodream
-    solvers = {f"bns-{n}": n + n * (n + 1) // 2 + n - 1 for n in config.n_evals}
+    n_evals = sorted({*config.energy.n_evals, *config.shape.n_evals})
+    solvers = {f"bespoke-{n}": n + n * (n + 1) // 2 + n - 1 for n in n_evals}
     return study.count_parameters(model) | solvers
 
 
 @dataclass(frozen=True)
-class _Setup:
-    """A trained CaloDREAM and the conditions to solve its shape network at."""
+class _Task:
+    """What both networks' studies need."""
 
-    config: study.Config
-    preprocessing: ShowerPreprocessing
-    params: Params
+    config: Config
+    trained: study.Trained
     train: Showers
     reference: Showers
-    energies: np.ndarray
-    u: np.ndarray
+    folder: RunFolder
 
-    @property
-    def geometry(self):
-        return self.preprocessing.geometry
+    def __post_init__(self):
+        """Refuse more showers than there are."""
+        for name, showers, most in (
+            ("num_showers", self.config.num_showers, self.reference),
+            ("energy.num_pool", self.config.energy.num_pool, self.train),
+        ):
+            if showers > len(most.energies):
+                raise ValueError(
+                    f"{name} is {showers}, but the model's sample for it has "
+                    f"{len(most.energies)} showers; ask for as many at most"
+                )
 
-    @property
-    def velocity(self):
-        return shape_network(self.geometry, self.config.shape_network).apply
+    def key(self, name: str) -> jax.Array:
+        return stream(jax.random.key(self.config.seed), name)
 
-    @property
-    def conditions(self) -> np.ndarray:
-        """Scaled incident energies and layer ratios generated for them."""
-        energy = self.preprocessing.condition(self.energies.astype(np.float64))
-        return shape_condition(energy.astype(np.float32), self.u)
+    def conditions(self, num: int) -> tuple[np.ndarray, np.ndarray]:
+        """Incident energies [MeV] of the training sample, repeated if need be, and scaled ones.
 
-    def model(self, solver) -> GenerativeModel:
-        return shape_model(self.geometry, self.config.shape_network, solver)
-
-
-def _prepare(config: Config, model_config: study.Config, folder: RunFolder) -> _Setup:
-    path = Path(config.model or folder.path / "calodream")
-    model_folder = RunFolder(path, model_config)
-    train, reference = study.load_showers(model_config)
-    preprocessing = study.load_or_fit_preprocessing(model_config, train, model_folder)
-    params = study.train_networks(model_config, train, preprocessing, model_folder)
-    if config.num_showers > len(reference.energies):
-        raise ValueError(
-            f"num_showers is {config.num_showers}, but the model's reference sample has "
-            f"{len(reference.energies)}; ask for as many at most"
-        )
-    # Energies of the training sample: another draw from the spectrum of the reference.
-    num = max(config.num_showers, config.num_pool + config.num_error)
-    energies = np.resize(train.energies, num)
-    energy = preprocessing.condition(energies.astype(np.float64)).astype(np.float32)
-    u = draw(
-        study.make_models(model_config)["energy"],
-        params["first"],
-        stream(jax.random.key(config.seed), "energy"),
-        num,
-        energy,
-        progress=True,
-    )
-    return _Setup(model_config, preprocessing, params["second"], train, reference, energies, u)
-
-
-def _start(config: Config, setup: _Setup, first: int, num: int):
-    """Noise and conditions of some trajectories."""
-    key = stream(jax.random.key(config.seed), "trajectories")
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num))
-    x0 = jax.vmap(lambda k: normal(k, setup.geometry.shape))(keys)
-    return x0, jnp.asarray(setup.conditions[first : first + num])
+        They are another draw from the spectrum of the reference.
+        """
+        energies = np.resize(self.train.energies, num)
+        scaled = self.trained.preprocessing.condition(energies.astype(np.float64))
+        return energies.astype(np.float32), scaled.astype(np.float32)
 
 
 def _solvers(
-    config: Config, setup: _Setup, folder: RunFolder
-) -> Iterator[tuple[tuple[str, int], RungeKutta | NonStationary]]:
-    """All solvers by (name, n_eval); learned ones are kept in the run folder."""
-    pool = None
-    for n in config.n_evals:
+    task: _Task, part: str, training: SolverTraining, make_flow: Callable[[], Flow]
+) -> Iterator[tuple[tuple[str, int], Solver]]:
+    """All solvers of one network by (name, n_eval); learned ones are kept in the run folder."""
+    flow = pool = judge = None
+    for n in training.n_evals:
         for name in RUNGE_KUTTA:
             stages = len(runge_kutta(name, 1).tableau.b)
             yield (name, n), runge_kutta(name, n // stages)
+        paths = {o: task.folder.path / "solvers" / f"{part}-{o}-{n}.npz" for o in OBJECTIVES}
+        stored = f"solvers/{part}-stored-{n}.json"
+        if task.folder.read_json(stored) is None:
+            if flow is None:
+                flow = make_flow()
+                pool = make_pool(flow, training)
+                judge = make_judge(flow, pool)
+            start, key = best_start(judge, n), task.key(f"{part} solvers")
+            for objective, path in paths.items():
+                if not path.exists():
+                    save_solver(path, train_solver(flow, pool, training, objective, start, key))
+            solvers = {objective: load_solver(path) for objective, path in paths.items()}
+            task.folder.write_json(stored, store_best(task.trained.folder, part, solvers, judge))
         for name, objective in BESPOKE.items():
-            path = folder.path / "solvers" / f"{name}-{n}.npz"
-            if not path.exists():
-                if pool is None:
-                    x0, cond = _start(config, setup, 0, config.num_pool)
-                    solver = config.reference.make()
-                    make = jax.jit(
-                        lambda p, x, c: references(setup.velocity, p, x, c, solver=solver)  # noqa: B023
-                    )
-                    pool = make(setup.params, x0, cond), cond
-                save_solver(path, _train_solver(config, setup, n, objective, *pool))
-            yield (name, n), load_solver(path)
+            yield (name, n), load_solver(paths[objective])
 
 
-def _train_solver(
-    config: Config, setup: _Setup, n_eval: int, objective: str, pool: Reference, cond
-) -> NonStationary:
-    """Fit one solver, starting from midpoint, which belongs to the family.
-
-    The paper starts from Euler. Since the best solver on held-out trajectories is kept, this start
-    is never left for a worse one.
-    """
-    steps, rate = config.local_steps, config.learning_rate
-    if objective == "global":
-        steps = max(10, config.global_evaluations // n_eval)
-        # Few steps along long trajectories: each must be small against weights of order 1/n.
-        rate *= min(1.0, 8 / n_eval)
-    schedule = optax.cosine_decay_schedule(rate, steps)
-    solver, _ = train_bespoke(
-        NonStationary.from_runge_kutta(runge_kutta("midpoint", n_eval // 2)),
-        setup.velocity,
-        setup.params,
-        pool,
-        cond,
-        optax.adam(schedule),
-        stream(jax.random.key(config.seed), f"{objective}-{n_eval}"),
-        objective=objective,
-        num_steps=steps,
-        batch_size=config.batch_size,
-        progress=True,
+def _study_energies(task: _Task) -> dict[str, float]:
+    """Draw layer energies with every solver, from the same noise, and compare with a fine one."""
+    config, trained, num = task.config, task.trained, task.config.num_energies
+    energies, cond = task.conditions(num)
+    make_flow = lambda: energy_flow(
+        trained,
+        Showers(*[a[: config.energy.num_pool] for a in task.train]),
+        task.key("energy trajectories"),
     )
-    return solver
+    solvers = dict(_solvers(task, "energy", config.energy, make_flow))
+    fine = trained.energy(_fine(config.energy))
+    params, size = trained.params["energy"], trained.config.sample_batch
+    fine_u, another_u = (
+        draw(fine, params, task.key(name), num, cond, batch_size=size)
+        for name in ("energy", "another energy")
+    )
+    to_layers = lambda u: np.asarray(trained.preprocessing.layer_energies(u, energies), np.float64)
+    fine_layers = to_layers(fine_u)
+
+    def judge(u):
+        distances = compare_layers(trained.geometry, fine_layers, to_layers(u))
+        return root_mean_square(u - fine_u) | distances
+
+    truth = compare_layers(trained.geometry, fine_layers, to_layers(another_u))
+    metrics = {f"energy/{name}_truth": value for name, value in truth.items()}
+    return metrics | _measure(task, "energy", solvers, trained.energy, params, (num, cond), judge)
 
 
-def save_solver(path: Path, solver: NonStationary) -> None:
-    """Write a learned solver as one .npz file."""
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        np.savez(file, **dataclasses.asdict(solver))
+def _study_shapes(task: _Task) -> dict[str, float]:
+    """Draw shapes with every solver, from the same noise and energies, and judge them."""
+    config, trained = task.config, task.trained
+    num = max(config.num_showers, config.num_error)
+    energies, cond = task.conditions(num + config.shape.num_pool)
+    u = draw(
+        trained.energy(),
+        trained.params["energy"],
+        task.key("conditions"),
+        len(cond),
+        cond,
+        batch_size=trained.config.sample_batch,
+    )
+    cond = shape_condition(cond, u)
+    make_flow = lambda: shape_flow(trained, cond[num:], task.key("shape trajectories"))
+    solvers = dict(_solvers(task, "shape", config.shape, make_flow))
+    params, few = trained.params["shape"], config.num_error
+    fine = draw(
+        trained.shape(_fine(config.shape)),
+        params,
+        task.key("shape"),
+        few,
+        cond[:few],
+        batch_size=32,
+    )
+    rows = slice(config.num_showers)
+    judge_showers, truth = _judge_of(task, rows)
+
+    def judge(x):
+        found = root_mean_square(x[:few] - fine)
+        if judge_showers:
+            voxels = trained.preprocessing.decode(u[rows], x[rows], energies[rows])
+            found |= judge_showers(Showers(energies[rows], voxels.reshape(len(voxels), -1)))
+        return found
+
+    metrics = {f"shape/{name}_truth": value for name, value in truth.items()}
+    return metrics | _measure(
+        task, "shape", solvers, trained.shape, params, (num, cond[:num]), judge
+    )
 
 
-def load_solver(path: Path) -> NonStationary:
-    """Read what `save_solver` wrote."""
-    with np.load(path) as file:
-        return NonStationary(**{name: jnp.asarray(file[name]) for name in file.files})
+def _judge_of(task: _Task, rows: slice):
+    """The judge of showers, and what it says of true ones; neither without showers."""
+    if not rows.stop:
+        return None, {}
+    reference, train = (Showers(*[a[rows] for a in s]) for s in (task.reference, task.train))
+    config = task.config
+    judge = shower_judge(
+        task.trained.geometry,
+        reference,
+        task.key("classifiers"),
+        config.classifier,
+        config.fpd_batches,
+    )
+    truth = task.folder.read_json("truth.json")
+    if truth is None:
+        truth = judge(train)
+        task.folder.write_json("truth.json", truth)
+    return judge, truth
 
 
-def _errors(config: Config, setup: _Setup, solvers: dict) -> dict[str, float]:
-    """Root mean squared error to a fine solution, with its error over trajectories."""
-    x0, cond = _start(config, setup, config.num_pool, config.num_error)
-
-    @jax.jit
-    def solve(solver, params, x0, cond):
-        one = lambda args: solver(lambda t, x: setup.velocity(params, t, x, args[1]), args[0])
-        return jax.lax.map(one, (x0, cond), batch_size=32)
-
-    fine = config.reference
-    exact = solve(_Static(SolverConfig(fine.method, 2 * fine.steps).make()), setup.params, x0, cond)
-    metrics = {}
-    for (name, n), solver in solvers.items():
-        solver = solver if isinstance(solver, NonStationary) else _Static(solver)
-        error = solve(solver, setup.params, x0, cond) - exact
-        squares = np.asarray(jnp.mean(error.reshape(len(x0), -1) ** 2, axis=1), np.float64)
-        rmse = np.sqrt(squares.mean())
-        metrics[f"rmse/{name}/{n}"] = rmse
-        metrics[f"rmse_error/{name}/{n}"] = squares.std() / len(x0) ** 0.5 / (2 * rmse)
-    return metrics
+def _fine(training: SolverTraining) -> Solver:
+    """A solver of twice the steps that the references were made with."""
+    return SolverConfig(training.reference.method, 2 * training.reference.steps).make()
 
 
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class _Static:
-    """A Runge-Kutta solver as an argument of a jitted function."""
-
-    solver: RungeKutta
-
-    def __call__(self, velocity, x0):
-        return self.solver(velocity, x0)
-
-
-def _classifiers(config: Config, setup: _Setup, solvers: dict, folder: RunFolder):
-    """AUC of showers from each solver against the reference, from the same noise and energies."""
-    num, key = config.num_showers, jax.random.key(config.seed)
-    reference, train = (Showers(*[a[:num] for a in s]) for s in (setup.reference, setup.train))
-    metrics = folder.read_json("classifiers.json") or {}
-
-    def test(showers: Showers, suffix: str) -> None:
-        for tag, inputs in (
-            ("high", lambda s: compute_high_level_inputs(setup.geometry, s)),
-            ("low", low_level_inputs),
-        ):
-            size = min(num, len(showers.energies))
-            samples = [inputs(s)[:size] for s in (reference, showers)]
-            found = classifier_test(*samples, stream(key, tag), config.classifier)
-            error = np.hypot(found.spread("auc"), found.auc_statistical_error)
-            metrics[f"auc_{tag}{suffix}"] = found.mean("auc")
-            metrics[f"auc_{tag}_error{suffix}"] = float(error)
-        folder.write_json("classifiers.json", metrics)
-
-    if "auc_low_truth" not in metrics:
-        test(train, "_truth")
-    for (name, n), solver in (bar := tqdm(solvers.items(), desc="classifiers", unit="solver")):
-        if f"auc_low/{name}/{n}" in metrics:
+def _measure(task, part, solvers, make_model, params, sample, judge) -> dict[str, float]:
+    """Draw with every solver and judge; what is measured is kept in the run folder."""
+    name_of_file = f"{part}_solvers.json"
+    rows = task.folder.read_json(name_of_file) or {}
+    num, cond = sample
+    # With the solver as a parameter one program serves all bespoke ones of equal n_eval.
+    bespoke = GenerativeModel(
+        init=None,
+        loss=None,
+        sample=lambda p, key, c: make_model(p["solver"]).sample(p["network"], key, c),
+    )
+    for (name, n), solver in (bar := tqdm(solvers.items(), desc=f"{part} solvers", unit="solver")):
+        row = f"{name}/{n}"
+        bar.set_postfix_str(row)
+        if row in rows:
             continue
-        x = draw(
-            setup.model(solver),
-            setup.params,
-            stream(key, "sample"),
+        is_bespoke = isinstance(solver, NonStationary)
+        x, ms = timed_draw(
+            bespoke if is_bespoke else make_model(solver),
+            {"solver": solver, "network": params} if is_bespoke else params,
+            task.key(part),
             num,
-            setup.conditions[:num],
-            batch_size=setup.config.sample_batch,
+            cond,
+            task.trained.config.sample_batch,
         )
-        energies = setup.energies[:num]
-        voxels = setup.preprocessing.decode(setup.u[:num], x, energies.astype(np.float32))
-        test(Showers(energies, voxels.reshape(num, -1)), f"/{name}/{n}")
-        bar.set_postfix({name: n, "auc_high": f"{metrics[f'auc_high/{name}/{n}']:.3f}"})
-    return metrics
-
-
-def _print_table(config: Config, metrics: dict[str, float]) -> None:
-    """One row a metric and solver, one column an n_eval."""
-    print(f"{'n_eval':<20}" + "".join(f"{n:>10}" for n in config.n_evals))
-    for metric in ("rmse", "auc_high", "auc_low"):
-        for name in (*RUNGE_KUTTA, *BESPOKE):
-            values = [metrics.get(f"{metric}/{name}/{n}") for n in config.n_evals]
-            if None not in values:
-                print(f"{metric + ' ' + name:<20}" + "".join(f"{v:>10.4g}" for v in values))
-
-
-def _plot(config: Config, metrics: dict[str, float], folder: RunFolder) -> None:
-    labels = dict.fromkeys(RUNGE_KUTTA) | dict.fromkeys(BESPOKE)
-    titles = {"rmse": "RMSE to the fine solution", "auc_high": "AUC high", "auc_low": "AUC low"}
-    for metric, title in titles.items():
-        if f"{metric}/euler/{config.n_evals[0]}" not in metrics:
-            continue
-        curves = {}
-        for name in labels:
-            values, errors = (
-                np.array([metrics[f"{prefix}/{name}/{n}"] for n in config.n_evals])
-                for prefix in (metric, f"{metric}_error")
-            )
-            curves[name] = Curve(np.array(config.n_evals), values, errors)
-        truth = None
-        if metric != "rmse":
-            truth = (metrics[f"{metric}_truth"], metrics[f"{metric}_error_truth"])
-        figure = quality_curves(curves, title, truth=truth, log_y=metric == "rmse")
-        save(figure, folder.figure(metric))
+        rows[row] = judge(x) | {"ms": ms}
+        task.folder.write_json(name_of_file, rows)
+    return {
+        f"{part}/{metric}/{row}": value
+        for row, values in rows.items()
+        for metric, value in values.items()
+    }
 
 
 DEFAULT = Config()
+_SMOKE = SolverTraining((8,), SolverConfig("rk4", 16), 24, 40, 200, 8)
 SMOKE = dataclasses.replace(
     DEFAULT,
-    calodream=study.SMOKE,
-    n_evals=(8,),
-    reference=SolverConfig("rk4", 16),
-    num_pool=24,
+    calodream=presets.SMOKE,
+    energy=dataclasses.replace(_SMOKE, num_pool=8, batch_size=2),
+    shape=_SMOKE,
+    num_energies=100,
     num_error=16,
     num_showers=100,
-    local_steps=40,
-    global_evaluations=200,
-    batch_size=8,
-    classifier=study.SMOKE.evaluation.classifier,
+    classifier=presets.SMOKE.evaluation.classifier,
 )
 PRESETS = {"default": DEFAULT, "smoke": SMOKE}
 

@@ -80,6 +80,8 @@ def num_events(data: PyTree) -> int:
 
 @functools.partial(jax.jit, static_argnames="sample")
 def _sample_chunk(sample, params, key, first, cond, indices):
+    # Nothing is donated: parameters and indices serve the next chunk, and conditions have in
+    # general neither the shape nor the type of an output that could take their place.
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + indices)
     return jax.vmap(sample, in_axes=(None, 0, 0))(params, keys, cond)
 
@@ -92,12 +94,14 @@ def draw_chunks(
     cond: Cond = None,
     *,
     batch_size: int = 1000,
+    start: int = 0,
     progress: bool = False,
 ) -> Iterator[PyTree]:
-    """Yield `num` events in chunks of at most `batch_size`, as numpy arrays, in order.
+    """Yield events `start` to `num` in chunks of at most `batch_size`, as numpy arrays, in order.
 
     Event i is a function of (params, key, i, cond[i]) alone: it does not depend on `batch_size`
-    or on how many events are drawn. One program is compiled, the last chunk is padded.
+    or on how many events are drawn. One program is compiled, the last chunk is padded. A chunk is
+    started before the one ahead of it is handed out, so the device holds the outputs of two.
 
     Args:
       model: what to sample from.
@@ -105,28 +109,38 @@ def draw_chunks(
       key: typed PRNG key.
       num: number of events.
       cond: conditions with leading axis `num`, or None.
-      batch_size: events in memory at once.
+      batch_size: events computed at once.
+      start: first event, to go on where an earlier drawing stopped.
       progress: show a progress bar.
 
     Raises:
-      ValueError: if `num` or `batch_size` is not positive, `cond` does not have `num` rows, or
-        `params` are those of a stacked ensemble.
+      ValueError: if `num` or `batch_size` is not positive, `start` not below `num`, `cond` does not
+        have `num` rows, or `params` are those of a stacked ensemble.
     """
     if num < 1 or batch_size < 1:
         raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
+    if not 0 <= start < num:
+        raise ValueError(f"start must be one of the {num} events, got {start}")
     if cond is not None and num_events(cond) != num:
         raise ValueError(f"cond has {num_events(cond)} rows, but {num} events were asked for")
     _check_one_member(model, params)
     batch_size = min(batch_size, num)
     indices = jnp.arange(batch_size)
-    bar = tqdm(total=num, unit="event", desc="sampling", disable=not progress)
-    for first in range(0, num, batch_size):
+    bar = tqdm(total=num, initial=start, unit="event", desc="sampling", disable=not progress)
+
+    def dispatch(first):
         # The last chunk repeats its last condition, so that it runs in the same program.
         rows = np.minimum(first + np.arange(batch_size), num - 1)
-        chunk_cond = jax.tree.map(lambda c: np.asarray(c)[rows], cond)  # noqa: B023
-        chunk = _sample_chunk(model.sample, params, key, first, chunk_cond, indices)
+        chunk_cond = jax.tree.map(lambda c: np.asarray(c)[rows], cond)
+        return _sample_chunk(model.sample, params, key, first, chunk_cond, indices)
+
+    chunk = dispatch(start)
+    for first in range(start, num, batch_size):
+        # The device works on the next chunk while the caller has this one, to write it perhaps.
+        done, following = chunk, first + batch_size
+        chunk = dispatch(following) if following < num else None
         size = min(batch_size, num - first)
-        yield jax.tree.map(lambda a: np.asarray(a)[:size], chunk)  # noqa: B023
+        yield jax.tree.map(lambda a: np.asarray(a)[:size], done)  # noqa: B023
         bar.update(size)
     bar.close()
 

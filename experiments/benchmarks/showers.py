@@ -23,15 +23,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments import calodream as study
+from experiments import _calodream as study
+from experiments._calodream_presets import DEFAULT as DEFAULT_STUDY
 from experiments._command_line import run
+from experiments.benchmarks._timing import (
+    Program,
+    compiled,
+    flops,
+    measure,
+    medians,
+    peak_flops,
+    random_array,
+    random_params,
+    ratio,
+)
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.models import flow_matching
 from jgen.nets import num_parameters, velocity_mlp
@@ -52,13 +64,12 @@ from jgen.showers.calodream import (
 from jgen.showers.preprocessing import Statistics
 from jgen.training import OptimizerConfig, RunFolder, make_optimizer, make_step, member
 from jgen.training.step import TrainState, over_members
-from jgen.typing import Key, Params
+from jgen.typing import Key
 
 GEOMETRY = get_geometry("ds2")
 NUM_COND = 1 + GEOMETRY.num_layers
 EVENT_SHAPES = {"mlp": (16,), "vit": GEOMETRY.shape}
 """Of one event of each ensemble."""
-Program = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -73,9 +84,17 @@ class Config:
     """Solver of each layer energy, the published one."""
     vit_batches: tuple[int, ...] = (4, 16)
     """Showers in a pass of the shape network."""
+    vit_ds3: ViTConfig = ViTConfig(patch=(3, 5, 2), width=240, heads=6, blocks=6, mlp_width=720)
+    """Shape network of dataset 3, the published one."""
+    vit_ds3_batches: tuple[int, ...] = (4,)
+    """Showers in a pass of it; only its velocity is measured, beside no other library."""
+    bfloat16: bool = False
+    """Measure both shape networks in bfloat16, too. A CPU has no fast arithmetic for it."""
+    peak_size: int = 2048
+    """Rows and columns of the matrix product that the utilisation is relative to."""
     energy_batches: tuple[int, ...] = (4, 16)
     """Showers in a pass of the energy network."""
-    calodream: study.Config = study.DEFAULT
+    calodream: study.Config = DEFAULT_STUDY
     """Networks and solvers of the showers that are drawn end to end."""
     shower_batches: tuple[int, ...] = (32,)
     """Showers drawn at once."""
@@ -101,6 +120,9 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
     SIZE is the number of showers at once. Names with `_wall_` are wall-clock time.
 
         vit_ms/forward/SIZE        velocity; vit_ms/gradient/SIZE: gradient of a squared error
+        vit_ds3_ms/forward/SIZE    velocity of dataset 3's; NAME_bf16_ms/...: both in bfloat16
+        utilisation/NAME/SIZE      operations a second of a velocity's matrix products over those
+                                   of one large matrix product in the same precision, by the clock
         energy_ms/contexts/SIZE    transformer on given ratios (teacher forcing)
         energy_ms/forward/SIZE     the same and the velocities of all layers
         energy_ms/sample/SIZE      all layer energies
@@ -131,12 +153,13 @@ def count_parameters(config: Config) -> dict[str, int]:
     """Trainable parameters of all networks that are measured."""
     inits = {
         "vit": shape_network(GEOMETRY, config.vit).init,
+        "vit_ds3": shape_network(get_geometry("ds3"), config.vit_ds3).init,
         "energy": transfusion(GEOMETRY.num_layers, config.energy).init,
     }
-    small = {"showers": study.make_models(config.calodream), "ensemble": _ensemble_models(config)}
-    for group, models in small.items():
-        inits |= {f"{group}/{name}": model.init for name, model in models.items()}
-    return {name: num_parameters(init) for name, init in inits.items()}
+    inits |= {f"ensemble/{name}": model.init for name, model in _ensemble_models(config).items()}
+    counts = {name: num_parameters(init) for name, init in inits.items()}
+    showers = study.count_parameters(config.calodream)
+    return counts | {f"showers/{name}": count for name, count in showers.items()}
 
 
 def _load_pytorch():
@@ -157,6 +180,12 @@ def _load_pytorch():
 def _tasks(config: Config, pytorch) -> dict[str, Callable[[], dict[str, float]]]:
     """The measurements; none holds its networks longer than it runs."""
     tasks = {f"vit/{n}": partial(_measure_vit, config, pytorch, n) for n in config.vit_batches}
+    rows = [("vit_ds3", "ds3", "float32", n) for n in config.vit_ds3_batches]
+    if config.bfloat16:
+        rows += [("vit", "ds2", "bfloat16", n) for n in config.vit_batches]
+        rows += [("vit_ds3", "ds3", "bfloat16", n) for n in config.vit_ds3_batches]
+    for name, geometry, dtype, n in rows:
+        tasks[f"{name}/{dtype}/{n}"] = partial(_measure_velocity, config, name, geometry, dtype, n)
     for n in config.energy_batches:
         tasks[f"energy/{n}"] = partial(_measure_energy, config, pytorch, n)
     for n in config.shower_batches:
@@ -164,32 +193,6 @@ def _tasks(config: Config, pytorch) -> dict[str, Callable[[], dict[str, float]]]
     for name in config.ensemble_networks:
         tasks[f"ensemble/{name}"] = partial(_measure_ensemble, config, name)
     return tasks
-
-
-class Times(NamedTuple):
-    """Milliseconds of one program [repeats], of the process' threads together and by the clock."""
-
-    cpu: np.ndarray
-    wall: np.ndarray
-
-
-def measure(programs: dict[str, Program], repeats: int) -> dict[str, Times]:
-    """Times of programs that take turns, so that a busy moment hits all of them alike."""
-    found = {name: [] for name in programs}
-    jax.block_until_ready([program() for program in programs.values()])  # to warm up
-    for _ in range(repeats):
-        for name, program in programs.items():
-            cpu, wall = time.process_time(), time.perf_counter()
-            jax.block_until_ready(program())
-            found[name].append((time.process_time() - cpu, time.perf_counter() - wall))
-    return {name: Times(*(1e3 * np.array(rows).T)) for name, rows in found.items()}
-
-
-def compiled(function: Callable, *args, **options) -> tuple[Callable, float]:
-    """A compiled program and the seconds that took; `options` are those of `jax.jit`."""
-    begin = time.perf_counter()
-    program = jax.jit(function, **options).lower(*args).compile()
-    return program, time.perf_counter() - begin
 
 
 def _compare(
@@ -203,40 +206,17 @@ def _compare(
         programs["torch"] = rivals[kind]
     times = measure(programs, repeats)
     metrics = {f"compile_s/{what}/{size}": seconds}
-    metrics |= _medians(network, f"{kind}/{size}", times[network])
+    metrics |= medians(network, f"{kind}/{size}", times[network])
     if kind in rivals:
-        metrics |= _medians("torch", f"{what}/{size}", times["torch"])
-        metrics[f"ratio/{what}/{size}"] = _ratio(times[network].cpu, times["torch"].cpu)
+        metrics |= medians("torch", f"{what}/{size}", times["torch"])
+        metrics[f"ratio/{what}/{size}"] = ratio(times[network].cpu, times["torch"].cpu)
     return metrics
-
-
-def _ratio(times: np.ndarray, reference: np.ndarray) -> float:
-    """Median of the ratios of neighbours in time."""
-    return float(np.median(times / reference))
-
-
-def _medians(name: str, what: str, times: Times) -> dict[str, float]:
-    return {
-        f"{name}_ms/{what}": float(np.median(times.cpu)),
-        f"{name}_wall_ms/{what}": float(np.median(times.wall)),
-    }
-
-
-def _random_params(init: Callable[..., Params]) -> Params:
-    """Random numbers in the place of parameters, without compiling their initialisation."""
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda s: jnp.asarray(0.02 * rng.standard_normal(s.shape), s.dtype), shapes)
-
-
-def _random(*shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
 
 
 def _measure_vit(config: Config, pytorch, size: int) -> dict[str, float]:
     network = shape_network(GEOMETRY, config.vit)
     apply = jax.vmap(network.apply, in_axes=(None, 0, 0, 0))
-    params, rivals = _random_params(network.init), {}
+    params, rivals = random_params(network.init), {}
     if pytorch:
         total = num_parameters(network.init)
         rivals = pytorch.vit_programs(GEOMETRY.shape, NUM_COND, config.vit, size, total)
@@ -244,18 +224,44 @@ def _measure_vit(config: Config, pytorch, size: int) -> dict[str, float]:
     def loss(params, t, x, cond, target):
         return jnp.mean((apply(params, t, x, cond) - target) ** 2)
 
-    x = _random(size, *GEOMETRY.shape)
-    args = (params, jnp.linspace(0, 1, size), x, _random(size, NUM_COND))
+    args = (params, *_arguments(GEOMETRY.shape, size))
+    target = -args[2]
     metrics = {}
-    for kind, function, extra in (("forward", apply, ()), ("gradient", jax.grad(loss), (-x,))):
+    for kind, function, extra in (("forward", apply, ()), ("gradient", jax.grad(loss), (target,))):
         metrics |= _compare(f"vit/{kind}", size, function, (*args, *extra), rivals, config.repeats)
-    return metrics
+    wall = metrics[f"vit_wall_ms/forward/{size}"]
+    return metrics | _utilisation(config, "vit", "float32", size, apply, args, wall)
+
+
+def _arguments(shape: tuple[int, ...], size: int) -> tuple[jax.Array, ...]:
+    """Times, voxels and conditions of a pass of a shape network."""
+    return jnp.linspace(0, 1, size), random_array(size, *shape), random_array(size, NUM_COND)
+
+
+def _measure_velocity(config: Config, name: str, geometry: str, dtype: str, size: int):
+    """The velocity alone, of one of the shape networks in one precision."""
+    sizes = dataclasses.replace(getattr(config, name), dtype=dtype)
+    network = shape_network(get_geometry(geometry), sizes)
+    apply = jax.vmap(network.apply, in_axes=(None, 0, 0, 0))
+    args = (random_params(network.init), *_arguments(get_geometry(geometry).shape, size))
+    label = name if dtype == "float32" else f"{name}_bf16"
+    metrics = _compare(f"{label}/forward", size, apply, args, {}, config.repeats)
+    wall = metrics[f"{label}_wall_ms/forward/{size}"]
+    return metrics | _utilisation(config, label, dtype, size, apply, args, wall)
+
+
+def _utilisation(config, label, dtype, size, function, args, wall_ms) -> dict[str, float]:
+    rate = flops(function, *args) / (1e-3 * wall_ms)
+    return {
+        f"gflop_per_shower/{label}": 1e-9 * flops(function, *args) / size,
+        f"utilisation/{label}/{size}": rate / peak_flops(dtype, config.peak_size),
+    }
 
 
 def _measure_energy(config: Config, pytorch, size: int) -> dict[str, float]:
     num, solver = GEOMETRY.num_layers, config.energy_solver.make()
     network = transfusion(num, config.energy)
-    params, rivals = _random_params(network.init), {}
+    params, rivals = random_params(network.init), {}
     if pytorch:
         total = num_parameters(network.init)
         rivals = pytorch.energy_programs(num, config.energy, solver, size, total)
@@ -267,7 +273,7 @@ def _measure_energy(config: Config, pytorch, size: int) -> dict[str, float]:
 
     sample = energy_model(GEOMETRY, config.energy, solver).sample
     keys = jax.random.split(jax.random.key(0), size)
-    ratios, energy = _random(size, num), jnp.linspace(0, 1, size)
+    ratios, energy = random_array(size, num), jnp.linspace(0, 1, size)
     t = jnp.broadcast_to(jnp.linspace(0, 1, num), (size, num))
     programs = {
         "contexts": (network.contexts, (ratios, energy), config.repeats),
@@ -286,8 +292,9 @@ def _measure_showers(config: Config, size: int) -> dict[str, float]:
     # The statistics of no data set: how long a shower takes does not depend on them.
     moments = [f(s) for s in (geometry.shape[0], geometry.shape) for f in (np.zeros, np.ones)]
     preprocessing = ShowerPreprocessing(geometry, Statistics(*moments), 1e3, 1e6)
-    model = calodream(*study.make_models(config.calodream).values(), preprocessing)
-    params, energies = _random_params(model.init), incident_energies(size, 1e3, 1e6, seed=0)
+    parts = study.make_energy_model(config.calodream), study.make_shape_model(config.calodream)
+    model = calodream(*parts, preprocessing)
+    params, energies = random_params(model.init), incident_energies(size, 1e3, 1e6, seed=0)
     program = lambda: draw(model, params, jax.random.key(0), size, energies, batch_size=size)
     begin = time.perf_counter()
     program()
@@ -314,7 +321,7 @@ def _measure_ensemble(config: Config, name: str) -> dict[str, float]:
     optimizer = make_optimizer(OptimizerConfig(), 1000)
     step = make_step(_ensemble_models(config)[name], optimizer, config.ensemble_batch)
     num = 4 * config.ensemble_batch
-    data = Batch(_random(num, *EVENT_SHAPES[name]), _random(num, NUM_COND))
+    data = Batch(random_array(num, *EVENT_SHAPES[name]), random_array(num, NUM_COND))
     keys, init = member_keys(jax.random.key(0), config.ensemble), jax.jit(jax.vmap(step.init))
     programs, metrics = {}, {}
     for how in ("sequential", "vmap", "scan"):
@@ -329,10 +336,10 @@ def _measure_ensemble(config: Config, name: str) -> dict[str, float]:
         programs[how] = partial(next, _steps(update, runs, data))
     times = measure(programs, config.ensemble_repeats)
     for how, found in times.items():
-        metrics |= _medians("ensemble", f"{name}/{how}", found)
+        metrics |= medians("ensemble", f"{name}/{how}", found)
     for how in ("vmap", "scan"):
         for label, own, one in zip(("", "_wall"), times[how], times["sequential"], strict=True):
-            metrics[f"ensemble{label}_ratio/{name}/{how}"] = _ratio(own, one)
+            metrics[f"ensemble{label}_ratio/{name}/{how}"] = ratio(own, one)
     return metrics
 
 
@@ -369,7 +376,7 @@ def _ratio_bars(metrics: dict[str, float]):
 _TINY_VIT = ViTConfig(width=12, heads=2, blocks=1, mlp_width=12)
 _TINY_ENERGY = TransfusionConfig(layers=1, feed_forward=16, head_width=16, head_layers=3)
 _TINY_CALODREAM = dataclasses.replace(
-    study.DEFAULT,
+    DEFAULT_STUDY,
     energy_network=_TINY_ENERGY,
     shape_network=_TINY_VIT,
     energy_solver=SolverConfig("euler", 2),
@@ -381,6 +388,9 @@ SMOKE = Config(
     energy=_TINY_ENERGY,
     energy_solver=SolverConfig("kutta38", 2),
     vit_batches=(2,),
+    vit_ds3=dataclasses.replace(_TINY_VIT, patch=(9, 10, 6)),
+    vit_ds3_batches=(2,),
+    peak_size=256,
     energy_batches=(2,),
     calodream=_TINY_CALODREAM,
     shower_batches=(2,),

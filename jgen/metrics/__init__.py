@@ -1,10 +1,19 @@
 """How good is a sample: histograms, distances, classifiers, and truth against truth beside each."""
 
+from jgen.metrics.calibration import (
+    CalibrationCurve,
+    Coverage,
+    Pulls,
+    calibration_curve,
+    coverage,
+    pulls,
+)
 from jgen.metrics.classifier import (
     ClassifierConfig,
     ClassifierResult,
     area_under_curve,
     auc_error,
+    calochallenge_classifier,
     classifier_test,
 )
 from jgen.metrics.comparison import (
@@ -14,6 +23,16 @@ from jgen.metrics.comparison import (
     compare,
 )
 from jgen.metrics.distances import Wasserstein, wasserstein
+from jgen.metrics.frechet import (
+    FrechetPhysicsDistance,
+    KernelPhysicsDistance,
+    Moments,
+    frechet_distance,
+    frechet_physics_distance,
+    kernel_physics_distance,
+    moments,
+    polynomial_mmd,
+)
 from jgen.metrics.histograms import (
     Histogram,
     Separation,
@@ -21,21 +40,44 @@ from jgen.metrics.histograms import (
     separation,
     separation_floor,
 )
+from jgen.metrics.manifold import (
+    Manifold,
+    expected_coverage,
+    precision_recall_density_coverage,
+)
 
 __all__ = [
+    "CalibrationCurve",
+    "Coverage",
+    "Pulls",
+    "calibration_curve",
+    "coverage",
+    "pulls",
     "ClassifierComparison",
     "ClassifierConfig",
     "ClassifierResult",
     "Comparison",
+    "FrechetPhysicsDistance",
     "Histogram",
+    "KernelPhysicsDistance",
+    "Manifold",
+    "Moments",
     "Separation",
     "Wasserstein",
     "area_under_curve",
     "auc_error",
+    "calochallenge_classifier",
     "classifier_comparison",
     "classifier_test",
     "compare",
+    "expected_coverage",
+    "frechet_distance",
+    "frechet_physics_distance",
     "histogram",
+    "kernel_physics_distance",
+    "moments",
+    "polynomial_mmd",
+    "precision_recall_density_coverage",
     "separation",
     "separation_floor",
     "wasserstein",

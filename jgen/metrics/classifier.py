@@ -1,39 +1,44 @@
 """Classifier two-sample test: can a network tell generated events from true ones?
 
-All trainings ("seeds") run at once under one `jax.vmap`. On two CPU cores that is as fast as
-training them one by one, and on an accelerator far faster, so there is one way only.
+All trainings ("seeds") run in one program on one copy of the data.
 """
 
-import functools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Int, Real
+from jaxtyping import Float, Int, Real
 from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
-from tqdm import tqdm
 
-from jgen.nets import mlp
-from jgen.random import member_keys, stream
-from jgen.typing import Key, Params, PyTree
+from jgen.metrics._classifier_training import Part, apply_seeds, place, train_seeds
+from jgen.nets.resnet import ResNetConfig
+from jgen.random import stream
+from jgen.typing import Key
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
     """Network and training; the defaults are CaloDREAM's (arXiv:2405.09629, Tab. 3).
 
-    The official CaloChallenge script (arXiv:2410.21611) has hidden layers of 2048, 50 epochs, a
-    60/20/20 split and `select="accuracy"`, and standardises nothing.
+    `calochallenge_classifier` makes those of the CaloChallenge.
     """
 
+    network: Literal["dense", "resnet3d"] = "dense"
+    """Dense layers on any features, or a residual convolutional network of the voxels."""
+    shape: tuple[int, int, int] | None = None
+    """Grid (layer, angle, radius) of a resnet3d, whose inputs are log10 of the incident energy and
+    then the voxels, radius fastest."""
+    resnet: ResNetConfig = ResNetConfig()
+    """Sizes of a resnet3d."""
     hidden: tuple[int, ...] = (512, 512, 512)
-    """Widths of the hidden layers; leaky ReLU of slope 0.01 between them."""
+    """Widths of a dense network's hidden layers; leaky ReLU of slope 0.01 between them."""
     dropout: float = 0.0
-    """Fraction of hidden units dropped in training; the paper takes 0.2 for weights, else none."""
+    """Fraction of a dense network's hidden units dropped in training; the paper takes 0.2 for
+    weights, else none."""
     learning_rate: float = 2e-4
     """Of Adam, constant."""
     batch_size: int = 1000
@@ -50,11 +55,14 @@ class ClassifierConfig:
     select: Literal["loss", "accuracy"] = "loss"
     """What makes an epoch the best on the validation split; the first of equals wins."""
     standardize: bool = True
-    """Scale inputs by mean and standard deviation of the training split, to at most ten of them.
+    """Scale inputs by mean and standard deviation of the training split, to at most ten of them;
+    for a resnet3d the energy so, without limit, and all voxels by their common root mean square.
     The published low-level classifiers do not; with a few thousand events scaled ones train far
     faster."""
     patience: int | None = None
     """A seed stops to improve after this many epochs without a better one; None never stops."""
+    axis: Literal["auto", "vmap", "scan"] = "auto"
+    """vmap seeds or scan over them; auto vmaps dense networks on an accelerator and scans else."""
 
     def __post_init__(self):
         rest = 1 - self.train_fraction - self.validation_fraction
@@ -67,8 +75,58 @@ class ClassifierConfig:
             raise ValueError("batch_size, epochs, num_seeds and patience must be positive")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-        if self.select not in ("loss", "accuracy"):
-            raise ValueError(f"select must be 'loss' or 'accuracy', got {self.select!r}")
+        for field, allowed in (
+            ("select", ("loss", "accuracy")),
+            ("network", ("dense", "resnet3d")),
+            ("axis", ("auto", "vmap", "scan")),
+        ):
+            if (value := getattr(self, field)) not in allowed:
+                raise ValueError(f"{field} must be one of {allowed}, got {value!r}")
+        if self.network == "resnet3d" and (self.shape is None or self.dropout > 0):
+            raise ValueError(
+                "a resnet3d needs the shape (layers, angles, radii) of the grid and no dropout, "
+                f"got {self.shape} and {self.dropout}"
+            )
+
+
+def calochallenge_classifier(
+    kind: Literal["low", "high", "resnet"], shape: tuple[int, int, int] | None = None
+) -> ClassifierConfig:
+    """One of the three official classifiers of the CaloChallenge (arXiv:2410.21611).
+
+    All are trained for 50 epochs of Adam with a learning rate of 2e-4 and batches of 1000, on 60 %
+    of the events, best epoch by accuracy on 20 %, tested on the rest; published AUCs are those
+    after calibration, mean and standard deviation of 10 trainings, with 100,000 showers a sample.
+    "low" (log10 of the incident energy, voxels over it) and "high" (high-level features) are the
+    same dense network of three hidden layers of 2048 on inputs as they are; "resnet" is a ResNet-18
+    of the low-level inputs.
+
+    Deviations: see `classifier_test`; every minibatch of an epoch has the same size; no batch norm
+    in the ResNet, see `jgen.nets.resnet`, so its inputs are brought to order one by constants.
+
+    Args:
+      kind: which.
+      shape: grid (layers, angles, radii) of the voxels, needed for "resnet", else ignored.
+
+    Raises:
+      ValueError: for another kind, or a resnet without a shape.
+    """
+    if kind not in ("low", "high", "resnet"):
+        raise ValueError(f"kind must be 'low', 'high' or 'resnet', got {kind!r}")
+    protocol = ClassifierConfig(
+        hidden=(2048, 2048, 2048),
+        learning_rate=2e-4,
+        batch_size=1000,
+        epochs=50,
+        num_seeds=10,
+        train_fraction=0.6,
+        validation_fraction=0.2,
+        select="accuracy",
+        standardize=False,
+    )
+    if kind != "resnet":
+        return protocol
+    return replace(protocol, network="resnet3d", shape=shape, standardize=True)
 
 
 class ClassifierResult(NamedTuple):
@@ -133,30 +191,38 @@ def classifier_test(
 
     The calibration follows the CaloChallenge: isotonic regression fitted on the validation split
     (on which the epoch was chosen, too) and evaluated on the test split. Deviations: layers start
-    from LeCun-normal weights and zero biases, and float32 is used throughout.
+    of the dense network start from LeCun-normal weights and zero biases, and float32 is used
+    throughout.
+
+    Each sample stays where it is and is copied to the device once, whatever the number of seeds; on
+    a CPU the memory needed is so about twice that of the samples, beside that of the network.
 
     Raises:
       ValueError: if the shapes do not fit, entries are not finite, or a split is empty.
       FloatingPointError: if a loss is not finite.
     """
     config = config or ClassifierConfig()
-    reference, generated = _finite("reference", reference), _finite("generated", generated)
+    samples = [
+        _check(*named, config) for named in (("reference", reference), ("generated", generated))
+    ]
+    reference, generated = samples
     if reference.shape[1] != generated.shape[1]:
         raise ValueError(
             f"reference has {reference.shape[1]} columns and generated {generated.shape[1]}: "
             "compute the same features for both"
         )
     split_key = stream(key, "split")
-    parts = zip(
-        _split(reference, jax.random.fold_in(split_key, 1), config),
-        _split(generated, jax.random.fold_in(split_key, 0), config),
-        strict=True,
+    splits = list(
+        zip(
+            _split(len(reference), jax.random.fold_in(split_key, 1), config),
+            _split(len(generated), jax.random.fold_in(split_key, 0), config),
+            strict=True,
+        )
     )
-    train, validation, test = (_labelled(*part) for part in parts)
-    if config.standardize:
-        train, validation, test = _standardised(train, validation, test)
-    params, history = _train(train, validation, key, config, progress)
-    logits = [_logits(params, part.x, config) for part in (validation, test)]
+    data = place(samples, splits[0], config)
+    train, validation, test = (_labelled(*rows, len(reference)) for rows in splits)
+    params, history = train_seeds(data, train, validation, key, config, progress)
+    logits = [apply_seeds(params, data, part.rows, config) for part in (validation, test)]
     return _evaluate(validation, test, *logits, *history)
 
 
@@ -180,25 +246,20 @@ def auc_error(auc: float, n: int, m: int) -> float:
     return float(np.sqrt(max(variance, 0.0) / (n * m)))
 
 
-class _Part(NamedTuple):
-    x: Float[Array, "n d"]
-    label: Float[Array, " n"]
-    weight: Float[Array, " n"]
-
-
-class _State(NamedTuple):
-    params: Params
-    opt_state: PyTree
-    best_params: Params
-    best_value: Float[Array, ""]
-    best_epoch: Int[Array, ""]
-
-
-def _finite(name, sample):
-    sample = np.asarray(sample, np.float32)
+def _check(name, sample, config):
+    sample = np.asarray(sample)
     if sample.ndim != 2 or 0 in sample.shape:
         raise ValueError(f"{name} needs the shape [events, features], got {sample.shape}")
-    bad = np.flatnonzero(~np.isfinite(sample).all(axis=0))
+    if config.network == "resnet3d" and sample.shape[1] != 1 + math.prod(config.shape):
+        raise ValueError(
+            f"{name} has {sample.shape[1]} columns, but the grid {config.shape} needs "
+            f"{1 + math.prod(config.shape)}: log10 of the incident energy, then all voxels"
+        )
+    # Column by column of blocks, so that no mask as large as the sample is needed.
+    finite = np.ones(sample.shape[1], bool)
+    for block in np.array_split(sample, 1 + len(sample) // 2048):
+        finite &= np.isfinite(block.astype(np.float32)).all(axis=0)
+    bad = np.flatnonzero(~finite)
     if len(bad):
         raise ValueError(
             f"{name} is not finite (as float32) in {len(bad)} of {sample.shape[1]} columns, the "
@@ -207,144 +268,28 @@ def _finite(name, sample):
     return sample
 
 
-def _split(sample, key, config):
-    num = len(sample)
+def _split(num, key, config):
+    """Row numbers of the training, validation and test split of `num` events."""
     num_train = round(config.train_fraction * num)
     num_validation = round(config.validation_fraction * num)
     if min(num_train, num_validation, num - num_train - num_validation) < 1:
         raise ValueError(f"{num} events are too few for a training, validation and test split")
     order = np.asarray(jax.random.permutation(key, num))
-    return [sample[i] for i in np.split(order, [num_train, num_train + num_validation])]
+    return np.split(order, [num_train, num_train + num_validation])
 
 
-def _labelled(reference, generated):
+def _labelled(reference, generated, num_reference):
+    """A split of rows of the data, in which the reference comes first."""
     n, m = len(reference), len(generated)
     label = np.repeat(np.array([1, 0], np.float32), [n, m])
     # Mean one, and each class adds up to one half of the sum.
     weight = np.repeat(np.array([0.5 / n, 0.5 / m], np.float32) * (n + m), [n, m])
-    return _Part(np.concatenate([reference, generated]), label, weight)
-
-
-def _standardised(train, *others):
-    mean = train.x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    std = train.x.std(axis=0, dtype=np.float64).astype(np.float32)
-    # A column that never changes in training says nothing; one of rounding errors neither.
-    std[std <= 1e-6 * np.abs(mean)] = np.inf
-    # A voxel that was hit once in training, faintly, would turn an ordinary hit into millions of
-    # standard deviations; ten say as much.
-    return [part._replace(x=np.clip((part.x - mean) / std, -10, 10)) for part in (train, *others)]
-
-
-def _network(num_inputs, config):
-    return mlp(
-        num_inputs, 1, hidden=config.hidden, activation=jax.nn.leaky_relu, dropout=config.dropout
-    )
-
-
-def _loss(params, key, part, network):
-    """Mean binary cross-entropy; a key switches dropout on."""
-
-    def single(x, label, weight, key):
-        logit = network.apply(params, x, key)[0]
-        return weight * optax.sigmoid_binary_cross_entropy(logit, label)
-
-    keys = None if key is None else jax.random.split(key, len(part.label))
-    return jnp.mean(jax.vmap(single)(*part, keys))
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _init(keys, part, config):
-    def single(key):
-        params = _network(part.x.shape[1], config).init(stream(key, "init"))
-        opt_state = optax.adam(config.learning_rate).init(params)
-        # Copies, because the state is donated and an array cannot be given away twice.
-        best = jax.tree.map(jnp.copy, params)
-        return _State(params, opt_state, best, jnp.float32(jnp.inf), jnp.int32(0))
-
-    return jax.vmap(single)(keys)
-
-
-@functools.partial(jax.jit, static_argnames="config", donate_argnums=0)
-def _epoch(state, keys, epoch, train, validation, config):
-    """One epoch of all seeds: the new states and the (training, validation) losses."""
-    num = len(train.label)
-    num_batches = -(-num // config.batch_size)
-    network = _network(train.x.shape[1], config)
-    optimizer = optax.adam(config.learning_rate)
-
-    def step(carry, inputs):
-        params, opt_state = carry
-        index, key = inputs
-        batch = jax.tree.map(lambda a: a[index], train)
-        key = key if config.dropout > 0 else None
-        loss, grad = jax.value_and_grad(_loss)(params, key, batch, network)
-        updates, opt_state = optimizer.update(grad, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), loss
-
-    def single(state, key):
-        key = jax.random.fold_in(stream(key, "epoch"), epoch)
-        order = jax.random.permutation(stream(key, "order"), num)
-        batches = order[: num // num_batches * num_batches].reshape(num_batches, -1)
-        keys = jax.random.split(stream(key, "dropout"), num_batches)
-        (params, opt_state), losses = jax.lax.scan(
-            step, (state.params, state.opt_state), (batches, keys)
-        )
-        loss = _loss(params, None, validation, network)
-        value = loss
-        if config.select == "accuracy":
-            correct = (_logit(params, validation.x, network) > 0) == (validation.label > 0)
-            value = -jnp.mean(validation.weight * correct)
-        better = value < state.best_value
-        if config.patience is not None:
-            # A seed that has given up stays so, however long the others keep on training.
-            better &= epoch - state.best_epoch <= config.patience
-        best = (params, value, epoch), (state.best_params, state.best_value, state.best_epoch)
-        best = jax.tree.map(functools.partial(jnp.where, better), *best)
-        return _State(params, opt_state, *best), (jnp.mean(losses), loss)
-
-    return jax.vmap(single)(state, keys)
-
-
-def _train(train, validation, key, config, progress):
-    """Parameters [seeds] of the best epochs, and (best epochs, losses, validation losses)."""
-    train, validation = jax.device_put((train, validation))
-    keys = member_keys(stream(key, "classifier"), config.num_seeds)
-    state = _init(keys, train, config)
-    history = []
-    with tqdm(total=config.epochs, desc="classifier", unit="epoch", disable=not progress) as bar:
-        for epoch in range(config.epochs):
-            state, losses = _epoch(state, keys, jnp.int32(epoch), train, validation, config)
-            history.append(_finite_losses(np.asarray(losses), epoch))
-            train_loss, validation_loss = history[-1].mean(axis=1)
-            bar.set_postfix(train=f"{train_loss:.4f}", validation=f"{validation_loss:.4f}")
-            bar.update()
-            if config.patience is not None and epoch - state.best_epoch.max() >= config.patience:
-                break
-    train_loss, validation_loss = np.stack(history, axis=-1)
-    return state.best_params, (np.asarray(state.best_epoch), train_loss, validation_loss)
-
-
-def _finite_losses(losses, epoch):
-    if not np.isfinite(losses).all():
-        seeds = np.flatnonzero(~np.isfinite(losses).all(axis=0))
-        raise FloatingPointError(
-            f"the classifier's loss is not finite in epoch {epoch} of seeds {seeds.tolist()}: "
-            "lower the learning rate or standardise the inputs"
-        )
-    return losses
-
-
-def _logit(params, x, network):
-    return jax.vmap(network.apply, in_axes=(None, 0))(params, x)[:, 0]
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _logits(params, x, config):
-    network = _network(x.shape[1], config)
-    return jax.vmap(_logit, in_axes=(0, None, None))(params, x, network)
+    rows = np.concatenate([reference, num_reference + generated]).astype(np.int32)
+    return Part(*map(jnp.asarray, (rows, label, weight)))
 
 
 def _evaluate(validation, test, validation_logits, logits, best_epoch, train_loss, validation_loss):
+    validation, test = jax.tree.map(np.asarray, (validation, test))
     is_reference = test.label > 0
     # In float64 the weights cannot overflow.
     validation_logits, logits = (np.asarray(a, np.float64) for a in (validation_logits, logits))

@@ -57,6 +57,11 @@ def matmul(x: Float[Array, "... n_in"], w: Float[Array, "n_in n_out"]) -> Float[
     return _matmul_p.bind(x, w)
 
 
+def is_matmul(primitive: Primitive, *_, **__) -> bool:
+    """Policy for `jax.checkpoint`: keep the results of `matmul` and of nothing else."""
+    return primitive is _matmul_p
+
+
 def fan_in_uniform(fan_in: int | None = None) -> nn.initializers.Initializer:
     """Uniform in +-1/sqrt(fan_in), PyTorch's default; biases have to be told their fan-in."""
 
@@ -79,7 +84,7 @@ class Dense(nn.Module):
 
     features: int
     use_bias: bool = True
-    dtype: jnp.dtype | None = None
+    dtype: jnp.dtype | str | None = None
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
 

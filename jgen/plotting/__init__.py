@@ -4,6 +4,7 @@ from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.curves import Curve, quality_curves, training_curves
 from jgen.plotting.histograms import Panel, histogram_grid, ratio_histogram
 from jgen.plotting.shower_report import shower_figures
+from jgen.plotting.shower_tests import response_figure, summary_figure, threshold_figure
 from jgen.plotting.showers import (
     longitudinal_profile,
     longitudinal_view,
@@ -11,20 +12,33 @@ from jgen.plotting.showers import (
     single_showers,
 )
 from jgen.plotting.style import save
+from jgen.plotting.uncertainty import (
+    coverage_curves,
+    member_grid,
+    member_histogram,
+    pull_distribution,
+)
 
 __all__ = [
     "Curve",
     "Panel",
+    "coverage_curves",
     "histogram_grid",
     "longitudinal_profile",
     "longitudinal_view",
+    "member_grid",
+    "member_histogram",
     "polar_view",
+    "pull_distribution",
     "quality_curves",
     "ratio_histogram",
+    "response_figure",
     "roc_curves",
     "save",
     "shower_figures",
     "single_showers",
+    "summary_figure",
+    "threshold_figure",
     "training_curves",
     "weight_distributions",
 ]

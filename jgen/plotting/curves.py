@@ -1,4 +1,4 @@
-"""Curves: quality against the number of network evaluations, and losses in training."""
+"""Curves: quality against what it costs, and losses in training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ class Curve(NamedTuple):
     """One solver.
 
     Attributes:
-      num_evaluations: network evaluations an event [points].
+      cost: of an event, network evaluations or a time [points].
       value: an error or an AUC [points].
-      error: its error [points], drawn as a band.
+      error: its error [points], drawn as a band; None for no band.
     """
 
-    num_evaluations: Real[np.ndarray, " points"]
+    cost: Real[np.ndarray, " points"]
     value: Real[np.ndarray, " points"]
-    error: Real[np.ndarray, " points"]
+    error: Real[np.ndarray, " points"] | None = None
 
 
 @styled
@@ -32,14 +32,16 @@ def quality_curves(
     curves: Mapping[str, Curve],
     ylabel: str,
     *,
+    xlabel: str = r"Network evaluations $n_\mathrm{eval}$",
     truth: tuple[float, float] | None = None,
     log_y: bool = False,
 ) -> Figure:
-    """Quality against evaluations of the network, one curve a solver (arXiv:2405.09629, Fig. 9).
+    """Quality against cost, one curve a solver (arXiv:2405.09629, Fig. 9, has n_eval).
 
     Args:
       curves: solver -> curve.
       ylabel: name of the value, with its unit.
+      xlabel: name of the cost, with its unit.
       truth: (value, error) of truth against truth, a grey band.
       log_y: logarithmic vertical axis.
     """
@@ -49,11 +51,13 @@ def quality_curves(
         axes.axhspan(truth[0] - truth[1], truth[0] + truth[1], color=BAND, linewidth=0.0)
         axes.axhline(truth[0], color=REFERENCE, linestyle="--", linewidth=0.8, label="Truth")
     for i, (label, curve) in enumerate(curves.items()):
-        order = np.argsort(curve.num_evaluations)
-        x, y, error = (np.asarray(a)[order] for a in curve)
-        axes.fill_between(x, y - error, y + error, color=color(i), alpha=0.25, linewidth=0.0)
+        order = np.argsort(curve.cost)
+        x, y = np.asarray(curve.cost)[order], np.asarray(curve.value)[order]
+        if curve.error is not None:
+            error = np.asarray(curve.error)[order]
+            axes.fill_between(x, y - error, y + error, color=color(i), alpha=0.25, linewidth=0.0)
         axes.plot(x, y, color=color(i), marker=_MARKERS[i % 6], markersize=3.5, label=label)
-    ticks = np.unique(np.concatenate([c.num_evaluations for c in curves.values()]))
+    ticks = np.unique(np.concatenate([c.cost for c in curves.values()]))
     axes.set_xscale("log", base=2)
     # Powers of two between the smallest and the largest number are enough to read.
     powers = 2 ** np.arange(np.floor(np.log2(ticks[0])), np.ceil(np.log2(ticks[-1])) + 1)
@@ -62,7 +66,7 @@ def quality_curves(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     if log_y:
         axes.set_yscale("log")
-    axes.set(xlabel=r"Network evaluations $n_\mathrm{eval}$", ylabel=ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.legend()
     return figure
 

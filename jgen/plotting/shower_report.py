@@ -14,11 +14,11 @@ from jgen.plotting.showers import (
     polar_view,
     single_showers,
 )
-from jgen.showers.evaluation import binning, judged_observables
 from jgen.showers.features import compute_observables
 from jgen.showers.geometry import Geometry
 from jgen.showers.hdf5 import Showers
 from jgen.showers.preprocessing import ShowerPreprocessing, to_fractions
+from jgen.showers.separations import binning, judged_observables
 
 _FACTOR = ShowerPreprocessing.factor  # of E_tot / E_inc in u_0
 

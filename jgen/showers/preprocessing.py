@@ -143,6 +143,8 @@ class ShowerPreprocessing:
       factor: scale of E_tot / E_inc.
       alpha: offset of the logit, which sees alpha + (1 - 2 alpha) x.
       cut: decoded voxels up to this fraction of their layer are set to zero.
+      voxel_logit: encode voxels as standardised logits; if false as the fractions of their layer,
+        in [0, 1], which is what the autoencoder of laViT takes (Sec. 3.3). The u always have one.
     """
 
     geometry: Geometry
@@ -152,6 +154,7 @@ class ShowerPreprocessing:
     factor: float = 0.35
     alpha: float = 1e-6
     cut: float = 1e-7
+    voxel_logit: bool = True
 
     def __post_init__(self):
         """Refuse what cannot be encoded with."""
@@ -179,7 +182,7 @@ class ShowerPreprocessing:
     def encode(
         self, voxels: Float[Array, "*batch n_z n_alpha n_r"], energy: Float[Array, "*batch"]
     ) -> tuple[Array, Array, Array]:
-        """Standardised ratios u [..., n_z], voxels x [..., n_z, n_alpha, n_r] and condition [...].
+        """Ratios u [..., n_z], voxels x [..., n_z, n_alpha, n_r] and condition [...].
 
         Args:
           voxels: deposited energies [MeV], as a block of `geometry.shape`.
@@ -188,13 +191,12 @@ class ShowerPreprocessing:
         self._check_shape("voxels", voxels.shape[-3:], self.geometry.shape)
         fractions = to_fractions(voxels, energy, self.factor)
         u = logit(fractions.u, fractions.u_complement, self.alpha)
-        x = logit(fractions.x, 1 - fractions.x, self.alpha)
-        s = self.statistics
-        return (
-            (u - _like(s.u_mean, u)) / _like(s.u_std, u),
-            (x - _like(s.voxel_mean, x)) / _like(s.voxel_std, x),
-            self.condition(energy),
-        )
+        x, s = fractions.x, self.statistics
+        if self.voxel_logit:
+            x = logit(x, 1 - x, self.alpha)
+            x = (x - _like(s.voxel_mean, x)) / _like(s.voxel_std, x)
+        u = (u - _like(s.u_mean, u)) / _like(s.u_std, u)
+        return u, x, self.condition(energy)
 
     def decode(
         self,
@@ -202,15 +204,17 @@ class ShowerPreprocessing:
         x: Float[Array, "*batch n_z n_alpha n_r"],
         energy: Float[Array, "*batch"],
     ) -> Float[Array, "*batch n_z n_alpha n_r"]:
-        """Deposited energies [MeV] of standardised u and x; the inverse of `encode`.
+        """Deposited energies [MeV] of encoded u and x; the inverse of `encode`.
 
         Any real numbers are allowed. Voxels that decode to `cut` or less are zeroed, u_0 is
         clipped from below only, the other u to [0, 1]. The read-out threshold is not applied
         here but, as in the reference, where observables are computed.
         """
         self._check_shape("x", x.shape[-3:], self.geometry.shape)
-        s = self.statistics
-        fraction, _ = inverse_logit(x * _like(s.voxel_std, x) + _like(s.voxel_mean, x), self.alpha)
+        fraction, s = x, self.statistics
+        if self.voxel_logit:
+            z = x * _like(s.voxel_std, x) + _like(s.voxel_mean, x)
+            fraction, _ = inverse_logit(z, self.alpha)
         fraction = _namespace(x).where(fraction > self.cut, fraction, 0)
         return from_fractions(Fractions(*self._ratios(u), fraction), energy, self.factor)
 
@@ -350,7 +354,8 @@ def save_preprocessing(path: str | os.PathLike, preprocessing: ShowerPreprocessi
             f"only the name of a geometry is saved, and {name!r} is none of {sorted(GEOMETRIES)} "
             "or differs from it; add it to GEOMETRIES"
         )
-    scalars = {key: float(getattr(preprocessing, key)) for key in _SCALARS}
+    scalars = {key: getattr(preprocessing, key) for key in _SCALARS}
+    scalars = {key: v if isinstance(v, bool) else float(v) for key, v in scalars.items()}
     header = json.dumps({"geometry": name, **scalars})  # repr of a float is exact
     with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez(file, header=np.array(header), **preprocessing.statistics._asdict())
@@ -372,7 +377,7 @@ def load_preprocessing(path: str | os.PathLike) -> ShowerPreprocessing:
         ) from error
 
 
-_SCALARS = ("energy_min", "energy_max", "factor", "alpha", "cut")
+_SCALARS = ("energy_min", "energy_max", "factor", "alpha", "cut", "voxel_logit")
 
 
 def _check_u_total(u_total: np.ndarray, factor: float) -> None:

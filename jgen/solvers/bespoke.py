@@ -7,6 +7,7 @@ Method: 2403.01329. Used for showers in CaloDREAM, 2405.09629, Eqs. 15-17, whose
 with one velocity evaluation a step. The family contains every explicit Runge-Kutta method.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from tqdm import trange
 
+from jgen.files import atomic_path
 from jgen.solvers.runge_kutta import MIDPOINT, RungeKutta, trajectory
 from jgen.typing import Key, Params, PyTree, Velocity
 
@@ -153,6 +155,34 @@ def global_truncation_error(
     return jnp.mean((solver(velocity, x0) - x1) ** 2)
 
 
+def global_truncation_errors(
+    solver: NonStationary,
+    velocity: Callable[[Params, Array, Array, PyTree], Array],
+    params: Params,
+    reference: Reference,
+    cond: PyTree,
+    *,
+    batch_size: int = 50,
+) -> Float[Array, " events"]:
+    """`global_truncation_error` of many events, `batch_size` at a time.
+
+    Args:
+      solver: what is judged.
+      velocity: (params, t, x, cond) -> dx/dt of one event.
+      params: of the network.
+      reference: precise solutions, leading axis events.
+      cond: conditions, leading axis events, or None.
+      batch_size: events solved at once.
+    """
+
+    def one(args):
+        x0, x1, c = args
+        return global_truncation_error(solver, lambda t, x: velocity(params, t, x, c), x0, x1)
+
+    ends = (reference.states[:, 0], reference.states[:, -1], cond)
+    return jax.lax.map(one, ends, batch_size=min(batch_size, ends[0].shape[0]))
+
+
 def local_truncation_error(solver: NonStationary, reference: Reference) -> Float[Array, ""]:
     """Sum over steps of the squared error of one step from the reference; one event.
 
@@ -264,16 +294,26 @@ def train_bespoke(
     return best[1], {name: np.array(values) for name, values in history.items()}
 
 
+def save_solver(path: str | os.PathLike, solver: NonStationary) -> None:
+    """Write a solver as one .npz file."""
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez(file, **{name: np.asarray(value) for name, value in vars(solver).items()})
+
+
+def load_solver(path: str | os.PathLike) -> NonStationary:
+    """Read what `save_solver` wrote."""
+    with np.load(path) as file:
+        return NonStationary(**{name: jnp.asarray(file[name]) for name in file.files})
+
+
 def _compiled(velocity, optimizer, key, objective, batch_size, num_train):
     """The jitted optimiser step and the held-out global error of `train_bespoke`."""
 
-    def global_error(solver, params, ref, c):
-        bound = lambda t, x: velocity(params, t, x, c)
-        return global_truncation_error(solver, bound, ref.states[0], ref.states[-1])
-
     def loss(solver, params, ref, c):
         if objective == "global":
-            errors = jax.vmap(global_error, in_axes=(None, None, 0, 0))(solver, params, ref, c)
+            errors = global_truncation_errors(
+                solver, velocity, params, ref, c, batch_size=batch_size
+            )
         else:
             errors = jax.vmap(local_truncation_error, in_axes=(None, 0))(solver, ref)
         return jnp.mean(errors)
@@ -287,9 +327,9 @@ def _compiled(velocity, optimizer, key, objective, batch_size, num_train):
 
     @jax.jit
     def validate(solver, params, pool):
-        one = lambda args: global_error(solver, params, *args)
         held = jax.tree.map(lambda a: a[num_train:], pool)
-        return jnp.mean(jax.lax.map(one, held, batch_size=min(batch_size, held[0].states.shape[0])))
+        errors = global_truncation_errors(solver, velocity, params, *held, batch_size=batch_size)
+        return jnp.mean(errors)
 
     return step, validate
 

@@ -3,7 +3,13 @@
 from jgen.training.fit import Fitted, TrainConfig, fit
 from jgen.training.mesh import initialize_distributed, make_layout
 from jgen.training.optimizer import OptimizerConfig, make_optimizer
-from jgen.training.runs import MetricsLog, RunFolder, load_config
+from jgen.training.runs import (
+    MetricsLog,
+    RunFolder,
+    load_config,
+    load_params,
+    save_params,
+)
 from jgen.training.step import TrainState, make_step, member, over_members
 
 __all__ = [
@@ -16,9 +22,11 @@ __all__ = [
     "fit",
     "initialize_distributed",
     "load_config",
+    "load_params",
     "make_layout",
     "make_optimizer",
     "make_step",
     "member",
     "over_members",
+    "save_params",
 ]

@@ -8,14 +8,17 @@ import json
 import math
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from jgen.files import atomic_path
+from jgen.typing import Key, Params
 
 
 class RunFolder:
@@ -100,6 +103,36 @@ def _build(kind: Any, value: Any) -> Any:
         kinds = get_type_hints(kind)
         return kind(**{name: _build(kinds[name], v) for name, v in value.items()})
     return tuple(value) if isinstance(value, list) else value
+
+
+def save_params(path: Path, params: Params) -> None:
+    """Write the parameters of one model as one .npz file, an array a leaf, named by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez(file, **{_leaf_name(name): np.asarray(leaf) for name, leaf in leaves})
+
+
+def load_params(path: Path, init: Callable[[Key], Params]) -> Params:
+    """Read what `save_params` wrote.
+
+    Args:
+      path: of the file.
+      init: of the model, (key) -> params; it is not run, but says what there has to be.
+
+    Raises:
+      ValueError: if the file holds the parameters of another model.
+    """
+    expected = jax.eval_shape(init, jax.random.key(0))
+    shapes = {_leaf_name(n): a.shape for n, a in jax.tree_util.tree_leaves_with_path(expected)}
+    with np.load(path) as file:
+        found = dict(file)
+    if {name: a.shape for name, a in found.items()} != shapes:
+        raise ValueError(f"{path} holds parameters of another model; train this one anew")
+    return jax.tree_util.tree_map_with_path(lambda n, _: found[_leaf_name(n)], expected)
+
+
+def _leaf_name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 class MetricsLog:

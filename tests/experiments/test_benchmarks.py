@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import showers
+from experiments.benchmarks._timing import flops
 from jgen.nets.transfusion import TransfusionConfig, transfusion
 from jgen.nets.vit import ViTConfig, vit
 
@@ -25,6 +26,10 @@ def test_smoke_measures_everything(tmp_path, capsys):
         if HAS_TORCH:
             expected.add(f"ratio/{network}/{kind}/2")
             expected |= {f"torch_{clock}/{network}/{kind}/2" for clock in ("ms", "wall_ms")}
+    expected.add("compile_s/vit_ds3/forward/2")
+    expected |= {f"vit_ds3_{clock}/forward/2" for clock in ("ms", "wall_ms")}
+    for network in ("vit", "vit_ds3"):
+        expected |= {f"gflop_per_shower/{network}", f"utilisation/{network}/2"}
     for how in ("sequential", "vmap", "scan"):
         expected |= {f"ensemble_{clock}/mlp/{how}" for clock in ("ms", "wall_ms")}
         expected.add(f"compile_s/ensemble/mlp/{how}")
@@ -49,6 +54,19 @@ def test_nothing_to_plot_is_said(tmp_path):
 def test_default_measures_the_published_networks():
     counts = showers.count_parameters(showers.DEFAULT)
     assert (counts["vit"], counts["energy"]) == (26_042_688, 2_384_705)
+    assert counts["vit_ds3"] == 5_868_870
+
+
+@pytest.mark.parametrize(
+    ("shape", "config", "gflop"),
+    [((45, 16, 9), showers.DEFAULT.vit, 4.7), ((45, 50, 18), showers.DEFAULT.vit_ds3, 19.9)],
+)
+def test_operations_of_the_published_networks(shape, config, gflop):
+    """4.5 + 0.2 and 9.4 + 10.5 GFLOP a shower, linear layers and attention, counted by hand."""
+    network = vit(shape, 46, config)
+    arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((), shape, (46,))]
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    assert 1e-9 * flops(network.apply, params, *arguments) == pytest.approx(gflop, abs=0.05)
 
 
 @needs_torch
@@ -85,13 +103,21 @@ def test_shape_network_is_the_same_in_pytorch(key):
     shape, config = (4, 6, 3), ViTConfig((2, 3, 1), width=14, heads=2, blocks=2, mlp_width=16)
     network, module = vit(shape, 5, config), _pytorch.ViT(shape, 5, config)
     params = random_params(network, key)
-    for name in ("patch_in", "modulation", "patch_out"):
-        load(getattr(module, name), params[name])
+    trunk = params["trunk"]
+    load(module.patch_in, params["patch_in"])
+    load(module.patch_out, trunk["out"])
     for mlp, name in ((module.time, "time"), (module.condition, "cond")):
-        load(mlp[0], params[f"{name}_in"])
-        load(mlp[2], params[f"{name}_out"])
+        load(mlp[0], trunk[f"{name}_in"])
+        load(mlp[2], trunk[f"{name}_out"])
+    # jgen makes all modulations by one product.
+    width = config.width
+    rows = lambda layer, first, num: {
+        name: a[..., first * width : (first + num) * width] for name, a in layer.items()
+    }
+    load(module.modulation, rows(trunk["modulation"], 6 * config.blocks, 2))
     for i, block in enumerate(module.blocks):
-        for name, layer in jax.tree.map(lambda a: a[i], params["blocks"]).items():  # noqa: B023
+        load(block.modulation, rows(trunk["modulation"], 6 * i, 6))
+        for name, layer in jax.tree.map(lambda a: a[i], trunk["blocks"]).items():  # noqa: B023
             load(getattr(block, name), layer)
     for i, name in enumerate(("radius", "angle", "layer")):
         module.frequencies[i].data = torch.tensor(np.asarray(params[f"frequencies_{name}"]))

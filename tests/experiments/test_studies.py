@@ -125,19 +125,3 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path):
     assert not out.exists()
     unknown = command("experiments.calodream", "--preset", "smok", code=2)
     assert "smok" in unknown
-
-
-def test_bespoke_solvers_on_a_finished_model(finished, tmp_path):
-    options = ("--preset", "smoke", "--model", finished, "--out", tmp_path / "bespoke")
-    command("experiments.bespoke_solvers", *options)
-    metrics = json.loads((tmp_path / "bespoke" / "metrics.json").read_text())
-    for name in ("euler", "midpoint", "rk4", "bns_gte", "bns_lte"):
-        assert metrics[f"rmse/{name}/8"] > 0
-        assert 0 <= metrics[f"auc_high/{name}/8"] <= 1
-    # Learned solvers start as midpoint and are never left for a worse one.
-    for name in ("bns_gte", "bns_lte"):
-        assert metrics[f"rmse/{name}/8"] < 1.05 * metrics["rmse/midpoint/8"]
-    assert metrics["rmse/midpoint/8"] < metrics["rmse/euler/8"]
-    (tmp_path / "bespoke" / "figures" / "rmse.png").unlink()
-    command("experiments.bespoke_solvers", *options, "--plot-only")
-    assert (tmp_path / "bespoke" / "figures" / "rmse.png").exists()

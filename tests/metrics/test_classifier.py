@@ -1,4 +1,8 @@
+import tracemalloc
+from dataclasses import replace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -6,10 +10,22 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
 from jgen.metrics import ClassifierConfig, area_under_curve, auc_error, classifier_test
-from jgen.metrics.classifier import _calibrated, _Part, _split
+from jgen.metrics._classifier_training import Data, Part, _epoch, _init, place
+from jgen.metrics.classifier import _calibrated, _split, calochallenge_classifier
+from jgen.nets.resnet import ResNetConfig
 
 FAST = ClassifierConfig(hidden=(32, 32), learning_rate=3e-3, batch_size=500, epochs=12, num_seeds=3)
 SHIFT = 1.0
+GRID = (4, 4, 3)
+IMAGES = ClassifierConfig(
+    network="resnet3d",
+    shape=GRID,
+    resnet=ResNetConfig(planes=(4, 8), blocks=1, groups=2),
+    learning_rate=3e-3,
+    batch_size=60,
+    epochs=8,
+    num_seeds=2,
+)
 
 
 def gaussians(n, m, shift, num_features=2):
@@ -86,7 +102,7 @@ def test_null_is_consistent_with_one_half():
 
 
 def test_splits_are_disjoint_and_complete():
-    parts = _split(np.arange(101), jax.random.key(0), FAST)
+    parts = _split(101, jax.random.key(0), FAST)
     assert [len(part) for part in parts] == [71, 10, 20]
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(101))
 
@@ -152,7 +168,7 @@ def test_calibration_agrees_with_sklearn():
     new = np.linspace(-4, 4, 101)
     oracle = IsotonicRegression(out_of_bounds="clip", y_min=1e-6, y_max=1 - 1e-6)
     expected = oracle.fit(scores, label, weight).predict(new)
-    found = _calibrated(scores, _Part(None, label, weight), new)
+    found = _calibrated(scores, Part(None, label, weight), new)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -170,8 +186,14 @@ def test_bad_input_is_refused():
         classifier_test(good[:, 0], good, key, FAST)
     with pytest.raises(ValueError, match="leave events to test"):
         ClassifierConfig(train_fraction=0.9, validation_fraction=0.1)
-    with pytest.raises(ValueError, match="'loss' or 'accuracy'"):
+    with pytest.raises(ValueError, match="'loss', 'accuracy'"):
         ClassifierConfig(select="auc")
+    with pytest.raises(ValueError, match="'dense', 'resnet3d'"):
+        ClassifierConfig(network="vit")
+    with pytest.raises(ValueError, match="resnet3d needs the shape"):
+        ClassifierConfig(network="resnet3d")
+    with pytest.raises(ValueError, match=r"3 columns, but the grid \(4, 4, 3\) needs 49"):
+        classifier_test(good, good, key, IMAGES)
     with pytest.raises(ValueError, match="must be positive"):
         ClassifierConfig(epochs=0)
     with pytest.raises(ValueError, match="dropout"):
@@ -182,3 +204,94 @@ def test_a_loss_that_is_not_finite_is_reported():
     config = ClassifierConfig(hidden=(4,), epochs=2, num_seeds=2, standardize=False)
     with pytest.raises(FloatingPointError, match=r"epoch 0 of seeds \[0, 1\]"):
         classifier_test(np.full((50, 1), 3e38), np.full((50, 1), -3e38), jax.random.key(0), config)
+
+
+def images(num, seed, scale=1.0):
+    """Rows of log10 of an energy and of sparse voxels, as far as a shower's fluctuate."""
+    rng = np.random.default_rng(seed)
+    voxels = 1e-3 * rng.exponential(size=(num, 48)) * (rng.random((num, 48)) < 0.5)
+    energy = rng.uniform(3, 6, size=(num, 1))
+    return np.hstack([energy, scale * voxels]).astype(np.float32)
+
+
+def test_resnet_tells_positions_and_energies_but_not_truth():
+    reference, key = images(500, 0), jax.random.key(0)
+    moved = images(500, 1)
+    moved[:, 1:25] = 0  # the upper half of the layers is empty
+    assert classifier_test(reference, moved, key, IMAGES).mean("auc") > 0.99
+    # The same images up to a factor: a norm that takes each event by itself would hide it.
+    brighter = classifier_test(reference, images(500, 1, 3.0), key, IMAGES)
+    assert brighter.mean("auc") > 0.95
+    truth = classifier_test(reference, images(500, 1), key, IMAGES)
+    assert abs(truth.mean("auc") - 0.5) < 3 * truth.auc_statistical_error
+
+
+@pytest.mark.parametrize(
+    "config",
+    [FAST, replace(IMAGES, resnet=ResNetConfig(planes=(4,), blocks=1, groups=2))],
+    ids=["dense", "resnet3d"],
+)
+def test_seeds_side_by_side_equal_a_solo_run_in_turn(config):
+    samples, key = (images(120, 0), images(120, 1, 1.2)), jax.random.key(3)
+    vmapped, scanned = (
+        classifier_test(*samples, key, replace(config, epochs=2, axis=axis, num_seeds=num))
+        for axis, num in (("vmap", 2), ("scan", 1))
+    )
+    np.testing.assert_allclose(vmapped.train_loss[0], scanned.train_loss[0], rtol=1e-4)
+    for name in ("weights_reference", "weights_generated"):
+        both, one = getattr(vmapped, name), getattr(scanned, name)
+        np.testing.assert_allclose(both[0], one[0], rtol=2e-3)
+        assert not np.allclose(both[0], both[1], rtol=1e-2)
+
+
+@pytest.mark.parametrize("axis", ["vmap", "scan"])
+def test_an_epoch_copies_no_data(axis):
+    """Of 40 MB of events, three seeds take minibatches only, whether in training or validation."""
+    num, width = 100_000, 100
+    config = ClassifierConfig(hidden=(4,), batch_size=500, num_seeds=3, axis=axis)
+    array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    rows = lambda n: Part(jax.ShapeDtypeStruct((n,), jnp.int32), array(n), array(n))
+    data = Data(array(num, width), array(width), array(width))
+    keys = jax.random.split(jax.random.key(0), 3)
+    state = jax.eval_shape(lambda k: _init(k, width, config), keys)
+    arguments = (state, keys, jnp.int32(0), data, rows(70_000), rows(10_000))
+    memory = _epoch.lower(*arguments, config).compile().memory_analysis()
+    assert memory.argument_size_in_bytes > 4 * num * width
+    assert memory.temp_size_in_bytes < 4 * num * width / 5
+
+
+def test_placing_events_needs_no_second_copy_on_the_host():
+    samples = [images(40_000, seed) for seed in (0, 1)]
+    rows = [np.arange(30_000), np.arange(0, 40_000, 2)]
+    tracemalloc.start()
+    data = place(samples, rows, ClassifierConfig())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < samples[0].nbytes / 2
+    np.testing.assert_array_equal(data.x, np.concatenate(samples))
+    train = np.concatenate([s[r] for s, r in zip(samples, rows, strict=True)]).astype(np.float64)
+    np.testing.assert_allclose(data.mean, train.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(data.std, train.std(axis=0), rtol=1e-6)
+    # Images keep their zeros, and one scale for all voxels.
+    image = place(samples, rows, IMAGES)
+    scale = np.sqrt(np.mean(train[:, 1:] ** 2))
+    np.testing.assert_allclose(image.std, [train[:, 0].std(), *np.full(48, scale)], rtol=1e-6)
+    np.testing.assert_allclose(image.mean, [train[:, 0].mean(), *np.zeros(48)], rtol=1e-6)
+
+
+def test_official_protocols():
+    low, high = calochallenge_classifier("low"), calochallenge_classifier("high", (45, 16, 9))
+    assert low == high
+    assert (low.hidden, low.learning_rate, low.batch_size) == ((2048,) * 3, 2e-4, 1000)
+    assert (low.epochs, low.num_seeds, low.select, low.dropout) == (50, 10, "accuracy", 0)
+    assert not low.standardize
+    assert low.patience is None
+    assert [len(part) for part in _split(100, jax.random.key(0), low)] == [60, 20, 20]
+    resnet = calochallenge_classifier("resnet", (45, 16, 9))
+    assert resnet.resnet == ResNetConfig((32, 64, 64, 128), 2)
+    same = {"network": "dense", "shape": None, "standardize": False}
+    assert replace(resnet, **same) == low
+    with pytest.raises(ValueError, match="needs the shape"):
+        calochallenge_classifier("resnet")
+    with pytest.raises(ValueError, match="'low', 'high' or 'resnet'"):
+        calochallenge_classifier("normed")

@@ -5,7 +5,8 @@ import pytest
 
 from jgen.bijectors import Bijector, compose, log, logit, standardize
 from jgen.generative_model import Batch, GenerativeModel, draw, mean_loss
-from jgen.transforms import chain, preprocessed
+from jgen.models import Autoencoder, gaussian
+from jgen.transforms import chain, latent, preprocessed
 
 
 def normal(shift=lambda cond: 0.0, size=3):
@@ -112,6 +113,77 @@ def test_chain_loss_is_the_sum_of_both(x64, key):
         -0.2, key, Batch(b, (None, a), weight=weight)
     )
     np.testing.assert_allclose(loss, expected, rtol=1e-12)
+
+
+def scaling_autoencoder():
+    """r | x ~ N(x + 10 c, (0.5 scale)^2), and decoded to scale r - 10 c."""
+    return Autoencoder(
+        lambda key: {"scale": jnp.ones(())},
+        lambda p, x, cond=None: (
+            x + 10 * cond[0],
+            jnp.full(x.shape, 2 * jnp.log(0.5 * p["scale"])),
+        ),
+        lambda p, r, cond=None: p["scale"] * r - 10 * cond[0],
+    )
+
+
+def test_latent_trains_on_fresh_draws_and_decodes_samples(x64, key):
+    inner = normal(shift=lambda cond: cond)
+    frozen = {"scale": jnp.array(2.0)}
+    # The autoencoder's condition is (c, e), the model's e.
+    model = latent(
+        inner, scaling_autoencoder(), frozen, likelihood=gaussian(), condition=lambda c: c[1]
+    )
+    cond = (jnp.array(0.7), jnp.array(0.2))
+    np.testing.assert_allclose(
+        model.sample(0.3, key, cond), 2 * inner.sample(0.3, key, cond[1]) - 7, rtol=1e-12
+    )
+    assert model.log_prob is None
+    assert model.init is inner.init
+
+    n = 2000
+    x = jax.random.normal(key, (n, 3))
+    conds = (jnp.full(n, 0.7), jnp.full(n, 0.2))
+    loss = jax.jit(lambda params, key: model.loss(params, key, Batch(x, conds)))
+    first, second = loss(7.2, key), loss(7.2, jax.random.key(1))
+    assert first != second
+    # r - 7 - 0.2 is normal with variance 1 + 1 around x's mean minus 0.2.
+    shift = np.asarray(x) + 7 - 7.2 - 0.2
+    expected = 0.5 * 3 * np.log(2 * np.pi) + 0.5 * (shift**2 + 1).sum(axis=1).mean()
+    spread = np.sqrt(3 * (0.5 + (shift**2).mean()) / n)
+    np.testing.assert_allclose([first, second], expected, atol=4 * spread)
+
+
+def test_latent_draws_follow_weights_and_gradients_stop_at_the_model(x64, key):
+    inner = normal()
+    autoencoder = scaling_autoencoder()
+    model = latent(inner, autoencoder, {"scale": np.array(2.0)}, likelihood=gaussian(),
+                   condition=lambda cond: None)  # fmt: skip
+    x, cond = jnp.zeros((6, 3)), (jnp.zeros(6),)
+    loss = lambda weight: model.loss(0.3, key, Batch(x, cond, weight=weight))
+    parts = [loss(6 * jnp.eye(6)[i]) for i in range(6)]
+    assert len({float(p) for p in parts}) == 6  # every event has a z of its own
+    weight = jnp.linspace(0, 2, 6)
+    np.testing.assert_allclose(loss(weight), jnp.mean(weight * jnp.array(parts)), rtol=1e-12)
+    gradient = jax.grad(model.loss)(0.3, key, Batch(x, cond))
+    assert jax.tree.structure(gradient) == jax.tree.structure(0.3)
+    assert gradient != 0
+
+
+def test_latent_is_independent_of_where_the_parameters_live(key):
+    """A model on one device closes over parameters that were made on another."""
+    devices = jax.devices()
+    frozen = jax.device_put({"scale": jnp.array(2.0)}, devices[0])
+    model = latent(normal(), scaling_autoencoder(), frozen, condition=lambda cond: None)
+    other = jax.device_put((jnp.array(0.3), jax.random.key(0), (jnp.array(0.1),)), devices[1])
+    assert model.sample(*other).devices() == {devices[1]}
+
+
+def test_latent_refuses_stacked_parameters():
+    stacked = {"scale": jnp.ones(4)}
+    for bad in (stacked, {"other": jnp.ones(())}):
+        with pytest.raises(ValueError, match="take those of one member"):
+            latent(normal(), scaling_autoencoder(), bad)
 
 
 def test_bad_input():

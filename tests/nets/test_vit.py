@@ -23,6 +23,8 @@ def random_parameters(network, key):
     [
         ((45, 16, 9), ViTConfig(), 26_042_688),
         ((45, 50, 18), ViTConfig((3, 5, 2), 240, 6, 6, 720), 5_868_870),
+        ((2, 15, 9, 9), ViTConfig((3, 1, 1), 240, 6, 10, 960), 10_711_566),
+        ((2, 21, 26, 16), ViTConfig((3, 2, 2), 240, 6, 10, 960), 10_720_224),
     ],
 )
 def test_published_parameter_counts(shape, config, count):
@@ -36,6 +38,15 @@ def test_patches_are_ordered_layer_angle_radius():
     np.testing.assert_array_equal(tokens[1], x[:2, :3, 1].ravel())  # radius runs fastest
     np.testing.assert_array_equal(tokens[2], x[:2, 3:, 0].ravel())  # then the angle
     np.testing.assert_array_equal(tokens[4], x[2:, :3, 0].ravel())  # then the layer
+    np.testing.assert_array_equal(unpatchify(tokens, x.shape, (2, 3, 1)), x)
+
+
+def test_channels_run_fastest_in_a_patch():
+    x = jnp.arange(2 * 4 * 6 * 2).reshape(2, 4, 6, 2)
+    tokens = patchify(x, (2, 3, 1))
+    assert tokens.shape == (2 * 2 * 2, 12)
+    both = np.moveaxis(np.asarray(x), 0, -1)
+    np.testing.assert_array_equal(tokens[3], both[:2, 3:, 1].ravel())
     np.testing.assert_array_equal(unpatchify(tokens, x.shape, (2, 3, 1)), x)
 
 
@@ -57,8 +68,10 @@ def test_block_against_a_plain_loop(key):
 
     frequencies = np.exp(-np.log(1e4) * np.arange(128) / 128)
     time = np.concatenate([np.cos(t * frequencies), np.sin(t * frequencies)])
-    c = dense(params["time_out"], silu(dense(params["time_in"], time)))
-    c = silu(c + dense(params["cond_out"], silu(dense(params["cond_in"], cond))))
+    trunk = params["trunk"]
+    c = dense(trunk["time_out"], silu(dense(trunk["time_in"], time)))
+    c = silu(c + dense(trunk["cond_out"], silu(dense(trunk["cond_in"], cond))))
+    modulation = dense(trunk["modulation"], c).reshape(6 * cfg.blocks + 2, -1)
     tokens = dense(params["patch_in"], np.asarray(patchify(jnp.asarray(x), cfg.patch)))
     for i, (z, a, r) in enumerate(np.ndindex(2, 2, 3)):
         parts = []
@@ -67,8 +80,8 @@ def test_block_against_a_plain_loop(key):
             parts += [np.sin(phase), np.cos(phase)]
         tokens[i] += np.concatenate(parts)
     for n in range(cfg.blocks):
-        p = jax.tree.map(lambda a: a[n], params["blocks"])  # noqa: B023
-        m = dense(p["modulation"], c).reshape(6, -1)
+        p = jax.tree.map(lambda a: a[n], trunk["blocks"])  # noqa: B023
+        m = modulation[6 * n : 6 * n + 6]
         qkv = dense(p["qkv"], norm(tokens) * (1 + m[1]) + m[0]).reshape(-1, 3, cfg.heads, 6)
         out = np.zeros_like(tokens)
         for h in range(cfg.heads):
@@ -79,8 +92,8 @@ def test_block_against_a_plain_loop(key):
         hidden = dense(p["mlp_in"], norm(tokens) * (1 + m[4]) + m[3])
         gelu = 0.5 * hidden * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
         tokens = tokens + m[5] * dense(p["mlp_out"], gelu)
-    shift, scale = dense(params["modulation"], c).reshape(2, -1)
-    expected = dense(params["patch_out"], norm(tokens) * (1 + scale) + shift)
+    shift, scale = modulation[-2:]
+    expected = dense(trunk["out"], norm(tokens) * (1 + scale) + shift)
     single = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (params, x, cond))
     found = patchify(network.apply(single[0], t, *single[1:]), cfg.patch)
     # Rounding of two float32 blocks against float64.

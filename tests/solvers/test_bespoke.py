@@ -12,9 +12,12 @@ from jgen.solvers import (
     RungeKutta,
     Tableau,
     global_truncation_error,
+    global_truncation_errors,
+    load_solver,
     local_truncation_error,
     references,
     runge_kutta,
+    save_solver,
     train_bespoke,
     trajectory,
 )
@@ -163,3 +166,52 @@ def test_bad_objective(key):
             key,
             objective="both",
         )
+
+
+def test_errors_of_many_events_are_those_of_each(key):
+    velocity = lambda params, t, x, cond: params * field(t, x) + cond
+    x0, cond = jax.random.normal(key, (7, 3)), jnp.linspace(0, 1, 7)[:, None]
+    pool = references(velocity, jnp.float32(2.0), x0, cond)
+    solver = NonStationary.euler(4)
+    found = global_truncation_errors(solver, velocity, jnp.float32(2.0), pool, cond, batch_size=3)
+    for i in range(7):
+        bound = lambda t, x: velocity(2.0, t, x, cond[i])  # noqa: B023
+        x1 = RungeKutta(TABLEAUS["midpoint"], 100)(bound, x0[i])
+        expected = jnp.mean((RungeKutta(TABLEAUS["euler"], 4)(bound, x0[i]) - x1) ** 2)
+        np.testing.assert_allclose(found[i], expected, rtol=1e-4)
+
+
+def test_one_solver_is_learned_for_one_dimensional_flows_that_differ_in_context(key):
+    """Scalars with a context each, as the layer energies of an autoregressive network are."""
+    velocity = lambda params, t, x, context: jnp.sin(5 * t + context[0]) - params * context[1] * x
+    k0, k1, k2 = jax.random.split(key, 3)
+    x0, contexts = jax.random.normal(k0, (400,)), jax.random.uniform(k1, (400, 2))
+    pool = references(velocity, jnp.float32(3.0), x0, contexts)
+    start = NonStationary.from_runge_kutta(runge_kutta("midpoint", 2))
+    for objective in ("global", "local"):
+        solver, history = train_bespoke(
+            start,
+            velocity,
+            jnp.float32(3.0),
+            pool,
+            contexts,
+            optax.adam(3e-3),
+            k2,
+            objective=objective,
+            num_steps=500,
+        )
+        held = jax.tree.map(lambda a: a[300:], (pool, contexts))
+        errors = global_truncation_errors(solver, velocity, jnp.float32(3.0), *held)
+        np.testing.assert_allclose(errors.mean(), history["global_error"].min(), rtol=1e-4)
+        assert errors.mean() < 0.5 * history["global_error"][0]
+
+
+def test_a_stored_solver_is_the_same(tmp_path, key):
+    solver = NonStationary(*[jax.random.normal(key, s) for s in ((5,), (5, 5), (5,))])
+    save_solver(tmp_path / "deep" / "solver.npz", solver)
+    restored = load_solver(tmp_path / "deep" / "solver.npz")
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(solver), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    x0 = jnp.linspace(-1, 2, 7)
+    np.testing.assert_array_equal(restored(field, x0), solver(field, x0))

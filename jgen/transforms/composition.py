@@ -1,4 +1,4 @@
-"""Functions from generative models to generative models; they compose."""
+"""Another space for a model, and two models as one."""
 
 from collections.abc import Callable
 

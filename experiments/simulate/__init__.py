@@ -1,0 +1,1 @@
+"""Simulations: Monte Carlo to train on, made on the machine at hand."""

@@ -1,0 +1,163 @@
+"""The calorimeter and its read-out: deposits of a shower into the voxels of the CaloChallenge."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from jgen.showers import Geometry, Layer
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A sampling calorimeter of concentric cylinders; those of Geant4's example Par04."""
+
+    num_layers: int = 90
+    """Pairs of an absorber and an active layer, the absorber first."""
+    absorber: str = "G4_W"
+    """Material of the absorber, a name of Geant4's NIST database."""
+    absorber_thickness: float = 1.4
+    """Thickness of an absorber [mm]."""
+    active: str = "G4_Si"
+    """Material that measures energies."""
+    active_thickness: float = 0.3
+    """Thickness of an active layer [mm]."""
+    inner_radius: float = 800.0
+    """Radius of the first absorber [mm]."""
+    half_length: float = 1000.0
+    """Half the length of the cylinders [mm]."""
+    opening: float = 0.24
+    """Angle the cylinders span around the particle [rad]. Par04's are full, 2 pi, which takes twice
+    the time, for particles far outside of the read-out."""
+
+    @property
+    def depth(self) -> float:
+        """Thickness of all layers [mm]."""
+        return self.num_layers * self._pitch
+
+    @property
+    def _pitch(self) -> float:
+        return self.absorber_thickness + self.active_thickness
+
+    def check(self) -> None:
+        """Raise a ValueError for a calorimeter that cannot be built."""
+        for name in ("num_layers", "absorber_thickness", "active_thickness", "inner_radius"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"detector.{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.opening <= 2 * math.pi + 1e-9:
+            raise ValueError(f"detector.opening must be in (0, 2 pi], got {self.opening}")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A cylindrical read-out around the incident particle."""
+
+    num_z: int = 45
+    """Layers."""
+    num_alpha: int = 16
+    """Angular bins, from -pi to pi."""
+    num_r: int = 9
+    """Radial bins."""
+    r_step: float = 4.65
+    """Width of a radial bin [mm]."""
+    z_step: float = 3.4
+    """Depth of a layer [mm]: a whole number of the detector's pairs."""
+
+    @property
+    def num_voxels(self) -> int:
+        """Voxels of a shower."""
+        return self.num_z * self.num_alpha * self.num_r
+
+    def geometry(self, name: str, threshold: float) -> Geometry:
+        """What `jgen.showers` reads and draws such files with.
+
+        Args:
+          name: of the geometry.
+          threshold: on a voxel's energy in the file [MeV].
+        """
+        edges = tuple(round(i * self.r_step, 6) for i in range(self.num_r + 1))
+        layers = tuple(Layer(i, edges, self.num_alpha) for i in range(self.num_z))
+        return Geometry(name, layers, threshold=threshold, histogram_floor=threshold)
+
+    def check(self, name: str, detector: Detector) -> None:
+        """Raise a ValueError unless the grid fits into the detector."""
+        for field in ("num_z", "num_alpha", "num_r", "r_step", "z_step"):
+            if not getattr(self, field) > 0:
+                raise ValueError(f"{name}.{field} must be positive, got {getattr(self, field)}")
+        pitch = detector.depth / detector.num_layers
+        pairs = self.z_step / pitch
+        if round(pairs) < 1 or abs(pairs - round(pairs)) > 1e-6:
+            raise ValueError(
+                f"{name}.z_step = {self.z_step} mm is not a whole number of pairs of layers, each "
+                f"{pitch:g} mm; its layers would sample unequally"
+            )
+        if self.num_z * self.z_step > detector.depth + 1e-6:
+            raise ValueError(
+                f"{name} is {self.num_z * self.z_step:g} mm deep, the detector only "
+                f"{detector.depth:g} mm; lower {name}.num_z or raise detector.num_layers"
+            )
+        width = min(
+            detector.half_length,
+            detector.inner_radius * math.sin(min(detector.opening, math.pi) / 2),
+        )
+        if self.num_r * self.r_step > width:
+            raise ValueError(
+                f"{name} reaches to r = {self.num_r * self.r_step:g} mm, the detector only to "
+                f"{width:g} mm; raise detector.opening, inner_radius or half_length"
+            )
+
+
+GRIDS = {"ds2": Grid(45, 16, 9, 4.65), "ds3": Grid(45, 50, 18, 2.325)}
+"""Read-outs of the CaloChallenge (2410.21611)."""
+
+
+def shower_coordinates(
+    positions: Float[np.ndarray, "n 3"], inner_radius: float
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Depth, angle and radius around a particle that flies along x.
+
+    As in Par04 the direction x becomes the axis, y stays and z turns into its opposite.
+
+    Args:
+      positions: x, y, z in the detector [mm].
+      inner_radius: x where the shower's depth is zero [mm].
+
+    Returns:
+      Depth [mm], alpha in [-pi, pi], r [mm].
+    """
+    x, y, z = positions.T
+    return x - inner_radius, np.arctan2(y, -z), np.hypot(y, z)
+
+
+def voxelise(
+    energies: Float[np.ndarray, " n"],
+    depth: Float[np.ndarray, " n"],
+    alpha: Float[np.ndarray, " n"],
+    radius: Float[np.ndarray, " n"],
+    grid: Grid,
+    threshold: float = 0.0,
+    sampling_fraction: float = 1.0,
+) -> Float[np.ndarray, " num_voxels"]:
+    """Sum the deposits of one shower in the voxels of a grid; those outside of it are lost.
+
+    Args:
+      energies: deposited in the active material [MeV].
+      depth: along the axis, from the front of the calorimeter [mm].
+      alpha: angle around the axis, in [-pi, pi].
+      radius: distance from the axis [mm].
+      grid: the read-out.
+      threshold: a voxel with that energy in active material or less is empty [MeV].
+      sampling_fraction: what voxels are divided by after that.
+
+    Returns:
+      Energies [MeV], layer after layer, within a layer alpha by alpha, r fastest.
+    """
+    i_z = np.floor(depth / grid.z_step).astype(np.int64)
+    i_alpha = np.floor((alpha + np.pi) * (grid.num_alpha / (2 * np.pi))).astype(np.int64)
+    i_alpha %= grid.num_alpha  # pi is -pi
+    i_r = np.floor(radius / grid.r_step).astype(np.int64)
+    inside = (i_z >= 0) & (i_z < grid.num_z) & (i_r < grid.num_r)
+    index = (i_z * grid.num_alpha + i_alpha) * grid.num_r + i_r
+    voxels = np.bincount(index[inside], energies[inside], minlength=grid.num_voxels)
+    return np.where(voxels > threshold, voxels, 0.0) / sampling_fraction

@@ -1,0 +1,117 @@
+"""Transformer with adaLN-zero conditioning: the trunk of a DiT (2212.09748), without its patches.
+
+Time and condition scale, shift and gate every block. At initialisation all gates and the last
+layer are zero, so each block is the identity and the output zero.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jgen.nets.dense import Dense, is_matmul
+from jgen.nets.embeddings import sinusoidal
+
+Attention = Literal["xla", "cudnn"]
+
+_xavier = nn.initializers.xavier_uniform()
+_zeros = nn.initializers.zeros
+_normal = nn.initializers.normal(0.02)
+
+
+def check_sizes(width: int, heads: int) -> None:
+    """Raise a ValueError for sizes that no attention can have."""
+    if width % heads or width % 2:
+        raise ValueError(f"width {width} must be even and a multiple of heads, {heads}")
+
+
+class DiT(nn.Module):
+    """Transformer blocks and the last layer on the tokens of one event.
+
+    Attributes:
+      num_outputs: features of an output token.
+      heads, blocks, mlp_width: sizes; the width is that of the tokens.
+      time_scale: factor on t before its sinusoidal embedding.
+      dtype: of matrix products; parameters, norms, softmax and output stay in float32.
+      attention: implementation, see `jax.nn.dot_product_attention`.
+    """
+
+    num_outputs: int
+    heads: int
+    blocks: int
+    mlp_width: int
+    time_scale: float = 1.0
+    dtype: str = "float32"
+    attention: Attention = "xla"
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "n width"], t: Float[Array, ""], cond: Float[Array, " num_cond"]
+    ) -> Float[Array, "n num_outputs"]:
+        """Output tokens at time t under the condition cond."""
+        width = tokens.shape[-1]
+        embed = lambda n, name, init=_normal: Dense(n, kernel_init=init, name=name)
+        time = sinusoidal(self.time_scale * t, 256)
+        time = embed(width, "time_out")(nn.silu(embed(width, "time_in")(time)))
+        hidden = nn.silu(embed(width, "cond_in", _xavier)(cond))
+        c = nn.silu(time + embed(width, "cond_out", _xavier)(hidden))
+
+        # One product makes the modulations of all blocks and of the last layer.
+        rows = 6 * self.blocks + 2
+        modulation = Dense(rows * width, kernel_init=_zeros, name="modulation")(c)
+        modulation = modulation.reshape(rows, width)
+        # The backward pass keeps matrix products only and computes all between them again: less
+        # work, on a CPU as on an accelerator, than moving it through memory.
+        block = nn.remat(_Block, prevent_cse=False, policy=is_matmul)
+        scanned = nn.scan(
+            block, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.blocks
+        )
+        trunk = scanned(self.heads, self.mlp_width, self.dtype, self.attention, name="blocks")
+        tokens, _ = trunk(tokens, modulation[:-2].reshape(self.blocks, 6, width))
+
+        tokens = _modulate(tokens, modulation[-2], modulation[-1])
+        last = Dense(self.num_outputs, dtype=self.dtype, kernel_init=_zeros, name="out")
+        return last(tokens).astype(jnp.float32)
+
+
+class _Block(nn.Module):
+    heads: int
+    mlp_width: int
+    dtype: str
+    attention: Attention
+
+    @nn.compact
+    def __call__(self, x, modulation):
+        """One block on tokens x [n, width] with its modulation [6, width]."""
+        n, width = x.shape
+        dense = lambda n, name: Dense(n, dtype=self.dtype, kernel_init=_xavier, name=name)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
+
+        qkv = dense(3 * width, "qkv")(_modulate(x, shift_a, scale_a))
+        q, k, v = jnp.moveaxis(qkv.reshape(n, 3, self.heads, -1), 1, 0)
+        attended = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
+        x = x + gate_a[None] * dense(width, "attention_out")(attended.reshape(n, width))
+
+        hidden = dense(self.mlp_width, "mlp_in")(_modulate(x, shift_m, scale_m))
+        x = x + gate_m[None] * dense(width, "mlp_out")(_gelu(hidden))
+        return x.astype(jnp.float32), None
+
+
+def _layer_norm(x):
+    """Normalisation without affine parameters, statistics in float32."""
+    x = x.astype(jnp.float32)
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean((x - mean) ** 2, axis=-1, keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(variance + 1e-6)
+
+
+def _modulate(x, shift, scale):
+    return _layer_norm(x) * (1 + scale)[None] + shift[None]
+
+
+def _gelu(x):
+    """Tanh-GELU in its equal form with one sigmoid."""
+    return x * jax.nn.sigmoid(np.sqrt(8 / np.pi).astype(np.float32) * (x + 0.044715 * x**3))

@@ -1,0 +1,7 @@
+"""Functions from generative models to generative models; they compose."""
+
+from jgen.transforms.bayesian import bayesian, draw_weights
+from jgen.transforms.composition import chain, preprocessed
+from jgen.transforms.latent import latent
+
+__all__ = ["bayesian", "chain", "draw_weights", "latent", "preprocessed"]

@@ -1,0 +1,165 @@
+"""Bayesian networks by variational inference: the weights of a model become a distribution."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jgen.generative_model import GenerativeModel
+from jgen.random import normal
+from jgen.typing import Key, Params, PyTree
+
+
+def bayesian(
+    model: GenerativeModel,
+    *,
+    num_train: int,
+    prior_scale: float = 1.0,
+    temperature: float = 1.0,
+    initial_scale: float = 0.01,
+    which: Callable[[str, Array], bool] = lambda path, leaf: True,
+) -> GenerativeModel:
+    """Approximate the posterior of the weights by independent normal distributions q.
+
+    The ansatz p(theta | D_train) ~ q(theta) of 2509.08048, Eq. 13, is trained by minimising
+
+        loss = < model.loss(theta, batch) >_{theta ~ q} + temperature KL(q || prior) / num_train
+
+    with the prior N(0, prior_scale^2) and its KL divergence in closed form. The expectation is
+    taken with one draw of the weights a minibatch (1505.05424): the gradient is unbiased, but the
+    noise of that draw does not shrink with the batch size. Drawing for every event by way of the
+    layers' outputs (local reparameterisation, 1506.02557) needs to look inside the network, which
+    a function of this kind cannot.
+
+    What the loss is worth: if `model.loss` is the mean of -log p(x | theta), then for temperature
+    1 num_train times the loss is the negative evidence lower bound. A temperature T leads to the
+    posterior of likelihood^(1/T), as if there were num_train / T events; as T goes to zero the
+    means maximise the likelihood and the scales shrink to nothing. If `model.loss` is a surrogate
+    of the likelihood (flow matching regresses a velocity, moreover averaged over features), its
+    units are not nats, no exact weight of the KL exists, and 1 / num_train is a choice: the usual
+    one, whose scales are only as good as their calibration (see `jgen.metrics.calibration`).
+    2408.00838 tunes such a factor.
+
+    Independent weights ignore correlations: for a normal posterior of precision matrix P the means
+    are exact and the scales are P_ii^(-1/2), at most the width of the exact marginals.
+
+    Decay of the weights in the optimiser would count the prior twice and pull the logarithms of
+    the scales to zero; train without.
+
+    Deviations from the Bayesian layers of 2412.12074: all scales start equal, not with a jitter,
+    and their logarithms are not clamped; `which` decides whether biases have a distribution.
+
+    Args:
+      model: what to make Bayesian.
+      num_train: number of events in the training set (not in a minibatch).
+      prior_scale: standard deviation of every chosen weight before training.
+      temperature: weight of the KL divergence; 1 is Bayes' theorem, 0 leaves the KL out.
+      initial_scale: standard deviation of every chosen weight when training starts.
+      which: (path, leaf) -> whether that array of weights has a distribution; the others stay
+        point estimates without a prior. Paths are like "Dense_2/kernel"; of the leaf only shape
+        and dtype are known. `lambda path, leaf: path.startswith("Dense_2/")` makes one layer
+        Bayesian.
+
+    Returns:
+      A model with parameters {"mean": parameters of `model`, "log_scale": {path: logarithm of the
+      standard deviations}}. Its `sample` draws weights and then an event, so that many events
+      follow the posterior predictive distribution; for data sets that share one draw see
+      `draw_weights`. Its `log_prob` is that of one draw of the weights: over keys the mean of
+      exp(log_prob) is the predictive density, and the mean of log_prob lies below its logarithm.
+
+    Raises:
+      ValueError: for numbers out of range; on `init`, if `which` chooses nothing or weights that
+        are not floating-point numbers, or two of them have the same path.
+    """
+    if num_train < 1:
+        raise ValueError(f"num_train is the number of training events, at least 1, got {num_train}")
+    if not (prior_scale > 0 and initial_scale > 0 and temperature >= 0):
+        raise ValueError(
+            "prior_scale and initial_scale must be positive and temperature not negative, got "
+            f"{prior_scale}, {initial_scale} and {temperature}"
+        )
+
+    def init(key):
+        mean = model.init(key)
+        chosen = {path: leaf for path, leaf in _by_path(mean).items() if which(path, leaf)}
+        _check_chosen(chosen, mean)
+        log_scale = {p: jnp.full_like(leaf, math.log(initial_scale)) for p, leaf in chosen.items()}
+        return {"mean": mean, "log_scale": log_scale}
+
+    def loss(params, key, batch):
+        key_weights, key = jax.random.split(key)
+        data = model.loss(draw_weights(params, key_weights), key, batch)
+        return data + temperature / num_train * _kl_divergence(params, prior_scale)
+
+    def sample(params, key, cond=None):
+        key_weights, key = jax.random.split(key)
+        return model.sample(draw_weights(params, key_weights), key, cond)
+
+    def log_prob(params, key, x, cond=None):
+        key_weights, key = jax.random.split(key)
+        return model.log_prob(draw_weights(params, key_weights), key, x, cond)
+
+    return GenerativeModel(init, loss, sample, None if model.log_prob is None else log_prob)
+
+
+def draw_weights(params: Params, key: Key) -> Params:
+    """One draw theta ~ q: parameters of the model that was made `bayesian`.
+
+    For data sets that share their weights (2509.08048, Eq. 14), as spreads over the posterior
+    need them. Mapped over keys it gives stacked members, like those of an ensemble:
+
+        members = jax.vmap(draw_weights, in_axes=(None, 0))(params, jax.random.split(key, 50))
+        events = draw(model, member(members, i), key, num)  # `model` without `bayesian`
+
+    Args:
+      params: of the Bayesian model, {"mean", "log_scale"}, of one ensemble member.
+      key: typed PRNG key.
+    """
+    log_scale = params["log_scale"]
+    keys = dict(zip(sorted(log_scale), jax.random.split(key, len(log_scale)), strict=True))
+
+    def one(path, mean):
+        if path not in log_scale:
+            return mean
+        noise = normal(keys[path], mean.shape, mean.dtype)
+        return mean + jnp.exp(log_scale[path]) * noise
+
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: one(_name(path), leaf), params["mean"]
+    )
+
+
+def _kl_divergence(params: Params, prior_scale: float) -> Float[Array, ""]:
+    """KL(q || prior) in nats, summed over all weights that have a distribution."""
+    mean = _by_path(params["mean"])
+
+    def one(path, log_scale):
+        # With r = scale / prior_scale and m = mean / prior_scale: (r^2 + m^2 - 1) / 2 - log r.
+        log_ratio = log_scale - math.log(prior_scale)
+        square = jnp.exp(2 * log_ratio) + (mean[path] / prior_scale) ** 2
+        return jnp.sum((square - 1) / 2 - log_ratio)
+
+    return sum(one(path, log_scale) for path, log_scale in params["log_scale"].items())
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _by_path(params: Params) -> dict[str, Array]:
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def _check_chosen(chosen: dict[str, Array], mean: PyTree) -> None:
+    paths = _by_path(mean)
+    if len(paths) != len(jax.tree.leaves(mean)):
+        raise ValueError(f"two weights have the same path among {sorted(paths)}: rename one")
+    if not chosen:
+        raise ValueError(
+            f"`which` chose none of the weights {sorted(paths)}, but a Bayesian model needs one"
+        )
+    bad = sorted(p for p, leaf in chosen.items() if not jnp.issubdtype(leaf.dtype, jnp.floating))
+    if bad:
+        raise ValueError(f"{bad} are not floating-point numbers: leave them out with `which`")

@@ -1,0 +1,42 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jgen.nets.sequence import SequenceConfig, sequence
+from tests.nets.test_vit import random_parameters
+
+SMALL = SequenceConfig(width=12, heads=2, blocks=2, mlp_width=16)
+
+
+def test_zero_at_initialisation_and_shape(key):
+    network = sequence(5, 1, SMALL)
+    x = jax.random.normal(key, (5,))
+    np.testing.assert_array_equal(network.apply(network.init(key), 0.3, x, jnp.float32(0.5)), 0)
+
+
+def test_positions_are_all_that_tells_tokens_apart(key):
+    """Permuting the numbers and their positions permutes the output."""
+    network = sequence(5, 1, SMALL)
+    params = random_parameters(network, key)
+    x, order = jax.random.normal(key, (5,)), jnp.array([3, 0, 4, 1, 2])
+    out = network.apply(params, 0.3, x, jnp.ones(1))
+    moved = params | {"positions": params["positions"][order]}
+    np.testing.assert_allclose(
+        network.apply(moved, 0.3, x[order], jnp.ones(1)), out[order], rtol=1e-4, atol=1e-4
+    )
+    assert not np.allclose(network.apply(params, 0.3, x[order], jnp.ones(1)), out[order], atol=0.01)
+
+
+def test_every_number_sees_every_other_time_and_condition(key):
+    network = sequence(5, 2, SMALL)
+    params = random_parameters(network, key)
+    args = (jnp.float32(0.3), jax.random.normal(key, (5,)), jnp.ones(2))
+    by_t, by_x, by_cond = (jax.jacobian(network.apply, i)(params, *args) for i in (1, 2, 3))
+    for jacobian in (by_t, by_x, by_cond):
+        assert np.all(np.abs(jacobian) > 1e-6)
+
+
+def test_bad_sizes():
+    with pytest.raises(ValueError, match="multiple of heads, 5"):
+        sequence(5, 1, SequenceConfig(width=12, heads=5))

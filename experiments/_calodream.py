@@ -10,7 +10,7 @@ import jax
 from jgen.generative_model import GenerativeModel
 from jgen.models import Elbo, bernoulli, elbo_of_events, vae
 from jgen.nets import Network, num_parameters
-from jgen.nets.conv import ConvAutoencoderConfig
+from jgen.nets.conv_autoencoder import ConvAutoencoderConfig
 from jgen.nets.sequence import SequenceConfig
 from jgen.nets.transfusion import TransfusionConfig
 from jgen.nets.vit import ViTConfig

@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments._calodream import Config
 from jgen.metrics import ClassifierConfig
-from jgen.nets.conv import ConvAutoencoderConfig
+from jgen.nets.conv_autoencoder import ConvAutoencoderConfig
 from jgen.nets.sequence import SequenceConfig
 from jgen.nets.transfusion import TransfusionConfig
 from jgen.nets.vit import ViTConfig

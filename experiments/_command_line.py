@@ -54,7 +54,7 @@ def run(
             raise
         sys.exit(f"error: {error}")
     if jax.process_index() == 0:
-        print(f"\n{len(metrics)} metrics and all figures are in {out}")
+        print(f"\n{len(metrics)} metrics and everything else are in {out}")
     return metrics
 
 

@@ -9,9 +9,11 @@ midpoint-16, heun-16, rk4-16, kutta38-16, or those that experiments.bespoke_solv
 the model. No figures; experiments.calodream draws those of its own samples.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import jax
@@ -42,6 +44,8 @@ class Config:
     """Solver of the energy network alone, instead of `solver`."""
     shape_solver: str = ""
     """Solver of the shape network alone, instead of `solver`."""
+    dtype: Literal["", "float32", "bfloat16"] = ""
+    """Precision of the shape network's matrix products; empty: as in the model's configuration."""
     energy_range: tuple[float, float] | None = None
     """Log-uniform incident energies [MeV] between these; the model's range unless given."""
     energies_from: str = ""
@@ -68,7 +72,7 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
         raise ValueError("generate_showers draws no figures; run it without --plot-only")
     model_config = _check(config)
     energies_of = _make_energies(config)
-    trained = study.load_trained(Path(config.model))
+    trained = _in_precision(study.load_trained(Path(config.model)), config.dtype)
     solvers = _solvers(config, trained)
     energies = energies_of(trained)
     folder = RunFolder(out, config)
@@ -90,6 +94,16 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
     for name, value in metrics.items():
         print(f"{name:<28}{value:>14.6g}")
     return metrics
+
+
+def _in_precision(trained: study.Trained, dtype: str) -> study.Trained:
+    """The same parameters in a network that multiplies in another precision."""
+    if not dtype:
+        return trained
+    network = dataclasses.replace(trained.config.shape_network, dtype=dtype)
+    return dataclasses.replace(
+        trained, config=dataclasses.replace(trained.config, shape_network=network)
+    )
 
 
 def count_parameters(config: Config) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Histograms of a truth and of samples, with statistical bands and ratio panels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,25 +63,28 @@ def ratio_histogram(axes: tuple[Axes, Axes], panel: Panel) -> None:
     reference = histogram(panel.reference, panel.edges)
     samples = {label: histogram(values, panel.edges) for label, values in panel.samples.items()}
 
-    _band(main, panel.edges, reference.fractions, reference.fraction_errors, BAND, alpha=1.0)
+    band(main, panel.edges, reference.fractions, reference.fraction_errors, BAND, alpha=1.0)
     main.stairs(reference.fractions, panel.edges, color=REFERENCE, label=panel.reference_label)
-    relative, relative_error = _ratio(reference, reference)
-    _band(ratio, panel.edges, relative, relative_error, BAND, alpha=1.0)
+    relative, relative_error = fraction_ratio(reference, reference)
+    band(ratio, panel.edges, relative, relative_error, BAND, alpha=1.0)
     ratio.axhline(1.0, color=REFERENCE, linewidth=0.8)
     for i, (label, sample) in enumerate(samples.items()):
         main.stairs(sample.fractions, panel.edges, color=color(i), label=label, baseline=None)
-        relative, relative_error = _ratio(sample, reference)
-        _band(ratio, panel.edges, relative, relative_error, color(i), alpha=0.25)
+        relative, relative_error = fraction_ratio(sample, reference)
+        band(ratio, panel.edges, relative, relative_error, color(i), alpha=0.25)
         ratio.stairs(relative, panel.edges, color=color(i), baseline=None)
-        _mark_outside(ratio, panel, relative, color(i))
+        mark_outside(ratio, panel, relative, color(i))
 
-    used = _write_outside(main, reference, samples)
-    _decorate(main, ratio, panel, [reference, *samples.values()], 0.05 + used)
+    used = write_outside(main, reference, samples)
+    decorate(main, ratio, panel, [reference, *samples.values()], 0.05 + used)
 
 
-@styled
-def histogram_grid(panels: Sequence[Panel], num_columns: int = 3) -> Figure:
-    """A page of panels with a shared legend above them; one panel gives a single plot.
+def panel_grid(
+    panels: Sequence[Panel],
+    draw: Callable[[tuple[Axes, Axes], Panel], None],
+    num_columns: int = 3,
+) -> Figure:
+    """A page of panels, each drawn on its (histogram, ratio) axes; no legend.
 
     Raises:
       ValueError: if there is no panel.
@@ -99,11 +102,22 @@ def histogram_grid(panels: Sequence[Panel], num_columns: int = 3) -> Figure:
         row, column = divmod(i, num_columns)
         main = figure.add_subplot(grid[3 * row, column])
         ratio = figure.add_subplot(grid[3 * row + 1, column], sharex=main)
-        ratio_histogram((main, ratio), panel)
+        draw((main, ratio), panel)
         if column == 0:
             main.set_ylabel("Fraction of entries")
             ratio.set_ylabel("Ratio")
     figure.align_ylabels()
+    return figure
+
+
+@styled
+def histogram_grid(panels: Sequence[Panel], num_columns: int = 3) -> Figure:
+    """A page of panels with a shared legend above them; one panel gives a single plot.
+
+    Raises:
+      ValueError: if there is no panel.
+    """
+    figure = panel_grid(panels, ratio_histogram, num_columns)
     # In the order of first appearance, each name once, panels may differ in what they show.
     handles = {}
     for panel in panels:
@@ -118,14 +132,15 @@ def histogram_grid(panels: Sequence[Panel], num_columns: int = 3) -> Figure:
     return figure
 
 
-def _ratio(sample: Histogram, reference: Histogram):
+def fraction_ratio(sample: Histogram, reference: Histogram):
     """Ratio of fractions and its error from `sample` alone; NaN where the reference is empty."""
     filled = reference.fractions > 0
     denominator = np.where(filled, reference.fractions, np.nan)
     return sample.fractions / denominator, sample.fraction_errors / denominator
 
 
-def _band(axes, edges, center, error, facecolor, alpha):
+def band(axes, edges, center, error, facecolor, alpha):
+    """Fill the bins between center - error, at least zero, and center + error."""
     axes.stairs(
         center + error,
         edges,
@@ -137,7 +152,7 @@ def _band(axes, edges, center, error, facecolor, alpha):
     )
 
 
-def _mark_outside(axes, panel, ratio, marker_color):
+def mark_outside(axes, panel, ratio, marker_color):
     """Small triangles at the border where a ratio leaves the panel."""
     low, high = panel.ratio_range
     center = np.sqrt(panel.edges[1:] * panel.edges[:-1]) if panel.log_x else _middle(panel.edges)
@@ -158,7 +173,7 @@ def _middle(edges):
     return 0.5 * (edges[1:] + edges[:-1])
 
 
-def _decorate(main, ratio, panel, histograms, head_room):
+def decorate(main, ratio, panel, histograms, head_room):
     """Limits, scales and ticks; the curves stay below `head_room`, a fraction of the panel."""
     if panel.log_x:
         main.set_xscale("log")
@@ -181,7 +196,7 @@ def _decorate(main, ratio, panel, histograms, head_room):
     ratio.set_xlabel(panel.xlabel)
 
 
-def _write_outside(axes, reference, samples):
+def write_outside(axes, reference, samples):
     """Write fractions beyond the edges at their side; return the fraction of the panel used."""
     height = 72 * axes.get_position().height * axes.get_figure(root=True).get_figheight()
     line = _LINE / height

@@ -13,11 +13,12 @@ from jgen.metrics import histogram
 from jgen.metrics.calibration import Coverage, Pulls
 from jgen.plotting.histograms import (
     Panel,
-    _band,
-    _decorate,
-    _mark_outside,
-    _ratio,
-    _write_outside,
+    band,
+    decorate,
+    fraction_ratio,
+    mark_outside,
+    panel_grid,
+    write_outside,
 )
 from jgen.plotting.style import (
     BAND,
@@ -25,7 +26,6 @@ from jgen.plotting.style import (
     TEXT_WIDTH,
     color,
     new_figure,
-    stack_panels,
     styled,
 )
 
@@ -56,24 +56,24 @@ def member_histogram(axes: tuple[Axes, Axes], panel: Panel) -> None:
     mean = histogram(np.concatenate(values), panel.edges)
     spread = np.std([m.fractions for m in members], axis=0, ddof=1)
 
-    _band(main, panel.edges, reference.fractions, reference.fraction_errors, BAND, alpha=1.0)
+    band(main, panel.edges, reference.fractions, reference.fraction_errors, BAND, alpha=1.0)
     main.stairs(reference.fractions, panel.edges, color=REFERENCE)
-    _band(main, panel.edges, mean.fractions, spread, color(0), alpha=_LIGHT)
-    relative, relative_error = _ratio(reference, reference)
-    _band(ratio, panel.edges, relative, relative_error, BAND, alpha=1.0)
+    band(main, panel.edges, mean.fractions, spread, color(0), alpha=_LIGHT)
+    relative, relative_error = fraction_ratio(reference, reference)
+    band(ratio, panel.edges, relative, relative_error, BAND, alpha=1.0)
     ratio.axhline(1.0, color=REFERENCE, linewidth=0.8)
     scale = 1 / np.where(reference.fractions > 0, reference.fractions, np.nan)
-    _band(ratio, panel.edges, mean.fractions * scale, spread * scale, color(0), alpha=_LIGHT)
+    band(ratio, panel.edges, mean.fractions * scale, spread * scale, color(0), alpha=_LIGHT)
     thin = {"color": color(0), "linewidth": 0.4, "alpha": 0.6, "baseline": None}
     for member in members:
         main.stairs(member.fractions, panel.edges, **thin)
         ratio.stairs(member.fractions * scale, panel.edges, **thin)
     main.stairs(mean.fractions, panel.edges, color=color(0), baseline=None)
     ratio.stairs(mean.fractions * scale, panel.edges, color=color(0), baseline=None)
-    _mark_outside(ratio, panel, mean.fractions * scale, color(0))
+    mark_outside(ratio, panel, mean.fractions * scale, color(0))
 
-    used = _write_outside(main, reference, {"mean": mean})
-    _decorate(main, ratio, panel, [reference, mean, *members], 0.05 + used)
+    used = write_outside(main, reference, {"mean": mean})
+    decorate(main, ratio, panel, [reference, mean, *members], 0.05 + used)
 
 
 @styled
@@ -88,24 +88,7 @@ def member_grid(panels: Sequence[Panel], label: str, num_columns: int = 3) -> Fi
     Raises:
       ValueError: if there is no panel, or as `member_histogram` says.
     """
-    if not panels:
-        raise ValueError("there is nothing to draw: pass at least one Panel")
-    num_columns = min(num_columns, len(panels))
-    num_rows = -(-len(panels) // num_columns)
-    width = TEXT_WIDTH if num_columns > 1 else 0.55 * TEXT_WIDTH
-    figure = new_figure(width, 0.5 + num_rows * width / num_columns * 0.95)
-    stack_panels(figure)
-    # The third row of each three is a gap between an axis label and the next panel.
-    grid = figure.add_gridspec(3 * num_rows, num_columns, height_ratios=(3, 1, 0.1) * num_rows)
-    for i, panel in enumerate(panels):
-        row, column = divmod(i, num_columns)
-        main = figure.add_subplot(grid[3 * row, column])
-        ratio = figure.add_subplot(grid[3 * row + 1, column], sharex=main)
-        member_histogram((main, ratio), panel)
-        if column == 0:
-            main.set_ylabel("Fraction of entries")
-            ratio.set_ylabel("Ratio")
-    figure.align_ylabels()
+    figure = panel_grid(panels, member_histogram, num_columns)
     num = len(panels[0].samples)
     handles = {
         f"{panels[0].reference_label}, statistical": Patch(

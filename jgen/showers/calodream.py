@@ -24,7 +24,7 @@ from jgen.models import (
     encoder_decoder,
     flow_matching,
 )
-from jgen.nets.conv import ConvAutoencoderConfig, conv_autoencoder
+from jgen.nets.conv_autoencoder import ConvAutoencoderConfig, conv_autoencoder
 from jgen.nets.network import Network
 from jgen.nets.sequence import SequenceConfig, sequence
 from jgen.nets.transfusion import TransfusionConfig, transfusion

@@ -232,7 +232,7 @@ def test_shower_autoencoder_trains_and_a_flow_generates_in_its_latent_space(key)
 
     from jgen.models import flow_matching
     from jgen.nets import Network
-    from jgen.nets.conv import ConvAutoencoderConfig, conv_autoencoder
+    from jgen.nets.conv_autoencoder import ConvAutoencoderConfig, conv_autoencoder
     from jgen.training import make_step
     from jgen.transforms import latent
 

@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from jgen.generative_model import Batch, draw
 from jgen.models import flow_matching
-from jgen.nets.conv import ConvAutoencoderConfig
+from jgen.nets.conv_autoencoder import ConvAutoencoderConfig
 from jgen.nets.sequence import SequenceConfig
 from jgen.nets.transfusion import TransfusionConfig
 from jgen.nets.vit import ViTConfig

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.nets.conv import (
+from jgen.nets.conv_autoencoder import (
     ConvAutoencoderConfig,
     conv_autoencoder,
     convolve,

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.nets.convolution import convolve_valid
 from jgen.nets.dense import Dense, fan_in_uniform
 from jgen.nets.network import Network, from_linen
 
@@ -90,7 +91,7 @@ def convolve(
     x = x[: cells[0] * s[0], :, : cells[2] * s[2]]
     x = x.reshape(cells[0], s[0], cells[1], s[1], cells[2], s[2], -1)
     x = x.transpose(0, 2, 4, 1, 3, 5, 6).reshape(*cells, -1)
-    return _plain(x, kernel.reshape(*t, -1, kernel.shape[-1]))
+    return convolve_valid(x, kernel.reshape(*t, -1, kernel.shape[-1]))
 
 
 def transposed_convolve(
@@ -104,7 +105,7 @@ def transposed_convolve(
     kernel, t = _blocks(kernel, s)
     r = jnp.pad(r, ((t[0] - 1,) * 2, (0, 0), (t[2] - 1,) * 2, (0, 0)))
     kernel = jnp.moveaxis(kernel[::-1, ::-1, ::-1], -1, 3).reshape(*t, kernel.shape[-1], -1)
-    x = _plain(_wrap(r, t[1] - 1, 0), kernel)
+    x = convolve_valid(_wrap(r, t[1] - 1, 0), kernel)
     cells = np.array(x.shape[:3])
     x = x.reshape(*cells, *s, -1).transpose(0, 3, 1, 4, 2, 5, 6).reshape(*(cells * s), -1)
     stop = (n - 1) * s + k - p
@@ -115,7 +116,6 @@ def _blocks(kernel, stride):
     """Kernel [*t, *stride, a, b] over blocks of `stride` voxels, filled up with zeros, and t.
 
     A convolution with a stride is one without a stride whose channels are the voxels of a block.
-    XLA on a CPU runs that, its transpose and its gradients many times faster.
     """
     size = np.array(kernel.shape[:3])
     t = -(-size // stride)
@@ -126,11 +126,6 @@ def _blocks(kernel, stride):
 
 def _wrap(x, left, right):
     return jnp.pad(x, ((0, 0), (left, right), (0, 0), (0, 0)), mode="wrap")
-
-
-def _plain(x, kernel):
-    layout = ("NDHWC", "DHWIO", "NDHWC")
-    return jax.lax.conv_general_dilated(x[None], kernel, _ONE, "VALID", dimension_numbers=layout)[0]
 
 
 class _Conv(nn.Module):

@@ -25,5 +25,5 @@ def test_the_contract_in_ten_lines():
 def test_files_and_studies_it_names_are_there():
     for path in re.findall(r"\((experiments/[^)]+)\)|`(notebooks/[^`]+)`", README):
         assert (ROOT / "".join(path)).exists()
-    for name in re.findall(r"python -m (experiments\.[a-z_.]+)", README):
+    for name in re.findall(r"python -m (experiments\.[a-z0-9_.]+)", README):
         assert (ROOT / f"{name.replace('.', '/')}.py").exists()

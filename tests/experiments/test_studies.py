@@ -31,7 +31,7 @@ def command(*args, code=0):
 
 def test_the_list_of_studies():
     lines = command("experiments")
-    for name in ("calodream", "bespoke_solvers", "benchmarks.showers"):
+    for name in ("calodream", "evaluate_showers", "generate_showers", "benchmarks.showers"):
         assert f"python -m experiments.{name} " in lines
 
 
@@ -99,6 +99,21 @@ def test_paper_presets_are_the_published_set_ups(preset, shape):
     assert optimizer["clip_norm"] == (100 if preset == "paper-ds2" else 50)
     assert (optimizer["weight_decay"], optimizer["epsilon"]) == (1e-5, 1e-6)
     assert config["shape_training"]["steps"] == (1_250_000 if preset == "paper-ds2" else 937_500)
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "steps"),
+    [("paper-ds2-latent", 10_711_566, 625_000), ("paper-ds3-latent", 10_720_224, 312_500)],
+)
+def test_latent_paper_presets_are_the_published_set_ups(preset, shape, steps):
+    """Tabs. 2 and 4; 100,000 showers in batches of 128 are 781 steps an epoch."""
+    resolved = json.loads(command("experiments.calodream", "--preset", preset, "--dry-run"))
+    assert resolved["parameters"]["shape"] == shape
+    config = resolved["config"]
+    assert (config["space"], config["beta"]) == ("latent", 1e-6)
+    assert config["shape_training"]["batch_size"] == 128
+    assert config["shape_training"]["steps"] == pytest.approx(steps, rel=2e-3)
+    assert config["autoencoder"]["stride"] == [[3, 2, 1], [2, 2, 1]]["ds3" in preset]
 
 
 def test_bad_files_are_refused_in_a_sentence(tmp_path):

@@ -6,10 +6,10 @@ trains both networks on the bundled Geant4 showers, generates showers and judges
 that the networks have not seen. `--preset latent` makes the shapes in the latent space of an
 autoencoder (laViT), `--energies parallel` all layer energies at once. See --help for all options.
 
-Time: 7 minutes on 2 CPU cores (smoke: 40 seconds); the paper presets want a GPU for a day or
-two. Expected of the default: separation/E_tot 0.03 to 0.04 (truth 0.026), sparsity 0.03 (0.002),
-widths 0.08 to 0.10 (0.03), auc_low 0.94, auc_high 0.99: total energies are learned in that time,
-shapes are not yet.
+Time: 10 minutes of processor time on 2 CPU cores (smoke: 1.5, mostly to compile); the paper presets
+want a GPU for a day or two. Expected of the default: separation/E_tot 0.03 to 0.04 (truth 0.026),
+sparsity 0.03 (0.002), widths 0.07 to 0.10 (0.03), auc_low 0.92, auc_high 0.99: total energies are
+learned in that time, shapes are not yet.
 """
 
 import json

@@ -90,9 +90,9 @@ def shower_judge(
             result = classifier_test(known[tag], new[tag], stream(key, tag), classifier)
             error = np.hypot(result.spread("auc"), result.auc_statistical_error)
             found |= {f"auc_{tag}": result.mean("auc"), f"auc_{tag}_error": float(error)}
-        # Without the incident energies, as in the CaloChallenge.
-        features = known["high"][:, 1:], new["high"][:, 1:]
-        fpd = frechet_physics_distance(*features, num_sizes=5, num_batches=fpd_batches)
+        fpd = frechet_physics_distance(
+            known["high"], new["high"], num_sizes=5, num_batches=fpd_batches
+        )
         return found | {"fpd": fpd.value, "fpd_error": fpd.error}
 
     return judge

@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 
 from jgen.generative_model import GenerativeModel
-from jgen.models import Elbo, bernoulli, elbo_of_events, vae
+from jgen.models import vae
 from jgen.nets import Network, num_parameters
 from jgen.nets.conv_autoencoder import ConvAutoencoderConfig
 from jgen.nets.sequence import SequenceConfig
@@ -106,8 +106,6 @@ class Config:
     """Showers generated at a time; attention over n tokens takes 4 n^2 bytes a head of each."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Size of the tests."""
-    threshold: float = 1.0
-    """Voxels [MeV] cut away for a second look at voxel energies and sparsities (Eq. 20)."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -149,6 +147,11 @@ def check_options(config: Config) -> None:
         Path(f).resolve() for f in config.test_data
     }:
         raise ValueError(f"{sorted(map(str, shared))} are both data and test data; separate them")
+    if config.shape_network.attention == "cudnn" and jax.default_backend() != "gpu":
+        raise ValueError(
+            f"cudnn attention needs an NVIDIA GPU, but JAX runs on {jax.default_backend()}; leave "
+            "--shape-network.attention at xla"
+        )
     if not config.data and config.geometry != "ds2":
         raise ValueError("the bundled showers have the geometry ds2; give --data FILE for others")
 
@@ -339,12 +342,3 @@ def _init(config: Config, part: str) -> Callable[[Key], Params]:
     if part == "autoencoder":
         return shower_autoencoder(geometry, config.autoencoder)[0].init
     return velocity_network(config).init
-
-
-def autoencoder_terms(trained: Trained, showers: Showers) -> Elbo:
-    """Reconstruction and KL terms [showers] of an autoencoder, in nats."""
-    _, batch = training_data(chunks(showers), trained.preprocessing)
-    coder, _ = shower_autoencoder(trained.geometry, trained.config.autoencoder)
-    key = stream(jax.random.key(trained.config.seed), "elbo")
-    params = trained.params["autoencoder"]
-    return elbo_of_events(coder, bernoulli(), params, key, batch, batch_size=100)

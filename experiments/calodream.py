@@ -21,26 +21,18 @@ import numpy as np
 from experiments._calodream import (
     Config,
     Trained,
-    autoencoder_terms,
     check_options,
+    chunks,
     count_parameters,
     load_showers,
     train,
 )
 from experiments._calodream_presets import PRESETS
 from experiments._command_line import run
-from jgen.models import bernoulli, reconstruct
-from jgen.plotting import (
-    response_figure,
-    save,
-    shower_figures,
-    summary_figure,
-    threshold_figure,
-    training_curves,
-)
+from jgen.models import bernoulli, elbo_of_events, reconstruct
+from jgen.plotting import save, shower_figures, training_curves
 from jgen.random import stream
 from jgen.showers import (
-    Evaluation,
     Showers,
     evaluate,
     get_geometry,
@@ -48,7 +40,6 @@ from jgen.showers import (
     read_showers,
     save_evaluation,
     summary_table,
-    threshold_separations,
     write_showers,
 )
 from jgen.showers.calodream import shower_autoencoder, training_data
@@ -106,13 +97,14 @@ def _reconstruct(trained: Trained, reference: Showers, folder: RunFolder) -> Non
     path = folder.path / "reconstructed.h5"
     if path.exists():
         return
-    terms = autoencoder_terms(trained, reference)
+    config, params = trained.config, trained.params["autoencoder"]
+    coder, _ = shower_autoencoder(trained.geometry, config.autoencoder)
+    _, batch = training_data(chunks(reference), trained.preprocessing)
+    key = stream(jax.random.key(config.seed), "reconstruct")
+    terms = elbo_of_events(coder, bernoulli(), params, key, batch, batch_size=100)
     folder.write_json(
-        "autoencoder.json", {n: float(np.mean(v)) for n, v in terms._asdict().items()}
+        "autoencoder.json", {name: float(np.mean(v)) for name, v in terms._asdict().items()}
     )
-    _, batch = training_data([reference], trained.preprocessing)
-    coder, _ = shower_autoencoder(trained.geometry, trained.config.autoencoder)
-    key = stream(jax.random.key(trained.config.seed), "reconstruct")
 
     @jax.jit
     def through(params, keys, x, cond):
@@ -120,7 +112,7 @@ def _reconstruct(trained: Trained, reference: Showers, folder: RunFolder) -> Non
         return jax.lax.map(one, (keys, x, cond), batch_size=50)
 
     keys = jax.random.split(key, len(batch.x))
-    x = through(trained.params["autoencoder"], keys, batch.x, batch.cond)
+    x = through(params, keys, batch.x, batch.cond)
     u, energies = batch.cond[:, 1:], reference.energies.astype(np.float32)
     voxels = trained.preprocessing.decode(u, np.asarray(x), energies)
     write_showers(path, Showers(energies, voxels.reshape(len(x), -1)), trained.geometry)
@@ -137,55 +129,28 @@ def _judge(
     elif plot_only:
         raise ValueError(f"{folder.path} has no evaluation to plot; run without --plot-only first")
     else:
-        found = _evaluate(config, showers, reference, generated)
+        key = stream(jax.random.key(config.seed), "evaluation")
+        found = evaluate(
+            geometry, reference, generated, key, config.evaluation, holdout=showers, progress=True
+        )
         save_evaluation(stored, found)
     metrics = found.metrics | _costs(config, folder)
     if terms := folder.read_json("autoencoder.json"):
         metrics |= {f"autoencoder/{name}": value for name, value in terms.items()}
     folder.write_metrics(metrics)
-    _draw(config, reference, generated, found, folder)
-    print(summary_table(metrics, found.notes))
-    return metrics
-
-
-def _evaluate(config: Config, showers: Showers, reference: Showers, generated: Showers):
-    """All metrics, also those after the threshold's cut."""
-    geometry = get_geometry(config.geometry)
-    key = stream(jax.random.key(config.seed), "evaluation")
-    found = evaluate(
-        geometry, reference, generated, key, config.evaluation, holdout=showers, progress=True
-    )
-    samples = (Showers(*(a[: len(generated.energies)] for a in s)) for s in (reference, showers))
-    numbers = threshold_separations(
-        geometry,
-        *samples,
-        generated,
-        config.threshold,
-        num_bootstrap=config.evaluation.bootstrap,
-    )
-    cut = {name: value for name, value in numbers.items() if name.startswith("separation_cut/")}
-    return found._replace(metrics=found.metrics | cut)
-
-
-def _draw(
-    config: Config, reference: Showers, generated: Showers, found: Evaluation, folder: RunFolder
-) -> None:
-    geometry, label = get_geometry(config.geometry), "CaloDREAM"
-    samples = {label: generated}
+    samples = {"CaloDREAM": generated}
     if config.space == "latent":
         samples["Autoencoder"] = read_showers(folder.path / "reconstructed.h5", geometry)
-    figures = shower_figures(geometry, reference, samples, found.classifiers)
-    figures["summary"] = summary_figure(found.metrics, generated_label=label)
-    figures["threshold"] = threshold_figure(
-        geometry, reference, samples, threshold=config.threshold
+    figures = shower_figures(
+        geometry, reference, samples, found, threshold=config.evaluation.threshold
     )
-    if found.response:
-        figures["response"] = response_figure(found.response["generated"], generated_label=label)
     for part in config.parts:
         rows = MetricsLog(folder.path / part / "metrics.jsonl").read()
         figures[f"training_{part}"] = training_curves(rows, log_y=True)
     for name, figure in figures.items():
         save(figure, folder.figure(name))
+    print(summary_table(metrics, found.notes))
+    return metrics
 
 
 def _costs(config: Config, folder: RunFolder) -> dict[str, float]:

@@ -11,6 +11,7 @@ classifier test on the ratios, separation powers of the layer energies, millisec
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,12 +20,13 @@ from experiments import _calodream as study
 from experiments._calodream_presets import DEFAULT as DEFAULT_STUDY
 from experiments._calodream_presets import SMOKE as SMOKE_STUDY
 from experiments._command_line import run
-from jgen.generative_model import GenerativeModel, draw
+from jgen.files import atomic_path
+from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.metrics import ClassifierConfig, classifier_comparison, compare
 from jgen.nets import num_parameters
 from jgen.plotting import Panel, histogram_grid, save
 from jgen.random import stream
-from jgen.showers import ShowerPreprocessing, Showers
+from jgen.showers import Geometry, ShowerPreprocessing, Showers
 from jgen.showers.calodream import training_data
 from jgen.showers.generation import milliseconds_per_shower
 from jgen.showers.separations import binning
@@ -58,6 +60,9 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
     ms_per_shower/F/BATCH, calls/F (of the velocity network a shower), train_seconds/F,
     parameters/F.
     """
+    study.check_options(config.calodream)
+    if not config.batches or min(config.batches) < 1:
+        raise ValueError(f"batches are numbers of showers of at least 1, got {config.batches}")
     folder = RunFolder(out, config)
     showers, reference = study.load_showers(config.calodream)
     preprocessing = study.load_or_fit_preprocessing(config.calodream, showers, folder)
@@ -66,15 +71,25 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
     if metrics is None:
         if plot_only:
             raise ValueError(f"{out} has no metrics to plot; run without --plot-only first")
+        sets = [
+            _Sample(s, training_data(study.chunks(s), preprocessing)[0])
+            for s in (showers, reference)
+        ]
         metrics = {}
         for form in FORMS:
-            metrics |= _one_form(config, form, showers, reference, preprocessing, folder)
+            metrics |= _one_form(config, form, *sets, preprocessing, folder)
         folder.write_metrics(metrics)
-    if jax.process_index() == 0:
-        made = {form: np.load(path) for form, path in samples.items()}
-        save(_figure(preprocessing, reference, made), folder.figure("layer_energies"))
-        print(_table(metrics))
+    made = {form: np.load(path) for form, path in samples.items()}
+    save(_figure(preprocessing, reference, made), folder.figure("layer_energies"))
+    print(_table(metrics))
     return metrics
+
+
+class _Sample(NamedTuple):
+    """Showers, and what the energy networks see of them."""
+
+    showers: Showers
+    batch: Batch
 
 
 def count_parameters(config: Config) -> dict[str, int]:
@@ -89,23 +104,23 @@ def _model(config: Config, form: str) -> GenerativeModel:
 def _one_form(
     config: Config,
     form: str,
-    showers: Showers,
-    reference: Showers,
+    trained: _Sample,
+    reference: _Sample,
     preprocessing: ShowerPreprocessing,
     folder: RunFolder,
 ) -> dict[str, float]:
     model, key = _model(config, form), stream(jax.random.key(config.calodream.seed), form)
-    batch, _ = training_data(study.chunks(showers), preprocessing)
-    truth, _ = training_data(study.chunks(reference), preprocessing)
     training = config.calodream.energy_training
-    fitted = fit(model, batch, key, training, folder=folder.path / form, name=form)
+    fitted = fit(model, trained.batch, key, training, folder=folder.path / form, name=form)
     params = member(fitted.params, 0)
 
     # Incident energies of the training sample, not the reference's own: see experiments.calodream.
-    energies = np.resize(showers.energies, len(truth.x))
-    cond = np.resize(batch.cond, len(truth.x))
-    u = draw(model, params, stream(key, "sample"), len(cond), cond, progress=True)
-    np.save(folder.path / f"{form}.npy", preprocessing.layer_energies(u, energies))
+    num = len(reference.batch.x)
+    energies, cond = (np.resize(a, num) for a in (trained.showers.energies, trained.batch.cond))
+    u = draw(model, params, stream(key, "sample"), num, cond, progress=True)
+    layers = preprocessing.layer_energies(u, energies)
+    with atomic_path(folder.path / f"{form}.npy") as partial:
+        np.save(partial, layers)
     rows = MetricsLog(folder.path / form / "metrics.jsonl").read()
     metrics = {
         f"parameters/{form}": num_parameters(model.init),
@@ -113,13 +128,14 @@ def _one_form(
         f"calls/{form}": config.calodream.energy_solver.make().n_eval
         * (preprocessing.geometry.num_layers if form == "autoregressive" else 1),
     }
-    metrics |= _likelihood(config, form, model, params, truth)
-    metrics |= _quality(config, form, preprocessing, reference, showers, energies, u)
+    found = _likelihood(config, model, params, reference.batch)
+    found |= _quality(config, preprocessing, reference, trained, (energies, cond, u, layers))
+    metrics |= {f"{name}/{form}": value for name, value in found.items()}
     times = milliseconds_per_shower(model, params, stream(key, "time"), cond, config.batches)
     return metrics | {f"ms_per_shower/{form}/{size}": ms for size, ms in times.items()}
 
 
-def _likelihood(config: Config, form: str, model: GenerativeModel, params: Params, truth):
+def _likelihood(config: Config, model: GenerativeModel, params: Params, truth: Batch):
     """Mean log-likelihood of reference showers and its standard error."""
     num = min(config.num_likelihood, len(truth.x))
 
@@ -130,17 +146,16 @@ def _likelihood(config: Config, form: str, model: GenerativeModel, params: Param
 
     values = np.asarray(log_prob(params, truth.x[:num], truth.cond[:num]), np.float64)
     return {
-        f"log_likelihood/{form}": values.mean(),
-        f"log_likelihood_error/{form}": values.std(ddof=1) / num**0.5,
+        "log_likelihood": values.mean(),
+        "log_likelihood_error": values.std(ddof=1) / num**0.5,
     }
 
 
-def _quality(config, form, preprocessing, reference, showers, energies, u) -> dict[str, float]:
+def _quality(config, preprocessing, reference, trained, made) -> dict[str, float]:
     """Classifier test on the ratios and separation powers of energies, truth beside both."""
     geometry = preprocessing.geometry
-    encoded = [training_data(study.chunks(s), preprocessing)[0] for s in (reference, showers)]
-    inputs = [np.column_stack([batch.cond, batch.x]) for batch in encoded]
-    cond = preprocessing.condition(energies.astype(np.float64)).astype(np.float32)
+    energies, cond, u, layers = made
+    inputs = [np.column_stack([s.batch.cond, s.batch.x]) for s in (reference, trained)]
     inputs.append(np.column_stack([cond, u]))
     key = stream(jax.random.key(config.calodream.seed), "classifier")
     found = classifier_comparison(*inputs, key, "u", config.classifier, progress=True)
@@ -149,20 +164,23 @@ def _quality(config, form, preprocessing, reference, showers, energies, u) -> di
         return {"E_layer": layers, "E_tot": layers.sum(axis=1) / incident}
 
     parts = [
-        observed(s.voxels.reshape(len(s.voxels), geometry.num_layers, -1).sum(axis=2), s.energies)
-        for s in (reference, showers)
+        observed(_layer_energies(geometry, s.showers), s.showers.energies)
+        for s in (reference, trained)
     ]
-    parts.append(observed(preprocessing.layer_energies(u, energies), energies))
+    parts.append(observed(layers, energies))
     table = compare(*parts, lambda name, values: binning(geometry, name, values))
-    numbers = found.numbers | {n: v for n, v in table.numbers.items() if "separation" in n}
-    return {f"{name}/{form}": value for name, value in numbers.items()}
+    return found.numbers | {n: v for n, v in table.numbers.items() if "separation" in n}
+
+
+def _layer_energies(geometry: Geometry, showers: Showers) -> np.ndarray:
+    """Energies [showers, layers] in MeV."""
+    return showers.voxels.reshape(len(showers.voxels), geometry.num_layers, -1).sum(axis=2)
 
 
 def _figure(preprocessing: ShowerPreprocessing, reference: Showers, made: dict[str, np.ndarray]):
     """Energies of six layers."""
     geometry = preprocessing.geometry
-    voxels = reference.voxels.reshape(len(reference.voxels), geometry.num_layers, -1)
-    true = voxels.sum(axis=2)
+    true = _layer_energies(geometry, reference)
     panels = []
     for i in np.linspace(1, geometry.num_layers - 4, 6).round().astype(int):
         edges = binning(geometry, "E_layer", true[:, i])
@@ -172,29 +190,24 @@ def _figure(preprocessing: ShowerPreprocessing, reference: Showers, made: dict[s
 
 
 def _table(metrics: dict[str, float]) -> str:
-    """Quality and speed, one column a form."""
-    names = dict.fromkeys(
-        name.rpartition(f"/{FORMS[0]}")[0] for name in metrics if FORMS[0] in name
-    )
-    lines = [f"{'':<28}" + "".join(f"{form:>22}" for form in FORMS)]
+    """Quality and speed, one column a form; truth against truth where there is such a number."""
+    suffix = f"/{FORMS[0]}"
+    names = [name for name in metrics if suffix in name and "calibrated" not in name]
+    names = [n for n in names if not n.partition(suffix)[0].endswith(("_error", "_truth"))]
+    lines = [f"{'':<28}" + "".join(f"{column:>20}" for column in (*FORMS, "truth"))]
     for name in names:
-        if name.endswith(("_error", "_truth", "_calibrated")) or "calibrated" in name:
-            continue
-        tails = [k.removeprefix(f"{name}/{FORMS[0]}") for k in metrics]
-        for tail in (t for t in tails if t == "" or t.startswith("/") and t[1:].isdigit()):
-            if f"{name}/{FORMS[0]}{tail}" not in metrics:
-                continue
-            cells = []
-            for form in FORMS:
-                error = metrics.get(f"{name}_error/{form}{tail}")
-                text = f"{metrics[f'{name}/{form}{tail}']:.4g}"
-                cells.append(text if error is None else f"{text} +- {error:.1g}")
-            lines.append(f"{name + tail:<28}" + "".join(f"{cell:>22}" for cell in cells))
-    truth = {n: v for n, v in metrics.items() if n.endswith(f"_truth/{FORMS[0]}")}
-    for name, value in truth.items():
-        if "calibrated" not in name:
-            lines.append(f"{name.rpartition('/')[0]:<28}{value:>22.4g}")
+        stem, _, tail = name.partition(suffix)
+        cells = [_cell(metrics, stem, f"/{form}{tail}") for form in FORMS]
+        cells.append(_cell(metrics, f"{stem}_truth", name.removeprefix(stem)))
+        lines.append(f"{stem + tail:<28}" + "".join(f"{cell:>20}" for cell in cells))
     return "\n".join(lines)
+
+
+def _cell(metrics: dict[str, float], stem: str, tail: str) -> str:
+    if stem + tail not in metrics:
+        return ""
+    error = metrics.get(f"{stem}_error{tail}")
+    return f"{metrics[stem + tail]:.4g}" + ("" if error is None else f" +- {error:.1g}")
 
 
 DEFAULT = Config()

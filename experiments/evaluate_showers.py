@@ -24,15 +24,9 @@ import h5py
 import jax
 import tyro
 
+from experiments import _calodream_presets as presets
 from experiments._command_line import run
-from jgen.metrics import ClassifierConfig
-from jgen.plotting import (
-    response_figure,
-    save,
-    shower_figures,
-    summary_figure,
-    threshold_figure,
-)
+from jgen.plotting import save, shower_figures
 from jgen.random import stream
 from jgen.showers import (
     GEOMETRIES,
@@ -47,12 +41,8 @@ from jgen.showers import (
     read_showers,
     save_evaluation,
     summary_table,
-    threshold_separations,
 )
 from jgen.training import RunFolder
-
-# In which the paper shows the effect of a threshold.
-_LAYER = 10
 
 
 @dataclass(frozen=True)
@@ -75,9 +65,6 @@ class Config:
     """Showers read from the start of each sample; 0 reads all."""
     label: str = "Generated"
     """Name of the generated showers in figures."""
-    threshold_study: float | None = 1.0
-    """Separation powers are also computed with voxels at or below this [MeV] zeroed
-    (arXiv:2405.09629, Fig. 6); None leaves that out."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is computed."""
     seed: int = 0
@@ -98,7 +85,15 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
     folder = RunFolder(out, config)
     _check_unchanged(folder, files)
     found = _judge(config, geometry, samples, folder, plot_only)
-    _draw(config, geometry, samples, found, folder)
+    figures = shower_figures(
+        geometry,
+        samples["reference"],
+        {config.label: samples["generated"]},
+        found,
+        threshold=config.evaluation.threshold,
+    )
+    for name, figure in figures.items():
+        save(figure, folder.figure(name))
     print(summary_table(found.metrics, found.notes))
     return found.metrics
 
@@ -160,64 +155,13 @@ def _judge(
     found = evaluate(
         geometry, reference, generated, key, config.evaluation, holdout=holdout, progress=True
     )
-    if config.threshold_study is not None:
-        if holdout is None:
-            reference, holdout = (Showers(*(a[i::2] for a in reference)) for i in (0, 1))
-        numbers = threshold_separations(
-            geometry,
-            reference,
-            holdout,
-            generated,
-            config.threshold_study,
-            num_bootstrap=config.evaluation.bootstrap,
-        )
-        # Those without the cut are in the evaluation already.
-        cut = {name: v for name, v in numbers.items() if name.startswith("separation_cut/")}
-        found = found._replace(metrics=found.metrics | cut)
     folder.write_metrics(found.metrics)
     save_evaluation(path, found)
     return found
 
 
-def _draw(
-    config: Config,
-    geometry: Geometry,
-    samples: dict[str, Showers],
-    found: Evaluation,
-    folder: RunFolder,
-) -> None:
-    """All figures of the run folder."""
-    reference, generated = samples["reference"], {config.label: samples["generated"]}
-    figures = shower_figures(geometry, reference, generated, found.classifiers)
-    figures["summary"] = summary_figure(found.metrics, generated_label=config.label)
-    if found.response:
-        test = found.response["generated"]
-        figures["response"] = response_figure(test, generated_label=config.label)
-    if config.threshold_study is not None:
-        figures["threshold"] = threshold_figure(
-            geometry, reference, generated, threshold=config.threshold_study, layer=_LAYER
-        )
-    for name, figure in figures.items():
-        save(figure, folder.figure(name))
-
-
-DEFAULT = Config(
-    tyro.MISSING,
-    tyro.MISSING,
-    evaluation=EvaluationConfig(
-        ClassifierConfig(batch_size=128, epochs=50, num_seeds=3, patience=5), fpd_batches=5
-    ),
-)
-SMOKE = dataclasses.replace(
-    DEFAULT,
-    max_showers=300,
-    evaluation=EvaluationConfig(
-        ClassifierConfig(hidden=(64, 64, 64), batch_size=100, epochs=5, num_seeds=2),
-        bootstrap=20,
-        fpd_batches=1,
-        permutations=200,
-    ),
-)
+DEFAULT = Config(tyro.MISSING, tyro.MISSING, evaluation=presets.DEFAULT.evaluation)
+SMOKE = dataclasses.replace(DEFAULT, max_showers=300, evaluation=presets.SMOKE.evaluation)
 CALOCHALLENGE = dataclasses.replace(
     DEFAULT,
     evaluation=EvaluationConfig(

@@ -52,6 +52,7 @@ from jgen.plotting import (
     Panel,
     coverage_curves,
     member_grid,
+    observable_panel,
     pull_distribution,
     save,
     training_curves,
@@ -124,7 +125,7 @@ def _judge(
         label = method.capitalize()
         curves[label] = coverage_curve(families["all"])
         found[label] = bin_pulls(contents(families["all"]))
-        save(member_grid(_panels(config, geometry, true, made), label), folder.figure(method))
+        save(member_grid(_panels(geometry, true, made, config.layer), label), folder.figure(method))
         for part in PARTS:
             rows = MetricsLog(folder.path / method / part / "metrics.jsonl").read()
             figure = training_curves(rows, log_y=True)
@@ -162,37 +163,13 @@ def _costs(method: str, folder: RunFolder) -> dict[str, float]:
     return metrics
 
 
-_LABELS = {
-    "E_tot": r"$E_\mathrm{{tot}}/E_\mathrm{{inc}}$",
-    "E_layer": "$E_{{{}}}$ [MeV]",
-    "EC_eta": r"$\langle\eta\rangle_{{{}}}$ [mm]",
-    "EC_phi": r"$\langle\phi\rangle_{{{}}}$ [mm]",
-    "EC_r": r"$\langle r\rangle_{{{}}}$ [mm]",
-    "width_eta": r"$\sigma_{{\eta,{}}}$ [mm]",
-    "width_phi": r"$\sigma_{{\phi,{}}}$ [mm]",
-    "width_r": r"$\sigma_{{r,{}}}$ [mm]",
-    "sparsity": r"sparsity $\lambda_{{{}}}$",
-}
-
-
 def _panels(
-    config: Config, geometry: Geometry, true: dict[str, np.ndarray], made: dict[str, np.ndarray]
+    geometry: Geometry, true: dict[str, np.ndarray], made: dict[str, np.ndarray], layer: int
 ) -> list[Panel]:
-    """Every observable of one layer, and the total energy, in about thirty official bins."""
-    panels = []
-    for name, values in true.items():
-        pick = lambda a: a if name == "E_tot" else a[..., config.layer]  # noqa: B023
-        truth, members = pick(values), pick(made[name])
-        edges = binning(geometry, name, truth)
-        low, high = np.quantile(np.concatenate([truth, members.ravel()]), [0.002, 0.998])
-        first, last = np.searchsorted(edges, [low, high])
-        first = min(max(first - 1, 0), len(edges) - 2)
-        edges = edges[first : max(last, first + 1) + 1]
-        edges = edges[:: max(1, len(edges) // 30)]
-        samples = {str(i): one for i, one in enumerate(members)}
-        xlabel = _LABELS.get(name, name).format(config.layer)
-        panels.append(Panel(edges, truth, samples, xlabel, log_x=name == "E_layer"))
-    return panels
+    """Every observable of one layer, and the total energy."""
+    num = len(made["E_tot"])
+    members = {str(i): {name: values[i] for name, values in made.items()} for i in range(num)}
+    return [observable_panel(geometry, true, members, name, layer) for name in true]
 
 
 def _table(config: Config, metrics: dict[str, float], names: list[str]) -> str:

@@ -190,8 +190,8 @@ def classifier_test(
     classes to count equally, so w estimates the ratio of normalised densities.
 
     The calibration follows the CaloChallenge: isotonic regression fitted on the validation split
-    (on which the epoch was chosen, too) and evaluated on the test split. Deviations: layers start
-    of the dense network start from LeCun-normal weights and zero biases, and float32 is used
+    (on which the epoch was chosen, too) and evaluated on the test split. Deviations: the layers of
+    the dense network start from LeCun-normal weights and zero biases, and float32 is used
     throughout.
 
     Each sample stays where it is and is copied to the device once, whatever the number of seeds; on

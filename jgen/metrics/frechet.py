@@ -181,9 +181,9 @@ def kernel_physics_distance(
     Then two events of a batch are the same one now and then, which adds (E k(x, x) - E k(x, x'))/n
     for each sample of n events: for the 362 features of the bundled showers (own Geant4 sample, EM
     physics only, 1-30 GeV) 4e-6 at 100_000 showers each, below the errors of published values, but
-    3e-4 at 1600. Batches of different events have no
-    bias at any size. (The median of batches still has a small one: their distribution leans to
-    the right, so truth against truth has a median slightly below zero.)
+    3e-4 at 1600. Batches of different events have no bias at any size. (The median of batches
+    still has a small one: their distribution leans to the right, so truth against truth has a
+    median slightly below zero.)
 
     The error is the spread of batches, not of their median. For half batches it is about the
     statistical error of the whole samples where they differ, and too large by up to the square

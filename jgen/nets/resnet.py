@@ -113,7 +113,6 @@ class _Block(nn.Module):
 
 class _ResNet(nn.Module):
     config: ResNetConfig
-    num_outputs: int
 
     @nn.compact
     def __call__(self, x, cond):
@@ -125,26 +124,18 @@ class _ResNet(nn.Module):
                 x = _Block(features, 2 if stage > 0 and block == 0 else 1, cfg)(x)
         features = jnp.concatenate([jnp.mean(x, axis=(0, 1, 2)), cond])
         bias_init = fan_in_uniform(len(features))
-        return Dense(
-            self.num_outputs, kernel_init=fan_in_uniform(), bias_init=bias_init, name="head"
-        )(features)
+        head = Dense(1, kernel_init=fan_in_uniform(), bias_init=bias_init, name="head")
+        return head(features)
 
 
-def resnet3d(
-    shape: tuple[int, int, int],
-    num_cond: int = 1,
-    num_outputs: int = 1,
-    config: ResNetConfig | None = None,
-) -> Network:
-    """Network (x [*shape], cond [num_cond]) -> [num_outputs] of one event.
+def resnet3d(shape: tuple[int, int, int], *, config: ResNetConfig | None = None) -> Network:
+    """Network (x [*shape], cond [1]) -> logit [1] of one event.
 
     A 7^3 stem and a 3^3 max pool, both at stride 2, stages of residual blocks, the mean over the
-    grid; the condition, log10 of the incident energy in a classifier, joins before the last layer.
+    grid; the condition, log10 of the incident energy, joins before the last layer.
 
     Args:
       shape: grid (layer, angle, radius).
-      num_cond: numbers in the condition.
-      num_outputs: numbers that come out, logits.
       config: sizes; the official ones unless given.
 
     Raises:
@@ -159,7 +150,7 @@ def resnet3d(
     if any(features < 1 or features % config.groups for features in config.planes):
         raise ValueError(f"planes {config.planes} must be multiples of groups, {config.groups}")
     return from_linen(
-        _ResNet(config, num_outputs),
+        _ResNet(config),
         jax.ShapeDtypeStruct(tuple(shape), jnp.float32),
-        jax.ShapeDtypeStruct((num_cond,), jnp.float32),
+        jax.ShapeDtypeStruct((1,), jnp.float32),
     )

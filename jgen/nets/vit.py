@@ -106,6 +106,16 @@ class _ViT(nn.Module):
         return jnp.concatenate(parts, axis=1)
 
 
+def _check_attention(config: ViTConfig) -> None:
+    features = config.width // config.heads
+    half = jnp.dtype(config.dtype) in (jnp.bfloat16, jnp.float16)
+    if config.attention == "cudnn" and not (half and features <= 128 and features % 8 == 0):
+        raise ValueError(
+            "cudnn attention takes bfloat16 and at most 128 features a head, a multiple of 8, got "
+            f"{config.dtype} and {features}; set dtype to bfloat16 or leave attention at xla"
+        )
+
+
 def vit(shape: Shape, num_cond: int, config: ViTConfig) -> Network:
     """Velocity network (t, x [*shape], cond [num_cond]) -> [*shape].
 
@@ -117,13 +127,15 @@ def vit(shape: Shape, num_cond: int, config: ViTConfig) -> Network:
       config: sizes.
 
     Raises:
-      ValueError: if the patch does not divide the grid, or heads the width, or the width is odd.
+      ValueError: if the patch does not divide the grid, or heads the width, or the width is odd,
+        or cudnn attention does not take these sizes or this precision.
     """
     if len(shape) not in (3, 4) or any(
         n % p for n, p in zip(shape[-3:], config.patch, strict=True)
     ):
         raise ValueError(f"patch {config.patch} does not divide the grid {shape} on every axis")
     check_sizes(config.width, config.heads)
+    _check_attention(config)
     example = (
         jax.ShapeDtypeStruct((), jnp.float32),
         jax.ShapeDtypeStruct(tuple(shape), jnp.float32),

@@ -3,7 +3,7 @@
 from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.curves import Curve, quality_curves, training_curves
 from jgen.plotting.histograms import Panel, histogram_grid, ratio_histogram
-from jgen.plotting.shower_report import shower_figures
+from jgen.plotting.shower_report import observable_panel, shower_figures
 from jgen.plotting.shower_tests import response_figure, summary_figure, threshold_figure
 from jgen.plotting.showers import (
     longitudinal_profile,
@@ -26,6 +26,7 @@ __all__ = [
     "histogram_grid",
     "longitudinal_profile",
     "longitudinal_view",
+    "observable_panel",
     "member_grid",
     "member_histogram",
     "polar_view",

@@ -5,15 +5,16 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from jgen.metrics import ClassifierComparison
 from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.histograms import Panel, histogram_grid
+from jgen.plotting.shower_tests import response_figure, summary_figure, threshold_figure
 from jgen.plotting.showers import (
     longitudinal_profile,
     longitudinal_view,
     polar_view,
     single_showers,
 )
+from jgen.showers.evaluation import Evaluation
 from jgen.showers.features import compute_observables
 from jgen.showers.geometry import Geometry
 from jgen.showers.hdf5 import Showers
@@ -27,15 +28,18 @@ def shower_figures(
     geometry: Geometry,
     reference: Showers,
     generated: Mapping[str, Showers],
-    classifiers: Mapping[str, ClassifierComparison] | None = None,
+    evaluation: Evaluation | None = None,
+    *,
+    threshold: float | None = None,
 ) -> dict[str, Figure]:
     """All figures, by file name.
 
     Args:
       geometry: a regular grid.
       reference: true showers.
-      generated: label -> showers; the images show the first of them.
-      classifiers: tag -> results, for the weight distributions.
+      generated: label -> showers; the images and the evaluation are of the first of them.
+      evaluation: of the first; for the classifiers, the response and the summary.
+      threshold: cut on voxel energies [MeV] to show the effect of.
     """
     label, first = next(iter(generated.items()))
     blocks = {name: _block(geometry, s) for name, s in generated.items()}
@@ -51,7 +55,18 @@ def shower_figures(
         "mean_shower_front": polar_view(true, made, groups, generated_label=label),
         "single_showers": _single_figure(reference, first, true, made, label, r_edges),
     }
-    for tag, comparison in (classifiers or {}).items():
+    if threshold is not None:
+        figures["threshold"] = threshold_figure(geometry, reference, generated, threshold=threshold)
+    return figures | (_evaluation_figures(evaluation, label) if evaluation else {})
+
+
+def _evaluation_figures(evaluation, label):
+    figures = {"summary": summary_figure(evaluation.metrics, generated_label=label)}
+    if evaluation.response:
+        figures["response"] = response_figure(
+            evaluation.response["generated"], generated_label=label
+        )
+    for tag, comparison in evaluation.classifiers.items():
         results = {label: comparison.generated, "Geant4, other half": comparison.truth}
         figures[f"classifier_weights_{tag}"] = weight_distributions(results)
         figures[f"classifier_roc_{tag}"] = roc_curves(results)
@@ -88,34 +103,54 @@ def _feature_figure(geometry, reference, generated):
     true = judged_observables(geometry, reference)
     made = {name: judged_observables(geometry, s) for name, s in generated.items()}
     layers = [geometry.num_layers * k // 9 for k in (2, 4)]
-    panels = [_panel(geometry, true, made, "E_tot", None, r"$E_\mathrm{tot}/E_\mathrm{inc}$")]
-    for i in layers:
-        panels.append(_panel(geometry, true, made, "E_layer", i, f"$E_{{{i}}}$ [MeV]", log_x=True))
-    i = layers[0]
-    for name, xlabel in (
-        ("EC_eta", rf"$\langle\eta\rangle_{{{i}}}$ [mm]"),
-        ("width_eta", rf"$\sigma_{{\eta,{i}}}$ [mm]"),
-        ("width_r", rf"$\sigma_{{r,{i}}}$ [mm]"),
-        ("sparsity", rf"sparsity $\lambda_{{{i}}}$"),
-    ):
-        panels.append(_panel(geometry, true, made, name, i, xlabel))
+    first, second = layers
+    rows = [("E_tot", first), ("E_layer", first), ("E_layer", second)]
+    rows += [(name, first) for name in ("EC_eta", "width_eta", "width_r", "sparsity")]
+    panels = [observable_panel(geometry, true, made, *row) for row in rows]
     panels.append(_depth_panel(geometry, reference, generated))
     panels.append(_voxel_panel(geometry, reference, generated))
     return histogram_grid(panels)
 
 
-def _panel(geometry, true, made, name, layer, xlabel, log_x=False):
-    pick = lambda found: found[name] if layer is None else found[name][:, layer]
+_LABELS = {
+    "E_tot": r"$E_\mathrm{{tot}}/E_\mathrm{{inc}}$",
+    "E_layer": "$E_{{{}}}$ [MeV]",
+    "EC_eta": r"$\langle\eta\rangle_{{{}}}$ [mm]",
+    "EC_phi": r"$\langle\phi\rangle_{{{}}}$ [mm]",
+    "EC_r": r"$\langle r\rangle_{{{}}}$ [mm]",
+    "width_eta": r"$\sigma_{{\eta,{}}}$ [mm]",
+    "width_phi": r"$\sigma_{{\phi,{}}}$ [mm]",
+    "width_r": r"$\sigma_{{r,{}}}$ [mm]",
+    "sparsity": r"sparsity $\lambda_{{{}}}$",
+}
+
+
+def observable_panel(
+    geometry: Geometry,
+    true: Mapping[str, np.ndarray],
+    made: Mapping[str, Mapping[str, np.ndarray]],
+    name: str,
+    layer: int,
+) -> Panel:
+    """Panel of one observable, in about thirty bins of the populated range of the official ones.
+
+    Args:
+      geometry: a regular grid.
+      true: `judged_observables` of the reference.
+      made: label -> the same of generated showers.
+      name: of the observable.
+      layer: which one, of an observable that has one number a layer.
+    """
+    pick = lambda found: found[name] if found[name].ndim == 1 else found[name][:, layer]
     values, samples = pick(true), {label: pick(found) for label, found in made.items()}
     edges = binning(geometry, name, values)
-    # The populated range of the official binning, in about thirty bins.
     pooled = np.concatenate([values, *samples.values()])
     low, high = np.quantile(pooled, [0.002, 0.998])
     first, last = np.searchsorted(edges, [low, high])
     first = min(max(first - 1, 0), len(edges) - 2)
     edges = edges[first : max(last, first + 1) + 1]
     edges = edges[:: max(1, len(edges) // 30)]
-    return Panel(edges, values, samples, xlabel, log_x=log_x)
+    return Panel(edges, values, samples, _LABELS[name].format(layer), log_x=name == "E_layer")
 
 
 def _depth_panel(geometry, reference, generated):

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jgen.plotting.histograms import Panel, histogram_grid
+from jgen.plotting.histograms import Panel, band, histogram_grid
 from jgen.plotting.style import (
     BAND,
     REFERENCE,
@@ -78,10 +78,7 @@ def _draw_response(main: Axes, ratio: Axes, test: ResponseTest, name: str, label
         value, error = getattr(profile, name), getattr(profile, f"{name}_error")
         line, face, alpha = (REFERENCE, BAND, 1.0) if i == 0 else (color(0), color(0), 0.25)
         for axes, scale in ((main, 1.0), (ratio, 1 / true)):
-            low, high = (value - error) * scale, (value + error) * scale
-            axes.stairs(
-                high, gev, baseline=low, fill=True, facecolor=face, alpha=alpha, linewidth=0.0
-            )
+            band(axes, gev, value * scale, error * scale, face, alpha)
             axes.stairs(
                 value * scale, gev, color=line, baseline=None, label=label if axes is main else None
             )
@@ -130,7 +127,9 @@ def threshold_figure(
     samples = {"": reference, **generated}
     panels, cuts = [], {"": None, rf"$E_\mathrm{{voxel}} > {threshold:g}$ MeV": threshold}
     for text, cut in cuts.items():
-        judged = {label: apply_threshold(s, cut) for label, s in samples.items()}
+        judged = samples
+        if cut is not None:
+            judged = {label: apply_threshold(s, cut) for label, s in samples.items()}
         voxels = {label: s.voxels[s.voxels > geometry.threshold] for label, s in judged.items()}
         sparsity = {
             label: judged_observables(geometry, s)["sparsity"][:, layer]

@@ -35,7 +35,6 @@ from jgen.showers.separations import (
     judged_observables,
     low_level_inputs,
     separations,
-    threshold_separations,
 )
 
 __all__ = [
@@ -74,7 +73,6 @@ __all__ = [
     "save_preprocessing",
     "separations",
     "summary_table",
-    "threshold_separations",
     "to_fractions",
     "write_showers",
 ]

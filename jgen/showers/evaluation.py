@@ -56,9 +56,9 @@ class EvaluationConfig:
     """Energy response in bins of the incident energy."""
     permutations: int = 2000
     """Permutations behind the p-values of the response."""
-    threshold: float | None = None
-    """Voxels at or below it [MeV] are zeroed in all samples before everything; arXiv:2405.09629
-    takes 1 (Eq. 20)."""
+    threshold: float | None = 1.0
+    """Separation powers are also computed with voxels at or below it [MeV] set to zero
+    (arXiv:2405.09629, Eq. 20); None leaves that out."""
 
     def __post_init__(self):
         """Refuse what would leave metrics without an error, and unknown choices."""
@@ -75,6 +75,8 @@ class EvaluationConfig:
             )
         if self.protocol not in ("jgen", "calochallenge"):
             raise ValueError(f"protocol must be 'jgen' or 'calochallenge', got {self.protocol!r}")
+        if self.threshold is not None and not self.threshold >= 0:
+            raise ValueError(f"the threshold must be an energy >= 0 MeV, got {self.threshold}")
 
 
 class Evaluation(NamedTuple):
@@ -111,6 +113,7 @@ def evaluate(
     distances. The response, whose p-values do not, sees all showers.
 
     The names are `separation/NAME` and `wasserstein/NAME` (means over layers, see `separations`),
+    `separation_cut/NAME` after the threshold's cut,
     `auc_high` and more as `jgen.metrics.classifier_comparison` says, `fpd`, `kpd`, `precision`,
     `recall`, `density`, `coverage`, and `response/NAME` as in `response_test`. A suffix `_truth`
     marks the number of reference against holdout; `_error` and `_truth_error` are errors. Beside
@@ -140,20 +143,21 @@ def evaluate(
         geometry is not a regular grid.
     """
     config = EvaluationConfig() if config is None else config
-    split = holdout is None
-    whole = reference = apply_threshold(reference, config.threshold)
-    if split:
+    whole = reference
+    if holdout is None:
         reference, holdout = (_rows(whole, np.s_[i::2]) for i in (0, 1))
-    holdout, generated = (apply_threshold(s, config.threshold) for s in (holdout, generated))
     _check(geometry, {"reference": reference, "holdout": holdout, "generated": generated})
     notes = _spectrum_notes(spectra := _compare_spectra(whole, generated))
     responses = {}
     if config.response:
-        responses = _responses(geometry, whole if split else reference, reference, holdout,
-                               generated, config)  # fmt: skip
+        responses = _responses(geometry, whole, reference, holdout, generated, config)
     size = min(len(s.energies) for s in (reference, holdout, generated))
     samples = [_evenly(s, size) for s in (reference, holdout, generated)]
     table = separations(geometry, *samples, num_bootstrap=config.bootstrap)
+    cut = {}
+    if config.threshold is not None:
+        kept = [apply_threshold(s, config.threshold) for s in samples]
+        cut = separations(geometry, *kept, num_bootstrap=config.bootstrap).numbers
     features = [compute_high_level_inputs(geometry, s) for s in samples]
     tests = _classifier_tests(geometry, samples, features, key, config, progress)
     metrics = table.numbers | {"num_showers": float(size)} | spectra
@@ -164,6 +168,9 @@ def evaluate(
         if name in responses:
             numbers = responses[name].numbers
             metrics |= {f"response/{key}{suffix}": value for key, value in numbers.items()}
+    for name, value in cut.items():
+        if name.startswith("separation/"):
+            metrics[name.replace("/", "_cut/")] = value
     notes += _scale_notes(*features, config) + _range_notes(metrics)
     return Evaluation(metrics, table, tests, responses, notes)
 

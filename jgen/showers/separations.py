@@ -29,12 +29,8 @@ JUDGED = {"E_tot": "E_ratio"} | {
 _BLOCK = 500
 
 
-def apply_threshold(showers: Showers, threshold: float | None) -> Showers:
-    """Zero all voxels at or below a threshold [MeV] (arXiv:2405.09629, Eq. 20); None keeps all."""
-    if threshold is None:
-        return showers
-    if not threshold >= 0:
-        raise ValueError(f"the threshold must be an energy of at least 0 MeV, got {threshold}")
+def apply_threshold(showers: Showers, threshold: float) -> Showers:
+    """Zero all voxels at or below a threshold [MeV] (arXiv:2405.09629, Eq. 20)."""
     return showers._replace(voxels=np.where(showers.voxels > threshold, showers.voxels, 0))
 
 
@@ -96,40 +92,6 @@ def separations(
         found.numbers.update(_voxel_numbers(suffix, counts[0], other, edges, num_bootstrap, seed))
     found.num_events["voxel"] = size
     return found
-
-
-def threshold_separations(
-    geometry: Geometry,
-    reference: Showers,
-    holdout: Showers,
-    generated: Showers,
-    threshold: float = 1.0,
-    *,
-    num_bootstrap: int = 100,
-) -> dict[str, float]:
-    """Separation powers without and with a cut on voxel energies (arXiv:2405.09629, Eq. 20).
-
-    Args:
-      geometry: of all showers.
-      reference: true showers.
-      holdout: other true showers.
-      generated: what is judged.
-      threshold: voxels at or below it are zeroed [MeV].
-      num_bootstrap: resamplings behind each error.
-
-    Returns:
-      `separation/NAME` of all showers as they are and `separation_cut/NAME` after the cut, both
-      with `_truth`, `_error` and `_truth_error`.
-    """
-    numbers = {}
-    for family, cut in (("separation", None), ("separation_cut", threshold)):
-        samples = [apply_threshold(s, cut) for s in (reference, holdout, generated)]
-        found = separations(geometry, *samples, num_bootstrap=num_bootstrap).numbers
-        for name, value in found.items():
-            kind, _, observable = name.partition("/")
-            if kind == "separation":
-                numbers[f"{family}/{observable}"] = value
-    return numbers
 
 
 def low_level_inputs(showers: Showers) -> Float[np.ndarray, "n inputs"]:

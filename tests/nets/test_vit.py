@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,6 +113,14 @@ def test_bfloat16_products_keep_float32_outside(key):
     assert b.dtype == jnp.float32
     np.testing.assert_allclose(a, b, atol=0.03 * float(jnp.abs(a).max()))
     assert not np.array_equal(a, b)
+
+
+def test_attention_that_the_gpu_library_does_not_have_is_refused():
+    good = ViTConfig(width=480, heads=6, attention="cudnn", dtype="bfloat16")
+    vit((45, 16, 9), 46, good)
+    for change in ({"dtype": "float32"}, {"heads": 3}, {"width": 36, "heads": 3}):
+        with pytest.raises(ValueError, match="cudnn attention takes bfloat16"):
+            vit((45, 16, 9), 46, dataclasses.replace(good, **change))
 
 
 def test_bad_sizes():

@@ -20,7 +20,6 @@ from jgen.showers import (
     save_evaluation,
     separations,
     summary_table,
-    threshold_separations,
 )
 
 GEOMETRY = get_geometry("ds2")
@@ -138,24 +137,34 @@ def test_a_threshold_removes_what_lies_at_or_below_it():
     showers = Showers(np.ones(1), np.array([[0.5, 1.0, 1.0001, 3.0]], np.float32))
     cut = apply_threshold(showers, 1.0)
     np.testing.assert_array_equal(cut.voxels, np.array([[0, 0, 1.0001, 3.0]], np.float32))
-    assert apply_threshold(showers, None) is showers
-    with pytest.raises(ValueError, match="at least 0 MeV"):
-        apply_threshold(showers, -1.0)
+    with pytest.raises(ValueError, match="must be an energy >= 0 MeV, got -1.0"):
+        EvaluationConfig(threshold=-1.0)
 
 
 def test_a_threshold_cures_noise_below_it(showers):
     """Noise of 0.5 MeV in every voxel ruins the sparsity, and the cut of 1 MeV removes it."""
     first, second, third = (rows(showers, np.s_[i : i + 200]) for i in (0, 200, 400))
     noisy = third._replace(voxels=np.maximum(third.voxels, 0.5))
-    found = threshold_separations(GEOMETRY, first, second, noisy, num_bootstrap=2)
+    judge = lambda made, threshold=1.0: (
+        evaluate(
+            GEOMETRY,
+            first,
+            made,
+            jax.random.key(0),
+            dataclasses.replace(QUICK, threshold=threshold),
+            holdout=second,
+        ).metrics
+    )
+    found, clean = judge(noisy), judge(third)
     assert found["separation/sparsity"] > 0.9
-    clean = threshold_separations(GEOMETRY, first, second, third, num_bootstrap=2)
-    for name, value in clean.items():
-        if name.startswith("separation_cut/"):
-            assert found[name] == value, name
-    config = dataclasses.replace(QUICK, threshold=1.0)
-    whole = evaluate(GEOMETRY, first, noisy, jax.random.key(0), config, holdout=second)
-    assert whole.metrics["separation/sparsity"] == clean["separation_cut/sparsity"]
+    names = [name for name in clean if name.startswith("separation_cut/")]
+    assert {f"separation_cut/sparsity{end}" for end in ("", "_truth", "_error")} <= set(names)
+    for name in names:
+        assert found[name] == clean[name], name
+    cut = [apply_threshold(s, 1.0) for s in (first, second, third)]
+    by_hand = separations(GEOMETRY, *cut, num_bootstrap=2).numbers
+    assert clean["separation_cut/sparsity"] == by_hand["separation/sparsity"]
+    assert not [name for name in judge(third, None) if "_cut" in name]
 
 
 def test_what_matters_is_noted(showers):
@@ -184,7 +193,8 @@ def test_parts_can_be_left_out_and_chosen(showers):
     found = evaluate(GEOMETRY, reference, generated, jax.random.key(0), off)
     families = {name.partition("/")[0] for name in found.metrics}
     single = {"num_showers", "incident_energy_p", "shared_energies"}
-    assert families == {"separation", "wasserstein", "underflow", "overflow"} | single
+    tables = {"separation", "separation_cut", "wasserstein", "underflow", "overflow"}
+    assert families == tables | single
     on = dataclasses.replace(off, fpd=True, kpd=True, prdc=True, fpd_batches=1)
     found = evaluate(GEOMETRY, reference, generated, jax.random.key(0), on)
     for name in ("fpd", "kpd", "precision", "recall", "density", "coverage"):

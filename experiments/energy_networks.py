@@ -6,6 +6,7 @@ trains the autoregressive network of the paper (2405.09629, Sec. 3.1) and a para
 (as in the authors' later code, 2601.05289) on the layer energy ratios of the bundled Geant4
 showers, and puts their quality and their speed into one table: log-likelihood of other showers,
 classifier test on the ratios, separation powers of the layer energies, milliseconds a shower.
+Takes 10 minutes on one core, trainings 6 of them.
 """
 
 import dataclasses

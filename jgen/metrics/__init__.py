@@ -22,6 +22,7 @@ from jgen.metrics.comparison import (
     classifier_comparison,
     compare,
 )
+from jgen.metrics.cross_fitting import CrossFitted, cross_fitted_log_ratio
 from jgen.metrics.distances import Wasserstein, wasserstein
 from jgen.metrics.frechet import (
     FrechetPhysicsDistance,
@@ -57,6 +58,7 @@ __all__ = [
     "ClassifierConfig",
     "ClassifierResult",
     "Comparison",
+    "CrossFitted",
     "FrechetPhysicsDistance",
     "Histogram",
     "KernelPhysicsDistance",
@@ -70,6 +72,7 @@ __all__ = [
     "classifier_comparison",
     "classifier_test",
     "compare",
+    "cross_fitted_log_ratio",
     "expected_coverage",
     "frechet_distance",
     "frechet_physics_distance",

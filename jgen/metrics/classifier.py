@@ -203,7 +203,8 @@ def classifier_test(
     """
     config = config or ClassifierConfig()
     samples = [
-        _check(*named, config) for named in (("reference", reference), ("generated", generated))
+        check_sample(*named, config)
+        for named in (("reference", reference), ("generated", generated))
     ]
     reference, generated = samples
     if reference.shape[1] != generated.shape[1]:
@@ -220,7 +221,7 @@ def classifier_test(
         )
     )
     data = place(samples, splits[0], config)
-    train, validation, test = (_labelled(*rows, len(reference)) for rows in splits)
+    train, validation, test = (labelled(*rows, len(reference)) for rows in splits)
     params, history = train_seeds(data, train, validation, key, config, progress)
     logits = [apply_seeds(params, data, part.rows, config) for part in (validation, test)]
     return _evaluate(validation, test, *logits, *history)
@@ -246,7 +247,8 @@ def auc_error(auc: float, n: int, m: int) -> float:
     return float(np.sqrt(max(variance, 0.0) / (n * m)))
 
 
-def _check(name, sample, config):
+def check_sample(name, sample, config):
+    """The sample as an array, or a ValueError that names it and what is wrong."""
     sample = np.asarray(sample)
     if sample.ndim != 2 or 0 in sample.shape:
         raise ValueError(f"{name} needs the shape [events, features], got {sample.shape}")
@@ -278,7 +280,7 @@ def _split(num, key, config):
     return np.split(order, [num_train, num_train + num_validation])
 
 
-def _labelled(reference, generated, num_reference):
+def labelled(reference, generated, num_reference):
     """A split of rows of the data, in which the reference comes first."""
     n, m = len(reference), len(generated)
     label = np.repeat(np.array([1, 0], np.float32), [n, m])

@@ -1,7 +1,9 @@
 """Figures for papers; the only room that imports matplotlib."""
 
+from jgen.plotting.amplification import variance_curves
 from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.curves import Curve, quality_curves, training_curves
+from jgen.plotting.differential import ks_curves, quantile_error_curves
 from jgen.plotting.histograms import Panel, histogram_grid, ratio_histogram
 from jgen.plotting.shower_report import observable_panel, shower_figures
 from jgen.plotting.shower_tests import response_figure, summary_figure, threshold_figure
@@ -24,14 +26,16 @@ __all__ = [
     "Panel",
     "coverage_curves",
     "histogram_grid",
+    "ks_curves",
     "longitudinal_profile",
     "longitudinal_view",
-    "observable_panel",
     "member_grid",
     "member_histogram",
+    "observable_panel",
     "polar_view",
     "pull_distribution",
     "quality_curves",
+    "quantile_error_curves",
     "ratio_histogram",
     "response_figure",
     "roc_curves",
@@ -41,5 +45,6 @@ __all__ = [
     "summary_figure",
     "threshold_figure",
     "training_curves",
+    "variance_curves",
     "weight_distributions",
 ]

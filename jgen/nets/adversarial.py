@@ -1,0 +1,94 @@
+"""Generators and critics of low-dimensional events for adversarial training."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jgen.nets.dense import Dense
+from jgen.nets.mlp import MLP, mlp
+from jgen.nets.network import Network, from_linen
+
+
+def generator_mlp(
+    num_features: int,
+    num_cond: int = 0,
+    *,
+    num_noise: int = 16,
+    noise: Literal["normal", "uniform"] = "normal",
+    hidden: tuple[int, ...] = (128, 128, 128),
+    activation: Callable = nn.silu,
+    dropout: float = 0.0,
+) -> Network:
+    """Generator (key, cond [num_cond]) -> x [num_features]; the key draws noise and dropout.
+
+    Dropout is active always, in generation too: it is part of the noise (2008.06545).
+
+    Args:
+      num_features: numbers that make an event.
+      num_cond: numbers in the condition.
+      num_noise: random numbers that go in.
+      noise: their distribution, standard normal or uniform in [-1, 1].
+      hidden: widths of the hidden layers.
+      activation: between them.
+      dropout: fraction of hidden units dropped.
+    """
+    if noise not in ("normal", "uniform"):
+        raise ValueError(f"noise must be 'normal' or 'uniform', got {noise!r}")
+    network = mlp(
+        num_noise + num_cond, num_features, hidden=hidden, activation=activation, dropout=dropout
+    )
+
+    def apply(params, key, cond=None):
+        key_noise, key_dropout = jax.random.split(key)
+        if noise == "normal":
+            z = jax.random.normal(key_noise, (num_noise,))
+        else:
+            z = jax.random.uniform(key_noise, (num_noise,), minval=-1.0)
+        inputs = z if cond is None else jnp.concatenate([z, jnp.ravel(cond)])
+        return network.apply(params, inputs, key_dropout)
+
+    return Network(network.init, apply)
+
+
+class _Critic(nn.Module):
+    hidden: tuple[int, ...]
+    embedding: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x, cond, others):
+        inputs = [x] if cond is None else [x, jnp.ravel(cond)]
+        if self.embedding:
+            y = others - x[None]
+            for width in self.embedding:
+                y = nn.leaky_relu(Dense(width)(y), 0.01)
+            inputs.append(jnp.mean(y, axis=0))
+        head = MLP(self.hidden, 1, lambda a: nn.leaky_relu(a, 0.01))
+        return head(jnp.concatenate(inputs))[0]
+
+
+def critic_mlp(
+    num_features: int,
+    num_cond: int = 0,
+    *,
+    hidden: tuple[int, ...] = (128, 128, 128),
+    embedding: tuple[int, ...] = (),
+) -> Network:
+    """Critic (x [num_features], cond [num_cond], others [n, num_features]) -> scalar.
+
+    With an `embedding` it sees batch statistics: the differences of all events of the minibatch to
+    x go through layers of these widths and are averaged over the minibatch (deep sets, as in
+    2008.06545, Fig. 3, whose widths are 256, 256 and 32). That costs n^2 embeddings a minibatch.
+
+    Args:
+      num_features: numbers that make an event.
+      num_cond: numbers in the condition.
+      hidden: widths of the hidden layers.
+      embedding: widths of the layers on differences; none for a critic without batch statistics.
+    """
+    example = [jax.ShapeDtypeStruct((num_features,), jnp.float32)]
+    example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32) if num_cond else None)
+    example.append(jax.ShapeDtypeStruct((2, num_features), jnp.float32))
+    return from_linen(_Critic(tuple(hidden), tuple(embedding)), *example)

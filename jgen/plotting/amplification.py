@@ -1,0 +1,114 @@
+"""What generated events are worth: variances of region integrals against generated events."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jgen.amplification import Averaging
+from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
+
+_LIGHT = 0.25  # opacity of bands
+
+
+@styled
+def variance_curves(
+    found: Mapping[str, Averaging],
+    *,
+    model_variance: float | None = None,
+    num_train: float | None = None,
+) -> Figure:
+    """Variance against n_gen, one panel a result (arXiv:2509.08048, Figs. 2, 4 and 5).
+
+    Points are the measured variance, the dashed line is sigma_stat^2 = I (1 - I) / n_gen, the solid
+    one with its band sigma_model^2 and its interval. Where sigma_model^2 is not positive there is
+    no line, and the band reaches down to the axis: its upper end is a limit. A vertical line is at
+    n_equiv, where sigma_stat^2 crosses the last sigma_model^2.
+
+    Args:
+      found: label -> result of `jgen.amplification.averaging_amplification`. A size of infinity,
+        for integrals without noise, is the last one if there is one, and is not drawn.
+      model_variance: true sigma_model^2, a dotted line.
+      num_train: training events, a grey vertical line.
+
+    Raises:
+      ValueError: if there is nothing to draw.
+    """
+    if not found:
+        raise ValueError("variance_curves needs at least one result, got none")
+    figure = new_figure(TEXT_WIDTH if len(found) > 1 else 0.6 * TEXT_WIDTH, 3.1)
+    panels = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
+    bottom = 0.1 * _smallest(found.values(), model_variance)
+    for axes, (label, one) in zip(panels, found.items(), strict=True):
+        _draw(axes, one, bottom, model_variance, num_train)
+        axes.set_title(label)
+        axes.set_xlabel(r"Generated events $n_\mathrm{gen}$")
+    panels[0].set_ylabel("Variance of integrals")
+    panels[0].set_ylim(bottom=bottom)
+    for axis in (panels[0].xaxis, panels[0].yaxis):
+        log_axis(axis)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return figure
+
+
+def _draw(
+    axes: Axes, one: Averaging, bottom: float, truth: float | None, num_train: float | None
+) -> None:
+    finite = np.isfinite(one.sizes)
+    sizes, binomial = one.sizes[finite], np.sum(one.integrals * (1 - one.integrals), axis=-1)
+    axes.set(xscale="log", yscale="log", xlim=(sizes[0] / 1.5, sizes[-1] * 1.5))
+    # Interval of the model variance: that of n_equiv, the other way round.
+    high = binomial[finite] / np.maximum(one.n_equiv.low[finite], 1e-300)
+    low = np.maximum(binomial[finite] / one.n_equiv.high[finite], bottom / 10)
+    axes.fill_between(sizes, low, high, color=color(1), alpha=_LIGHT, linewidth=0.0)
+    axes.plot(
+        sizes,
+        one.variance[finite],
+        color=color(0),
+        linestyle="none",
+        marker="o",
+        markersize=3.5,
+        label="Measured",
+    )
+    axes.plot(
+        sizes,
+        one.stat_variance[finite],
+        color=color(2),
+        linestyle="--",
+        label=r"$\sigma^2_\mathrm{stat}$",
+    )
+    positive = np.where(one.model_variance[finite] > 0, one.model_variance[finite], np.nan)
+    axes.plot(sizes, positive, color=color(1), label=r"$\sigma^2_\mathrm{model}$")
+    if truth is not None:
+        axes.axhline(
+            truth,
+            color=REFERENCE,
+            linestyle=":",
+            linewidth=1.0,
+            label=r"exact $\sigma^2_\mathrm{model}$",
+        )
+    for x, shade in ((num_train, "#999999"), (one.n_equiv.value[-1], color(3))):
+        if x is not None and sizes[0] < x < sizes[-1]:
+            axes.axvline(x, color=shade, linewidth=0.8)
+    for x, name in ((num_train, "train"), (one.n_equiv.value[-1], "equiv")):
+        if x is not None and sizes[0] < x < sizes[-1]:
+            axes.text(
+                x,
+                0.97,
+                rf" $n_\mathrm{{{name}}}$",
+                transform=axes.get_xaxis_transform(),
+                va="top",
+                fontsize=8.0,
+            )
+
+
+def _smallest(results, truth: float | None) -> float:
+    """Smallest variance that should be seen."""
+    known = [truth] if truth else []
+    for one in results:
+        finite = np.isfinite(one.sizes)
+        known.append(one.variance[finite].min())
+        known.append(one.stat_variance[finite].min())
+    return min(known)

@@ -1,0 +1,36 @@
+"""Distributions of which everything is known, and generators whose amplification is known."""
+
+from jgen.toys.camel import camel_back
+from jgen.toys.fits import (
+    Fit,
+    FitError,
+    bootstrap_weights,
+    fit_error,
+    ideal_amplification,
+    memoriser,
+    normal_fit,
+    radial_fit,
+)
+from jgen.toys.gaussian import gaussian
+from jgen.toys.ring import ring, spherical
+from jgen.toys.toy import Marginal, Toy, normal_probability, quantile_edges, region_probability
+
+__all__ = [
+    "Fit",
+    "FitError",
+    "Marginal",
+    "Toy",
+    "bootstrap_weights",
+    "camel_back",
+    "fit_error",
+    "gaussian",
+    "ideal_amplification",
+    "memoriser",
+    "normal_fit",
+    "normal_probability",
+    "quantile_edges",
+    "radial_fit",
+    "region_probability",
+    "ring",
+    "spherical",
+]

@@ -7,6 +7,8 @@ The primitive below flattens all leading axes when it is lowered, however they c
 costs nothing against code batched by hand. It is bilinear: forward and reverse mode both work.
 """
 
+from dataclasses import dataclass
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,9 @@ from flax.linen.dtypes import promote_dtype
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
+
+from jgen.random import normal
+from jgen.typing import Key
 
 
 def _flat_matmul(x, w):
@@ -57,6 +62,52 @@ def matmul(x: Float[Array, "... n_in"], w: Float[Array, "n_in n_out"]) -> Float[
     return _matmul_p.bind(x, w)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NormalWeights:
+    """A `Dense` kernel that is a distribution: independent normal weights.
+
+    It stands for one draw of the weights in one event, which the layer need not make: with one row
+    of input its outputs are independent and normal too, and it draws those (local
+    reparameterisation, 1506.02557). With more rows (tokens), which share the weights, outputs of
+    different rows are correlated; there the layer draws the weights, so that the joint
+    distribution of all its outputs is exact either way.
+
+    Attributes:
+      mean: of the weights [n_in, n_out].
+      scale: their standard deviations.
+      key: of the draw.
+    """
+
+    mean: Array
+    scale: Array
+    key: Key
+
+    def draw(self) -> Array:
+        """The weights, of any shape."""
+        return self.mean + self.scale * normal(self.key, self.mean.shape, self.mean.dtype)
+
+    def __jax_array__(self):
+        """Refuse to be an array.
+
+        Raises:
+          ValueError: always; only `Dense` knows what to do with a distribution.
+        """
+        raise ValueError(
+            "this model uses a kernel outside of jgen.nets.dense.Dense, and nothing else offers "
+            "local reparameterisation: make it Bayesian with local=False, or leave that kernel "
+            "without a distribution by `which`"
+        )
+
+
+def _local_product(x: Float[Array, " n_in"], w: NormalWeights) -> Float[Array, " n_out"]:
+    """A draw of x W: mean x M and variance x^2 S^2, independent for every output."""
+    y, variance = matmul(x, w.mean), matmul(x**2, w.scale**2)
+    # Where nothing enters there is no noise, and the root has no derivative.
+    deviation = jnp.sqrt(jnp.maximum(variance, jnp.finfo(y.dtype).tiny))
+    return y + deviation * normal(w.key, y.shape, y.dtype)
+
+
 def is_matmul(primitive: Primitive, *_, **__) -> bool:
     """Policy for `jax.checkpoint`: keep the results of `matmul` and of nothing else."""
     return primitive is _matmul_p
@@ -74,6 +125,8 @@ def fan_in_uniform(fan_in: int | None = None) -> nn.initializers.Initializer:
 
 class Dense(nn.Module):
     """Linear layer y = x W + b over the last axis; parameters in float32.
+
+    Its kernel may be given as `NormalWeights`.
 
     Attributes:
       features: number of outputs.
@@ -95,6 +148,11 @@ class Dense(nn.Module):
         b = None
         if self.use_bias:
             b = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        x, w, b = promote_dtype(x, w, b, dtype=self.dtype)
-        y = matmul(x, w)
+        if isinstance(w, NormalWeights) and x.ndim == 1:
+            x, mean, scale, b = promote_dtype(x, w.mean, w.scale, b, dtype=self.dtype)
+            y = _local_product(x, NormalWeights(mean, scale, w.key))
+        else:
+            w = w.draw() if isinstance(w, NormalWeights) else w
+            x, w, b = promote_dtype(x, w, b, dtype=self.dtype)
+            y = matmul(x, w)
         return y if b is None else y + jnp.broadcast_to(b, y.shape)

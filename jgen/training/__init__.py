@@ -1,8 +1,11 @@
 """Training of one model or an ensemble, checkpoints and run folders."""
 
-from jgen.training.fit import Fitted, TrainConfig, fit
+from jgen.training.bootstrap import bootstrap_rows
+from jgen.training.config import TrainConfig
+from jgen.training.fit import Fitted, fit
 from jgen.training.mesh import initialize_distributed, make_layout
-from jgen.training.optimizer import OptimizerConfig, make_optimizer
+from jgen.training.optimizer import OptimizerConfig, make_optimizer, per_player
+from jgen.training.repulsion import RepulsionConfig
 from jgen.training.runs import (
     MetricsLog,
     RunFolder,
@@ -16,9 +19,11 @@ __all__ = [
     "Fitted",
     "MetricsLog",
     "OptimizerConfig",
+    "RepulsionConfig",
     "RunFolder",
     "TrainConfig",
     "TrainState",
+    "bootstrap_rows",
     "fit",
     "initialize_distributed",
     "load_config",
@@ -28,5 +33,6 @@ __all__ = [
     "make_step",
     "member",
     "over_members",
+    "per_player",
     "save_params",
 ]

@@ -3,66 +3,26 @@
 import functools
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from jgen.generative_model import Batch, GenerativeModel, num_events
 from jgen.random import member_keys, stream
 from jgen.training.checkpoint import Checkpoints
+from jgen.training.config import TrainConfig
 from jgen.training.mesh import fetch, make_layout, put
-from jgen.training.optimizer import OptimizerConfig, make_optimizer
+from jgen.training.optimizer import make_optimizer
+from jgen.training.repulsion import Function, log_prob_values, repulsion, repulsive_update
 from jgen.training.runs import MetricsLog
 from jgen.training.step import TrainState, make_step, over_members
 from jgen.typing import Key, Params
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a model is trained."""
-
-    steps: int = 2000
-    """Optimiser steps."""
-    batch_size: int = 64
-    """Events in a minibatch of one member."""
-    ensemble: int = 1
-    """Members trained at once, each with its own start, minibatches and optimiser."""
-    optimizer: OptimizerConfig = OptimizerConfig()
-    """Optimiser and schedule."""
-    ema_decay: float = 0.0
-    """Decay a step of the averaged parameters, which are then the result; 0 keeps none."""
-    keep: Literal["last", "best"] = "last"
-    """Return the last parameters or those with the smallest validation loss."""
-    validate_every: int = 200
-    """Steps between validations, where there are validation data."""
-    log_every: int = 10
-    """Steps between lines of the metrics file."""
-    save_every: int = 500
-    """Steps between checkpoints."""
-    axis: Literal["auto", "vmap", "scan"] = "auto"
-    """vmap members or scan over them; auto scans on a single CPU device, where vmap gains nothing,
-    and else vmaps, spreading members over the devices."""
-
-    def check(self) -> None:
-        """Raise a ValueError for values out of range."""
-        for field in (
-            "steps",
-            "batch_size",
-            "ensemble",
-            "log_every",
-            "save_every",
-            "validate_every",
-        ):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
 
 
 class Best(NamedTuple):
@@ -94,6 +54,8 @@ def fit(
     config: TrainConfig,
     *,
     validation: Batch | None = None,
+    function: Function | None = None,
+    optimizer: optax.GradientTransformation | None = None,
     folder: Path | None = None,
     devices: list[jax.Device] | None = None,
     name: str = "training",
@@ -106,10 +68,17 @@ def fit(
 
     Args:
       model: what to train.
-      data: training events, held by every device; weights are scaled to mean one.
+      data: training events, held by every device; weights are scaled to mean one, in each data
+        set where there are several.
       key: typed PRNG key.
       config: how.
-      validation: events for the validation loss, with the same fields as `data`.
+      validation: events for the validation loss, with the same fields as `data` and, of several
+        data sets, a set of equal size for each of them, one after another. A bootstrap ensemble
+        validates on all of them as they are.
+      function: (params, key, batch) -> values [batch] of one member, in whose space a repulsive
+        ensemble repels; `model.log_prob` unless given.
+      optimizer: used instead of `config.optimizer`'s, see `per_player`. A resumed training must be
+        given the same again.
       folder: for checkpoints/ and metrics.jsonl; nothing is written without.
       devices: to use, all unless given.
       name: on the progress bar.
@@ -120,9 +89,15 @@ def fit(
       FloatingPointError: naming step and members when a loss is not finite.
     """
     _check(data, validation, config)
+    if function is not None and config.members != "repulsive":
+        raise ValueError(
+            f'function is for members="repulsive", but members is {config.members!r}; leave it out'
+        )
     layout = make_layout(config.ensemble, config.batch_size, devices)
-    data, validation = _unit_weight(data), validation and _unit_weight(validation)
-    loop = _Loop(model, data, validation, key, config, layout, folder)
+    data = _unit_weight(data, config.data_sets)
+    validation = validation and _unit_weight(validation, config.data_sets)
+    optimizer = make_optimizer(config.optimizer, config.steps) if optimizer is None else optimizer
+    loop = _Loop(model, data, validation, function, optimizer, key, config, layout, folder)
     with _Sigterm() as sigterm:
         loop.run(sigterm, name, progress)
     state, best = loop.state, loop.best
@@ -133,28 +108,22 @@ def fit(
 class _Loop:
     """The state of a running training, with the compiled functions that advance it."""
 
-    def __init__(self, model, data, validation, key, config, layout, folder):
+    def __init__(self, model, data, validation, function, optimizer, key, config, layout, folder):
         self.config, self.layout = config, layout
         axis = config.axis
         if axis == "auto":
             one_cpu = layout.mesh.size == 1 and jax.default_backend() == "cpu"
             axis = "scan" if one_cpu else "vmap"
-        optimizer = make_optimizer(config.optimizer, config.steps)
-        step = make_step(
-            model,
-            optimizer,
-            config.batch_size,
-            ema_decay=config.ema_decay,
-            place_batch=layout.place_batch,
-        )
+        step, update = _make_update(
+            model, optimizer, function, stream(key, "repulsion"), config, layout, axis,
+            num_events(data),
+        )  # fmt: skip
         members, shared = layout.members, layout.shared
         self.keys = put(member_keys(stream(key, "train"), config.ensemble), members)
+        block = config.ensemble // config.data_sets
+        self.data_set = put(np.arange(config.ensemble, dtype=np.int32) // block, members)
         self.data = put(data, shared)
-        self.update = jax.jit(
-            over_members(step.update, axis),
-            donate_argnums=0,
-            out_shardings=(members, shared),
-        )
+        self.update = jax.jit(update, donate_argnums=0, out_shardings=(members, shared))
         init_keys = put(member_keys(stream(key, "init"), config.ensemble), members)
         self.state = jax.jit(jax.vmap(step.init), out_shardings=members)(init_keys)
         # A copy, since the state that it is taken from is donated to the first step.
@@ -166,9 +135,10 @@ class _Loop:
             ),
             out_shardings=members,
         )(self.state)
-        self.validation = validation and _padded(validation, config.batch_size)
+        self.validation = validation
         if validation is not None:
-            self.validation = put(self.validation, shared)
+            padded = [_padded(v, config.batch_size) for v in _sets(validation, config.data_sets)]
+            self.validation = put(jax.tree.map(lambda *sets: np.stack(sets), *padded), shared)
             self.validate = jax.jit(
                 over_members(
                     functools.partial(_validate, model, config, stream(key, "validation")), axis
@@ -214,7 +184,7 @@ class _Loop:
         )
         pending, self.clock = None, time.perf_counter()
         for step in range(first + 1, cfg.steps + 1):
-            self.state, metrics = self.update(self.state, self.keys, self.data)
+            self.state, metrics = self.update(self.state, self.keys, self.data_set, self.data)
             # The host reads the metrics of the step before, so that the device never waits.
             if pending is not None:
                 self._record(*pending, bar)
@@ -267,7 +237,7 @@ class _Loop:
             self.log.append(row)
 
     def _validate(self, step):
-        self.best, losses = self.validate(self.state, self.best, self.validation)
+        self.best, losses = self.validate(self.state, self.best, self.data_set, self.validation)
         losses = np.asarray(losses)
         if not np.isfinite(losses).all():
             bad = ", ".join(map(str, np.flatnonzero(~np.isfinite(losses))))
@@ -277,10 +247,44 @@ class _Loop:
         self._append({"step": step, "validation_loss": losses.tolist()})
 
 
-def _validate(model, config, key, state, best, batches):
-    """Validation loss of one member, and its best parameters so far."""
-    keys = jax.random.split(key, num_events(batches))  # the same noise at every validation
-    losses = jax.lax.map(lambda kb: model.loss(state.average, *kb), (keys, batches))
+def _make_update(model, optimizer, function, key, config, layout, axis, num_train):
+    """The step of one member and the update of all of them, (states, keys, data_set, data)."""
+    penalty, repulsive = None, config.members == "repulsive"
+    if repulsive:
+        function = log_prob_values(model) if function is None else function
+        penalty = repulsion(function, config.repulsion, num_train)
+    step = make_step(
+        model,
+        optimizer,
+        config.batch_size,
+        ema_decay=config.ema_decay,
+        place_batch=layout.place_batch,
+        bootstrap=config.members == "bootstrap",
+        data_sets=config.data_sets,
+        penalty=penalty,
+    )
+    if repulsive:
+        return step, repulsive_update(
+            step, function, key, axis, config.batch_size, layout.place_batch
+        )
+
+    def own(state, key, data_set, data):
+        return step.update(state, key, data, data_set)
+
+    return step, over_members(own, axis)
+
+
+def _validate(model, config, key, state, best, data_set, batches):
+    """Validation loss of one member on its data set, and its best parameters so far."""
+    num = jax.tree.leaves(batches)[0].shape[1]
+    keys = jax.random.split(key, num)  # the same noise at every validation
+    # One batch at a time, since under vmap every member gets a copy of what it picks.
+    own = data_set if config.data_sets > 1 else 0
+
+    def one(n):
+        return model.loss(state.average, keys[n], jax.tree.map(lambda a: a[own, n], batches))
+
+    losses = jax.lax.map(one, jnp.arange(num))
     loss, better = jnp.mean(losses), jnp.mean(losses) < best.loss
     if config.keep != "best":
         return best, loss
@@ -302,28 +306,41 @@ def _padded(data: Batch, batch_size: int) -> Batch:
     return jax.tree.map(lambda a: a.reshape(batches, batch_size, *a.shape[1:]), data)
 
 
-def _unit_weight(data: Batch) -> Batch:
+def _sets(data: Batch, num: int) -> list[Batch]:
+    """The data sets that lie one after another in `data`."""
+    size = num_events(data) // num
+    return [jax.tree.map(lambda a: a[i * size : (i + 1) * size], data) for i in range(num)]  # noqa: B023
+
+
+def _unit_weight(data: Batch, data_sets: int) -> Batch:
     if data.weight is None:
         return data
-    weight = np.asarray(data.weight, np.float64)
-    return data._replace(weight=(weight / weight.mean()).astype(np.float32))
+    weight = np.asarray(data.weight, np.float64).reshape(data_sets, -1)
+    weight = weight / weight.mean(axis=1, keepdims=True)
+    return data._replace(weight=weight.reshape(-1).astype(np.float32))
 
 
 def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
+    config.check()
     for what, batch in (("data", data), ("validation", validation)):
         if batch is None:
             continue
-        num_events(batch)
+        if num_events(batch) % config.data_sets:
+            raise ValueError(
+                f"{what} has {num_events(batch)} events, which are not {config.data_sets} data "
+                "sets of equal size"
+            )
         for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
             array = np.asarray(leaf)
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
                 where = jax.tree_util.keystr(path)
                 raise ValueError(f"{what}{where} holds values that are not finite numbers")
-        if batch.weight is not None and not np.asarray(batch.weight, np.float64).sum() > 0:
-            raise ValueError(f"{what}.weight must have a positive sum")
+        if batch.weight is not None:
+            weight = np.asarray(batch.weight, np.float64).reshape(config.data_sets, -1)
+            if not np.all(weight.sum(axis=1) > 0):
+                raise ValueError(f"{what}.weight must have a positive sum in every data set")
     if config.keep == "best" and validation is None:
         raise ValueError('keep="best" needs validation data')
-    config.check()
 
 
 class _Sigterm:

@@ -1,5 +1,6 @@
 """Optimisers from a configuration; all of it optax."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,10 @@ class OptimizerConfig:
     """Fraction of the steps spent going up (the published onecycle has 0.3)."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
+    beta1: float = 0.9
+    """Adam's decay rate of the mean gradient; onecycle has its own. Games like less: 0 or 0.5."""
+    beta2: float = 0.999
+    """Adam's decay rate of the squared gradient."""
     epsilon: float = 1e-8
     """Adam's epsilon."""
     clip_norm: float = 0.0
@@ -29,12 +34,15 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     """Gradient transformation for a training of `steps` steps.
 
     Raises:
-      ValueError: for an unknown schedule or a warm-up outside [0, 1).
+      ValueError: for an unknown schedule, or a warm-up or decay rate outside [0, 1).
     """
     peak, warmup = config.learning_rate, round(config.warmup * steps)
     if not 0 <= config.warmup < 1:
         raise ValueError(f"warmup is a fraction of the steps in [0, 1), got {config.warmup}")
-    b1 = 0.9
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {getattr(config, name)}")
+    b1 = config.beta1
     if config.schedule == "constant":
         rate = optax.linear_schedule(0.0, peak, warmup) if warmup else peak
     elif config.schedule == "cosine":
@@ -47,10 +55,70 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     else:
         raise ValueError(f"unknown schedule {config.schedule!r}; one of constant, cosine, onecycle")
     adam = optax.inject_hyperparams(optax.adamw)(
-        learning_rate=rate, b1=b1, eps=config.epsilon, weight_decay=config.weight_decay
+        learning_rate=rate,
+        b1=b1,
+        b2=config.beta2,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
     )
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(clip, adam)
+
+
+def per_player(
+    transformations: Mapping[str, optax.GradientTransformation],
+    every: Mapping[str, int] | None = None,
+) -> optax.GradientTransformation:
+    """One transformation for each top-level key of the parameters, such as the players of a GAN.
+
+        players = per_player(
+            {"generator": make_optimizer(slow, steps // 5), "critic": make_optimizer(fast, steps)},
+            every={"generator": 5},
+        )
+        fit(gan(generator, critic), data, key, config, optimizer=players)
+
+    Clipping in a transformation sees the gradients of its own player only.
+
+    Args:
+      transformations: player -> transformation.
+      every: player -> k, to move at steps k, 2 k, ... only: between them its parameters and the
+        state of its transformation stay, and gradients are forgotten, not summed. Schedules count
+        its own moves. That is the critic's head start of 1704.00028 (Algorithm 1, k = 5) in one
+        compiled step, which computes gradients it does not use. Players left out move always.
+
+    Raises:
+      ValueError: if `every` names another player or is not positive; on `init`, if the players are
+        not the top-level keys of the parameters.
+    """
+    every = dict(every or {})
+    if unknown := sorted(set(every) - set(transformations)):
+        raise ValueError(
+            f"every is for {', '.join(unknown)}, which is none of the players "
+            f"{', '.join(sorted(transformations))}"
+        )
+    if bad := {name: k for name, k in every.items() if k < 1}:
+        raise ValueError(f"every must be at least 1, got {bad}")
+
+    def labels(params):
+        keys = sorted(params) if isinstance(params, Mapping) else None
+        if keys != sorted(transformations):
+            raise ValueError(
+                f"the players are {', '.join(sorted(transformations))}, but the parameters "
+                + (f"have the keys {', '.join(keys)}" if keys else "are no dictionary")
+                + "; give a transformation for every top-level key and for no other"
+            )
+        return {name: name for name in params}
+
+    return optax.partition(
+        {name: _moving(one, every.get(name, 1)) for name, one in transformations.items()}, labels
+    )
+
+
+def _moving(transformation: optax.GradientTransformation, every: int):
+    """A transformation that acts at every so many calls."""
+    if every == 1:
+        return transformation
+    return optax.conditionally_mask(transformation, lambda calls: (calls + 1) % every == 0)
 
 
 def _there_and_back(start, middle, end, up: int, steps: int) -> optax.Schedule:

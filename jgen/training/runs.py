@@ -36,15 +36,15 @@ class RunFolder:
         """
         self.path = Path(path)
         self.is_writer = jax.process_index() == 0
-        new = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-        self._open(new)
+        self._open(config)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("run folder")
 
-    def _open(self, new: dict) -> None:
-        stored = self.path / "config.json"
+    def _open(self, config: Any) -> None:
+        stored, new = self.path / "config.json", _as_json(config)
         if stored.exists():
-            _refuse_changes(self.path, json.loads(stored.read_text()), new)
+            old = _with_defaults(config, json.loads(stored.read_text()))
+            _refuse_changes(self.path, old, new)
         elif self.is_writer and self.path.is_dir() and any(self.path.iterdir()):
             raise ValueError(
                 f"{self.path} is not empty and holds no config.json; choose another --out"
@@ -197,6 +197,24 @@ def _commit(root: Path) -> str | None:
     except OSError:
         return None
     return git.stdout.strip() or None
+
+
+def _as_json(value: Any) -> Any:
+    """A dataclass, or a value of a field of one, as it is read back from a JSON file."""
+    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    return json.loads(json.dumps(plain, default=str))
+
+
+def _with_defaults(config: Any, stored: dict) -> dict:
+    """Options that the version which wrote `stored` did not have were at their defaults."""
+    complete = dict(stored)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in stored and field.default is not dataclasses.MISSING:
+            complete[field.name] = _as_json(field.default)
+        elif dataclasses.is_dataclass(value) and isinstance(stored.get(field.name), dict):
+            complete[field.name] = _with_defaults(value, stored[field.name])
+    return complete
 
 
 def _refuse_changes(path: Path, old: dict, new: dict) -> None:

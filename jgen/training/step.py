@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array
 
 from jgen.generative_model import Batch, GenerativeModel, num_events
+from jgen.training.bootstrap import resampled
 from jgen.typing import Key, Params, PyTree
 
 Axis = Literal["vmap", "scan"]
@@ -40,11 +41,12 @@ class Step(NamedTuple):
 
     Attributes:
       init: (key) -> state.
-      update: (state, key, data) -> (state, metrics).
+      update: (state, key, data, data_set=0, common=None) -> (state, metrics). `data_set` says
+        which of the data sets is the member's; `common` goes to the penalty.
     """
 
     init: Callable[[Key], TrainState]
-    update: Callable[[TrainState, Key, Batch], tuple[TrainState, dict[str, Array]]]
+    update: Callable[..., tuple[TrainState, dict[str, Array]]]
 
 
 def make_step(
@@ -54,6 +56,9 @@ def make_step(
     *,
     ema_decay: float = 0.0,
     place_batch: Callable[[Batch], Batch] = lambda batch: batch,
+    bootstrap: bool = False,
+    data_sets: int = 1,
+    penalty: Callable[[Params, PyTree], Array] | None = None,
 ) -> Step:
     """Training step that draws its own minibatch from device-resident data.
 
@@ -66,6 +71,10 @@ def make_step(
       batch_size: events in a minibatch.
       ema_decay: of the parameters' average a step; 0 keeps none.
       place_batch: sharding hint for the minibatch, see `training.mesh`.
+      bootstrap: draw from the member's resampled data, see `training.bootstrap`.
+      data_sets: the data are so many sets of equal size, one after another.
+      penalty: (params, common) -> scalar, minimised with the loss. The metrics have the loss
+        without it and the gradient norm of both.
     """
 
     def init(key):
@@ -73,11 +82,18 @@ def make_step(
         ema = params if ema_decay else None
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
-    def update(state, key, data):
+    def update(state, key, data, data_set=0, common=None):
         key_rows, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
-        rows = jax.random.randint(key_rows, (batch_size,), 0, num_events(data))
+        num = num_events(data) // data_sets
+        rows = jax.random.randint(key_rows, (batch_size,), 0, num)
+        rows = data_set * num + (resampled(key, rows, num) if bootstrap else rows)
         batch = place_batch(jax.tree.map(lambda a: a[rows], data))
-        loss, grads = jax.value_and_grad(model.loss)(state.params, key_loss, batch)
+
+        def objective(params):
+            loss = model.loss(params, key_loss, batch)
+            return loss if penalty is None else loss + penalty(params, common), loss
+
+        (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else None

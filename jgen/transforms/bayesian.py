@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.generative_model import GenerativeModel
-from jgen.random import normal
+from jgen.generative_model import Batch, GenerativeModel, num_events
+from jgen.nets.dense import NormalWeights
 from jgen.typing import Key, Params, PyTree
 
 
@@ -19,6 +19,7 @@ def bayesian(
     prior_scale: float = 1.0,
     temperature: float = 1.0,
     initial_scale: float = 0.01,
+    local: bool = False,
     which: Callable[[str, Array], bool] = lambda path, leaf: True,
 ) -> GenerativeModel:
     """Approximate the posterior of the weights by independent normal distributions q.
@@ -29,9 +30,15 @@ def bayesian(
 
     with the prior N(0, prior_scale^2) and its KL divergence in closed form. The expectation is
     taken with one draw of the weights a minibatch (1505.05424): the gradient is unbiased, but the
-    noise of that draw does not shrink with the batch size. Drawing for every event by way of the
-    layers' outputs (local reparameterisation, 1506.02557) needs to look inside the network, which
-    a function of this kind cannot.
+    noise of that draw does not shrink with the batch size. With `local`, every event has its own
+    draw, and the same expectation a gradient whose noise does shrink. Dense layers that see one
+    row an event draw their outputs for it (local reparameterisation, 1506.02557), which costs a
+    second matrix product. Layers over tokens draw the weights anew for every event, since tokens
+    share them (outputs drawn token by token would be independent, another model); so do biases and
+    everything else that is no kernel of a `jgen.nets.dense.Dense`. That takes memory for a batch
+    of such weights: choose few with `which`. A layer that an event calls twice with single rows
+    has the right distribution in either call, but not jointly: exact for losses that are sums over
+    the calls (and under `jax.vmap` within an event), not for a recurrence.
 
     What the loss is worth: if `model.loss` is the mean of -log p(x | theta), then for temperature
     1 num_train times the loss is the negative evidence lower bound. A temperature T leads to the
@@ -57,6 +64,8 @@ def bayesian(
       prior_scale: standard deviation of every chosen weight before training.
       temperature: weight of the KL divergence; 1 is Bayes' theorem, 0 leaves the KL out.
       initial_scale: standard deviation of every chosen weight when training starts.
+      local: draw weights for every event instead of every minibatch. `model.loss` has to be the
+        mean over the batch of a one-event loss, since it is called for every event alone.
       which: (path, leaf) -> whether that array of weights has a distribution; the others stay
         point estimates without a prior. Paths are like "Dense_2/kernel"; of the leaf only shape
         and dtype are known. `lambda path, leaf: path.startswith("Dense_2/")` makes one layer
@@ -71,7 +80,9 @@ def bayesian(
 
     Raises:
       ValueError: for numbers out of range; on `init`, if `which` chooses nothing or weights that
-        are not floating-point numbers, or two of them have the same path.
+        are not floating-point numbers, or two of them have the same path, or if `local` finds no
+        kernel of a dense layer among them; on `loss`, if `local` meets a kernel that the model
+        uses by itself.
     """
     if num_train < 1:
         raise ValueError(f"num_train is the number of training events, at least 1, got {num_train}")
@@ -85,12 +96,20 @@ def bayesian(
         mean = model.init(key)
         chosen = {path: leaf for path, leaf in _by_path(mean).items() if which(path, leaf)}
         _check_chosen(chosen, mean)
+        if local and not any(_is_kernel(path, leaf) for path, leaf in chosen.items()):
+            raise ValueError(
+                "local=True needs kernels of dense layers (jgen.nets.dense.Dense) among the "
+                f"weights that have a distribution, which are {sorted(chosen)}; use local=False"
+            )
         log_scale = {p: jnp.full_like(leaf, math.log(initial_scale)) for p, leaf in chosen.items()}
         return {"mean": mean, "log_scale": log_scale}
 
     def loss(params, key, batch):
-        key_weights, key = jax.random.split(key)
-        data = model.loss(draw_weights(params, key_weights), key, batch)
+        if local:
+            data = _loss_by_event(model, params, key, batch)
+        else:
+            key_weights, key = jax.random.split(key)
+            data = model.loss(draw_weights(params, key_weights), key, batch)
         return data + temperature / num_train * _kl_divergence(params, prior_scale)
 
     def sample(params, key, cond=None):
@@ -117,18 +136,43 @@ def draw_weights(params: Params, key: Key) -> Params:
       params: of the Bayesian model, {"mean", "log_scale"}, of one ensemble member.
       key: typed PRNG key.
     """
+    return _with_weights(params, key, lambda path, weights: weights.draw())
+
+
+def _with_weights(params: Params, key: Key, make: Callable[[str, NormalWeights], PyTree]) -> Params:
+    """Parameters of the inner model: `make` where there is a distribution, else the mean."""
     log_scale = params["log_scale"]
     keys = dict(zip(sorted(log_scale), jax.random.split(key, len(log_scale)), strict=True))
 
     def one(path, mean):
         if path not in log_scale:
             return mean
-        noise = normal(keys[path], mean.shape, mean.dtype)
-        return mean + jnp.exp(log_scale[path]) * noise
+        return make(path, NormalWeights(mean, jnp.exp(log_scale[path]), keys[path]))
 
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: one(_name(path), leaf), params["mean"]
     )
+
+
+def _loss_by_event(
+    model: GenerativeModel, params: Params, key: Key, batch: Batch
+) -> Float[Array, ""]:
+    """Mean of the losses of single events, each with its own weights; dense kernels undrawn."""
+
+    def make(path, weights):
+        return weights if _is_kernel(path, weights.mean) else weights.draw()
+
+    def single(key, event):
+        key_weights, key = jax.random.split(key)
+        alone = jax.tree.map(lambda a: a[None], event)
+        return model.loss(_with_weights(params, key_weights, make), key, alone)
+
+    return jnp.mean(jax.vmap(single)(jax.random.split(key, num_events(batch)), batch))
+
+
+def _is_kernel(path: str, leaf: Array) -> bool:
+    """Whether weights look like the kernel of a dense layer."""
+    return path.split("/")[-1] == "kernel" and leaf.ndim == 2
 
 
 def _kl_divergence(params: Params, prior_scale: float) -> Float[Array, ""]:

@@ -31,6 +31,22 @@ def test_same_config_resumes_and_a_changed_one_is_refused(tmp_path):
         RunFolder(folder, changed)
 
 
+def test_an_option_that_is_new_was_at_its_default(tmp_path):
+    folder = tmp_path / "run"
+    RunFolder(folder, Config())
+    stored = json.loads((folder / "config.json").read_text())
+    del stored["optimizer"]["clip_norm"], stored["sizes"]
+    (folder / "config.json").write_text(json.dumps(stored))
+    RunFolder(folder, Config())
+    changed = Config(optimizer=OptimizerConfig(clip_norm=1.0))
+    with pytest.raises(ValueError, match=r"\(optimizer.clip_norm: 0.0 -> 1.0\)"):
+        RunFolder(folder, changed)
+    del stored["seed"]
+    (folder / "config.json").write_text(json.dumps(stored | {"old": 1}))
+    with pytest.raises(ValueError, match=r"\(old: 1 -> None\)"):
+        RunFolder(folder, Config())
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("important")
     with pytest.raises(ValueError, match="not empty and holds no config.json"):

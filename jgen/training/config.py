@@ -1,0 +1,77 @@
+"""Options of a training."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jgen.training.optimizer import OptimizerConfig
+from jgen.training.repulsion import RepulsionConfig
+
+Members = Literal["plain", "bootstrap", "repulsive"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained."""
+
+    steps: int = 2000
+    """Optimiser steps."""
+    batch_size: int = 64
+    """Events in a minibatch of one member."""
+    ensemble: int = 1
+    """Members trained at once, each with its own start, minibatches and optimiser. A larger ensemble
+    has the same first members, unless they repel each other or have several data sets."""
+    members: Members = "plain"
+    """plain: all members see the same data, their spread is that of the optimisation only.
+    bootstrap: each has its own resampled data of the same size. repulsive: the same data, and
+    members push each other's functions apart (2106.11642)."""
+    repulsion: RepulsionConfig = RepulsionConfig()
+    """Forces between the members of a repulsive ensemble."""
+    data_sets: int = 1
+    """The data are so many sets of equal size, one after another; members are dealt out to them
+    in blocks of ensemble / data_sets. For pseudo-experiments that train at once."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimiser and schedule."""
+    ema_decay: float = 0.0
+    """Decay a step of the averaged parameters, which are then the result; 0 keeps none."""
+    keep: Literal["last", "best"] = "last"
+    """Return the last parameters or those with the smallest validation loss."""
+    validate_every: int = 200
+    """Steps between validations, where there are validation data."""
+    log_every: int = 10
+    """Steps between lines of the metrics file."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    axis: Literal["auto", "vmap", "scan"] = "auto"
+    """vmap members or scan over them; auto scans on a single CPU device, where vmap gains nothing,
+    and else vmaps, spreading members over the devices."""
+
+    def check(self) -> None:
+        """Raise a ValueError for values out of range or that do not fit together."""
+        for field in (
+            "steps",
+            "batch_size",
+            "ensemble",
+            "data_sets",
+            "log_every",
+            "save_every",
+            "validate_every",
+        ):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+        if self.members not in ("plain", "bootstrap", "repulsive"):
+            raise ValueError(
+                f"unknown members {self.members!r}; one of plain, bootstrap, repulsive"
+            )
+        if self.ensemble % self.data_sets:
+            raise ValueError(
+                f"{self.ensemble} members cannot be dealt out evenly to {self.data_sets} data "
+                f"sets; choose an ensemble that is a multiple of {self.data_sets}"
+            )
+        self.repulsion.check()
+        if self.members == "repulsive" and (self.ensemble < 2 or self.data_sets > 1):
+            raise ValueError(
+                "a repulsive ensemble needs at least two members and one data set, got "
+                f"{self.ensemble} and {self.data_sets}; train one ensemble a data set"
+            )

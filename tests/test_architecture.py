@@ -78,6 +78,7 @@ def test_files_and_functions_stay_small():
 def test_importing_starts_no_backend_and_no_plotting():
     code = (
         "import jgen, jgen.models, jgen.training, jgen.showers, jgen.metrics, sys\n"
+        "import jgen.toys, jgen.amplification, jgen.transforms\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends, 'a backend was started'\n"
         "assert 'matplotlib' not in sys.modules, 'plotting was imported'\n"

@@ -18,8 +18,8 @@ class TrainConfig:
     batch_size: int = 64
     """Events in a minibatch of one member."""
     ensemble: int = 1
-    """Members trained at once, each with its own start, minibatches and optimiser. A larger ensemble
-    has the same first members, unless they repel each other or have several data sets."""
+    """Members trained at once, each with its own start, minibatches and optimiser. More members
+    leave the first as they were, unless they repel each other or have several data sets."""
     members: Members = "plain"
     """plain: all members see the same data, their spread is that of the optimisation only.
     bootstrap: each has its own resampled data of the same size. repulsive: the same data, and

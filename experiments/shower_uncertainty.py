@@ -8,6 +8,8 @@ showers. Each member, or draw of the Bayesian weights, generates showers; their 
 around every observable and compared with the error that is made: pulls of histogram bins against
 Geant4 showers that no network has seen, and how often intervals of a claimed level hold the truth.
 
+Takes half an hour of processor time.
+
 Energy and shape networks both have members. With one energy network for all, layer and total
 energies would have no spread, since the shapes leave them as they are.
 

@@ -1,7 +1,9 @@
 """Families of generative models, one a file."""
 
+from jgen.models.autoregressive import Head, autoregressive, binned, gaussian_mixture
 from jgen.models.autoregressive_flow_matching import autoregressive_flow_matching
 from jgen.models.flow_matching import flow_matching
+from jgen.models.gan import gan
 from jgen.models.vae import (
     Autoencoder,
     Elbo,
@@ -18,14 +20,19 @@ from jgen.models.vae import (
 __all__ = [
     "Autoencoder",
     "Elbo",
+    "Head",
     "Likelihood",
+    "autoregressive",
     "autoregressive_flow_matching",
     "bernoulli",
+    "binned",
     "elbo",
     "elbo_of_events",
     "encoder_decoder",
     "flow_matching",
+    "gan",
     "gaussian",
+    "gaussian_mixture",
     "reconstruct",
     "vae",
 ]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.generative_model import GenerativeModel, mean_loss
+from jgen.models.autoregressive import one_after_another
 from jgen.nets.network import AutoregressiveNetwork
 from jgen.paths import Path, interpolate, linear, on_unit_interval
 from jgen.solvers import NonStationary, RungeKutta, log_likelihood, normal_log_prob, runge_kutta
@@ -64,17 +65,12 @@ def autoregressive_flow_matching(
             embed = jax.vmap(embed)
         features = embed(jnp.asarray(solver.times, jnp.float32))
 
-        def component(carry, inputs):
-            cache, previous = carry
-            i, x0 = inputs
-            context, cache = network.step(params, cache, i, previous)
+        def component(context, x0):
             flow = lambda f, x: span * network.velocity(params, f, x, context)
-            x = solver(flow, x0, features)
-            return (cache, x), x
+            return solver(flow, x0, features)
 
         x0 = jax.random.normal(key, (num,))
-        start = (network.start(params, cond), jnp.zeros(()))
-        return jax.lax.scan(component, start, (jnp.arange(num), x0))[1]
+        return one_after_another(network, params, cond, component, x0)
 
     def log_prob(params, key, x: Float[Array, " num"], cond=None):
         def component(x_i, context):

@@ -6,19 +6,24 @@ differs (feed-forward 1024, velocity network 256).
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.nets.causal import (
+    Attention,
+    CausalLayer,
+    FeedForward,
+    all_tokens,
+    empty_cache,
+    layer_norm,
+    next_token,
+)
 from jgen.nets.dense import Dense, fan_in_uniform, matmul
 from jgen.nets.embeddings import gaussian_fourier
 from jgen.nets.network import AutoregressiveNetwork
-
-_xavier = nn.initializers.xavier_uniform()
-_layer_norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 
 
 @dataclass(frozen=True)
@@ -39,86 +44,17 @@ class TransfusionConfig:
     """Linear layers of the velocity network."""
 
 
-class _Attention(nn.Module):
-    width: int
-    heads: int
-
-    def setup(self):
-        self.qkv = Dense(3 * self.width, kernel_init=_xavier)
-        self.out = Dense(self.width, kernel_init=_xavier)
-
-    def project(self, x):
-        """Queries, keys and values [*tokens, heads, head features] of tokens x."""
-        parts = self.qkv(x).reshape(*x.shape[:-1], 3, self.heads, self.width // self.heads)
-        return jnp.moveaxis(parts, -3, 0)
-
-    def attend(self, q, k, v, mask):
-        """Queries q [n, h, e] on keys and values [m, h, e] where mask [n, m] is true."""
-        out = jax.nn.dot_product_attention(q, k, v, mask=mask[None])
-        return self.out(out.reshape(q.shape[0], self.width))
-
-    def single_key(self, memory):
-        """Attention to one token: a softmax over one key is one, whatever the query.
-
-        Queries and keys thus have parameters but no effect and no gradient, as in the reference.
-        """
-        return self.out(self.project(memory)[2].reshape(self.width))
-
-
-class _FeedForward(nn.Module):
-    width: int
-    hidden: int
-
-    @nn.compact
-    def __call__(self, x):
-        for n in (self.hidden, self.width):
-            x = Dense(n, kernel_init=_xavier, bias_init=fan_in_uniform(x.shape[-1]))(
-                x if n == self.hidden else nn.relu(x)
-            )
-        return x
-
-
 class _EncoderLayer(nn.Module):
     config: TransfusionConfig
 
     @nn.compact
     def __call__(self, token):
         cfg = self.config
-        token = _layer_norm()(token + _Attention(cfg.width, cfg.heads).single_key(token))
-        return _layer_norm()(token + _FeedForward(cfg.width, cfg.feed_forward)(token))
-
-
-class _DecoderLayer(nn.Module):
-    config: TransfusionConfig
-
-    def setup(self):
-        cfg = self.config
-        self.attention = _Attention(cfg.width, cfg.heads)
-        self.cross_attention = _Attention(cfg.width, cfg.heads)
-        self.feed_forward = _FeedForward(cfg.width, cfg.feed_forward)
-        self.norms = [_layer_norm() for _ in range(3)]
-
-    def cross(self, memory):
-        """What every token receives from the encoder, a constant of the event."""
-        return self.cross_attention.single_key(memory)
-
-    def full(self, x, cross):
-        """All tokens x [n, width] at once, each seeing itself and those before it."""
-        mask = np.tril(np.ones((x.shape[0], x.shape[0]), bool))
-        return self._finish(x, self.attention.attend(*self.attention.project(x), mask), cross)
-
-    def incremental(self, x, cross, i, keys, values):
-        """Token i alone, x [width], with cached keys and values [n, h, e] of those before it."""
-        q, k, v = self.attention.project(x)
-        keys, values = keys.at[i].set(k), values.at[i].set(v)
-        mask = (jnp.arange(keys.shape[0]) <= i)[None]
-        attended = self.attention.attend(q[None], keys, values, mask)[0]
-        return self._finish(x, attended, cross), keys, values
-
-    def _finish(self, x, attended, cross):
-        x = self.norms[0](x + attended)
-        x = self.norms[1](x + jnp.broadcast_to(cross, x.shape))
-        return self.norms[2](x + self.feed_forward(x))
+        # Names of the parameters in checkpoints, given by an earlier layout of the code.
+        attention = Attention(cfg.width, cfg.heads, name="_Attention_0")
+        token = layer_norm(name="LayerNorm_0")(token + attention.single_key(token))
+        dense = FeedForward(cfg.width, cfg.feed_forward, name="_FeedForward_0")
+        return layer_norm(name="LayerNorm_1")(token + dense(token))
 
 
 class _Transfusion(nn.Module):
@@ -128,8 +64,11 @@ class _Transfusion(nn.Module):
     def setup(self):
         cfg = self.config
         self.encoder = [_EncoderLayer(cfg) for _ in range(cfg.layers)]
-        self.decoder = [_DecoderLayer(cfg) for _ in range(cfg.layers)]
-        self.encoder_norm, self.decoder_norm = _layer_norm(), _layer_norm()
+        self.decoder = [
+            CausalLayer(cfg.width, cfg.heads, cfg.feed_forward, encoded=True)
+            for _ in range(cfg.layers)
+        ]
+        self.encoder_norm, self.decoder_norm = layer_norm(), layer_norm()
         linear = lambda n, fan_in: Dense(
             n, kernel_init=fan_in_uniform(), bias_init=fan_in_uniform(fan_in)
         )
@@ -138,7 +77,7 @@ class _Transfusion(nn.Module):
         self.head_in = self.param("head_in", fan_in_uniform(), (num_inputs, width))
         self.head_bias = self.param("head_bias", fan_in_uniform(num_inputs), (width,))
         self.head = [linear(width, width) for _ in range(cfg.head_layers - 2)]
-        self.head_norms = [_layer_norm() for _ in range(cfg.head_layers - 2)]
+        self.head_norms = [layer_norm() for _ in range(cfg.head_layers - 2)]
         self.head_out = linear(1, width)
         # Fixed random frequencies of scale 30, not trained and therefore no parameters.
         self.frequencies = 30 * np.random.default_rng(0).standard_normal(cfg.width // 2)
@@ -163,24 +102,14 @@ class _Transfusion(nn.Module):
         memory = self._memory(cond)
         shifted = jnp.concatenate([jnp.zeros(1, x.dtype), x[:-1]])
         tokens = self._tokens(shifted, jnp.arange(self.num))
-        for layer in self.decoder:
-            tokens = layer.full(tokens, layer.cross(memory))
-        return self._project_context(tokens)
+        return self._project_context(all_tokens(self.decoder, tokens, memory))
 
     def start(self, cond):
-        cfg = self.config
-        memory = self._memory(cond)
-        cross = jnp.stack([layer.cross(memory) for layer in self.decoder])
-        empty = jnp.zeros((cfg.layers, self.num, cfg.heads, cfg.width // cfg.heads))
-        return cross, empty, empty
+        return empty_cache(self.decoder, self.num, self._memory(cond))
 
     def step(self, cache, i, previous):
-        cross, keys, values = cache
-        token = self._tokens(previous, i)
-        for n, layer in enumerate(self.decoder):
-            token, k, v = layer.incremental(token, cross[n], i, keys[n], values[n])
-            keys, values = keys.at[n].set(k), values.at[n].set(v)
-        return self._project_context(token), (cross, keys, values)
+        token, cache = next_token(self.decoder, cache, i, self._tokens(previous, i))
+        return self._project_context(token), cache
 
     def embed_time(self, t):
         """The time's part of the velocity network's first layer, with the bias."""

@@ -17,6 +17,7 @@ def variance_curves(
     found: Mapping[str, Averaging],
     *,
     model_variance: float | None = None,
+    truth: Mapping[str, Averaging] | None = None,
     num_train: float | None = None,
 ) -> Figure:
     """Variance against n_gen, one panel a result (arXiv:2509.08048, Figs. 2, 4 and 5).
@@ -30,6 +31,8 @@ def variance_curves(
       found: label -> result of `jgen.amplification.averaging_amplification`. A size of infinity,
         for integrals without noise, is the last one if there is one, and is not drawn.
       model_variance: true sigma_model^2, a dotted line.
+      truth: label -> result of `jgen.amplification.true_amplification`, whose measured variances,
+        deviations from the truth, are open circles.
       num_train: training events, a grey vertical line.
 
     Raises:
@@ -42,6 +45,8 @@ def variance_curves(
     bottom = 0.1 * _smallest(found.values(), model_variance)
     for axes, (label, one) in zip(panels, found.items(), strict=True):
         _draw(axes, one, bottom, model_variance, num_train)
+        if truth and label in truth:
+            _points(axes, truth[label], REFERENCE, "Actual deviation", markerfacecolor="none")
         axes.set_title(label)
         axes.set_xlabel(r"Generated events $n_\mathrm{gen}$")
     panels[0].set_ylabel("Variance of integrals")
@@ -63,15 +68,7 @@ def _draw(
     high = binomial[finite] / np.maximum(one.n_equiv.low[finite], 1e-300)
     low = np.maximum(binomial[finite] / one.n_equiv.high[finite], bottom / 10)
     axes.fill_between(sizes, low, high, color=color(1), alpha=_LIGHT, linewidth=0.0)
-    axes.plot(
-        sizes,
-        one.variance[finite],
-        color=color(0),
-        linestyle="none",
-        marker="o",
-        markersize=3.5,
-        label="Measured",
-    )
+    _points(axes, one, color(0), "Measured")
     axes.plot(
         sizes,
         one.stat_variance[finite],
@@ -92,16 +89,31 @@ def _draw(
     for x, shade in ((num_train, "#999999"), (one.n_equiv.value[-1], color(3))):
         if x is not None and sizes[0] < x < sizes[-1]:
             axes.axvline(x, color=shade, linewidth=0.8)
-    for x, name in ((num_train, "train"), (one.n_equiv.value[-1], "equiv")):
+    # One below the other, since the lines may be close.
+    for x, name, height in ((num_train, "train", 0.97), (one.n_equiv.value[-1], "equiv", 0.9)):
         if x is not None and sizes[0] < x < sizes[-1]:
             axes.text(
                 x,
-                0.97,
+                height,
                 rf" $n_\mathrm{{{name}}}$",
                 transform=axes.get_xaxis_transform(),
                 va="top",
                 fontsize=8.0,
             )
+
+
+def _points(axes: Axes, one: Averaging, shade: str, label: str, **style) -> None:
+    finite = np.isfinite(one.sizes)
+    axes.plot(
+        one.sizes[finite],
+        one.variance[finite],
+        color=shade,
+        linestyle="none",
+        marker="o",
+        markersize=3.5,
+        label=label,
+        **style,
+    )
 
 
 def _smallest(results, truth: float | None) -> float:

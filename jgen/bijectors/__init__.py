@@ -1,5 +1,66 @@
-"""Invertible maps with log-determinants."""
+"""Invertible maps with log-determinants: fixed ones for preprocessing, trainable ones for flows."""
 
+from jgen.bijectors.autoregressive import autoregressive
+from jgen.bijectors.continuous import continuous
+from jgen.bijectors.coupling import coupling, masked_coupling
+from jgen.bijectors.elements import Element, additive, affine
 from jgen.bijectors.elementwise import Bijector, compose, log, logit, standardize
+from jgen.bijectors.linear import actnorm, flip, householder, permutation, plu, qr
+from jgen.bijectors.multi_scale import level_shapes, multi_scale, squeeze
+from jgen.bijectors.planar import planar, radial
+from jgen.bijectors.recipes import autoregressive_flow, coupling_flow, glow
+from jgen.bijectors.residual import residual
+from jgen.bijectors.splines import cubic, quadratic, rational_quadratic
+from jgen.bijectors.trainable import (
+    TrainableBijector,
+    conditioned,
+    frozen,
+    inverted,
+    lifted,
+    pixelwise,
+    repeated,
+    sequence,
+    stacked,
+)
 
-__all__ = ["Bijector", "compose", "log", "logit", "standardize"]
+__all__ = [
+    "Bijector",
+    "Element",
+    "TrainableBijector",
+    "actnorm",
+    "additive",
+    "affine",
+    "autoregressive",
+    "autoregressive_flow",
+    "compose",
+    "conditioned",
+    "continuous",
+    "coupling",
+    "coupling_flow",
+    "cubic",
+    "flip",
+    "frozen",
+    "glow",
+    "householder",
+    "inverted",
+    "level_shapes",
+    "lifted",
+    "log",
+    "logit",
+    "masked_coupling",
+    "multi_scale",
+    "permutation",
+    "pixelwise",
+    "planar",
+    "plu",
+    "qr",
+    "quadratic",
+    "radial",
+    "rational_quadratic",
+    "repeated",
+    "residual",
+    "sequence",
+    "squeeze",
+    "stacked",
+    "standardize",
+]

@@ -1,0 +1,64 @@
+"""Continuous layers: the flow of a velocity field is a bijector (1806.07366, 1810.01367)."""
+
+import jax
+import jax.numpy as jnp
+
+from jgen.bijectors.trainable import TrainableBijector
+from jgen.nets.network import Network
+from jgen.paths import Path, linear, on_unit_interval
+from jgen.solvers import RungeKutta, runge_kutta, velocity_and_divergence
+from jgen.solvers.likelihood import Divergence
+
+
+def continuous(
+    network: Network,
+    *,
+    solver: RungeKutta | None = None,
+    divergence: Divergence = "exact",
+    num_probes: int = 1,
+    path: Path | None = None,
+) -> TrainableBijector:
+    """The flow dx/dt = v(t, x, cond) from the base at t = 0 to data at t = 1.
+
+    The log-determinant is the integral of div v; it and the inverse are as exact as the solver.
+    Parameters are those of `flow_matching(network, ...)`: a velocity that was flow-matched is a
+    bijector with the same network, path and params, and one that likelihood trained samples there.
+
+    Args:
+      network: velocity field, apply(params, t, x, cond) -> array of x's shape; for likelihood
+        training with a smooth activation.
+      solver: Runge-Kutta method; rk4 with 16 steps unless given.
+      divergence: "exact", at the cost of one tangent a component, or "hutchinson", an unbiased
+        estimate with probes that stay fixed along the trajectory; it needs a key.
+      num_probes: of the Hutchinson estimate.
+      path: the path of flow matching, which sets the interval of times; `linear()` unless given.
+
+    Raises:
+      ValueError: for an unknown divergence; on a call, if "hutchinson" comes without a key.
+    """
+    if divergence not in ("exact", "hutchinson"):
+        raise ValueError(f"unknown divergence {divergence!r}; exact or hutchinson")
+    solver = runge_kutta("rk4", 16) if solver is None else solver
+    path = linear() if path is None else path
+
+    def flow(params, x, cond, key, backward):
+        velocity = on_unit_interval(path, lambda t, x: network.apply(params, t, x, cond))
+        probes = None
+        if divergence == "hutchinson":
+            if key is None:
+                raise ValueError("the hutchinson divergence needs a key")
+            probes = jax.random.rademacher(key, (num_probes, *x.shape), x.dtype)
+        sign = -1 if backward else 1
+
+        def augmented(tau, state):
+            t = 1 - tau if backward else tau
+            u, div = velocity_and_divergence(velocity, t, state[0], probes)
+            return sign * u, sign * div
+
+        return solver(augmented, (x, jnp.zeros((), x.dtype)))
+
+    return TrainableBijector(
+        network.init,
+        lambda params, x, cond=None, key=None: flow(params, x, cond, key, backward=True),
+        lambda params, z, cond=None, key=None: flow(params, z, cond, key, backward=False),
+    )

@@ -1,0 +1,247 @@
+"""Bijectors with parameters, and the ways to put them together.
+
+Direction: `forward` goes from data x to the base z, the direction of maximum likelihood; `inverse`
+goes from the base to data, the direction of sampling.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from jgen.bijectors.elementwise import Bijector
+from jgen.nets.network import Network
+from jgen.typing import Cond, Key, Params, PyTree
+
+Transform = Callable[..., tuple[Array, Array]]
+"""(params, x, cond=None, key=None) -> (image of x, log |det of its Jacobian|), one event."""
+
+
+class TrainableBijector(NamedTuple):
+    """An invertible map of one event, as pure functions.
+
+    The key is for log-determinants that are estimates (Hutchinson's trace, Russian roulette); maps
+    whose log-determinant is exact do without, and the image never depends on it.
+
+    Attributes:
+      init: (key) -> params.
+      forward: (params, x, cond=None, key=None) -> (z, log |dz/dx|), from data to the base.
+      inverse: (params, z, cond=None, key=None) -> (x, log |dx/dz|), from the base to data.
+      data_init: (params, x [n, ...], cond [n, ...]) -> params that fit these n events, such as
+        those that standardise them; None where no parameter depends on data.
+    """
+
+    init: Callable[[Key], Params]
+    forward: Transform
+    inverse: Transform
+    data_init: Callable[[Params, PyTree, Cond], Params] | None = None
+
+
+def sequence(*bijectors: TrainableBijector) -> TrainableBijector:
+    """Apply `bijectors` from left to right on the way from data to base.
+
+    Their parameters are a list. Layers of the same form are better `repeated`, which compiles one.
+
+    Raises:
+      ValueError: if none is given.
+    """
+    if not bijectors:
+        raise ValueError("sequence needs at least one bijector")
+    num = len(bijectors)
+
+    def run(steps, x, cond, key):
+        keys = [None] * num if key is None else jax.random.split(key, num)
+        total = 0.0
+        for (step, params), key in zip(steps, keys, strict=True):
+            x, log_det = step(params, x, cond, key)
+            total = total + log_det
+        return x, total
+
+    def init(key):
+        keys = jax.random.split(key, num)
+        return [b.init(k) for b, k in zip(bijectors, keys, strict=True)]
+
+    def forward(params, x, cond=None, key=None):
+        steps = [(b.forward, p) for b, p in zip(bijectors, params, strict=True)]
+        return run(steps, x, cond, key)
+
+    def inverse(params, z, cond=None, key=None):
+        steps = [(b.inverse, p) for b, p in zip(bijectors, params, strict=True)]
+        return run(steps[::-1], z, cond, key)
+
+    def data_init(params, x, cond=None):
+        out = []
+        for bijector, p in zip(bijectors, params, strict=True):
+            p, x = _advance(bijector, p, x, cond)
+            out.append(p)
+        return out
+
+    has_data_init = any(b.data_init for b in bijectors)
+    return TrainableBijector(init, forward, inverse, data_init if has_data_init else None)
+
+
+def stacked(make: Callable[[PyTree], TrainableBijector], constants: PyTree) -> TrainableBijector:
+    """Layers that differ in parameters and constants only, as one scan: flat compile time.
+
+        orders = np.stack([np.random.default_rng(i).permutation(8) for i in range(12)])
+        stacked(lambda order: sequence(layer, permutation(order)), orders)
+
+    Args:
+      make: the layer of a slice of `constants`. All layers need parameters of the same shapes.
+      constants: numpy arrays with a leading axis of layers; layer 0 is the first that data meet.
+
+    Raises:
+      ValueError: if the arrays have no or different numbers of layers.
+    """
+    depths = {len(c) if np.ndim(c) else 0 for c in jax.tree.leaves(constants)}
+    if len(depths) != 1 or min(depths) < 1:
+        raise ValueError(f"constants need one leading axis of layers, got lengths {sorted(depths)}")
+    depth = depths.pop()
+    # Made once of numpy slices, so that a constant which is wrong is refused here; the scan hands
+    # over slices without values.
+    layers = [make(jax.tree.map(lambda c: c[i], constants)) for i in range(depth)]  # noqa: B023
+
+    def init(key):
+        return jax.vmap(lambda k, c: make(c).init(k))(jax.random.split(key, depth), constants)
+
+    def run(direction, params, x, cond, key):
+        def layer(carry, slices):
+            x, total = carry
+            p, c, k = slices
+            x, log_det = getattr(make(c), direction)(p, x, cond, k)
+            return (x, total + log_det), None
+
+        keys = None if key is None else jax.random.split(key, depth)
+        start = (x, jnp.zeros((), x.dtype))
+        slices = (params, constants, keys)
+        return jax.lax.scan(layer, start, slices, reverse=direction == "inverse")[0]
+
+    def data_init(params, x, cond=None):
+        def layer(x, slices):
+            p, c = slices
+            p, x = _advance(make(c), p, x, cond)
+            return x, p
+
+        return jax.lax.scan(layer, x, (params, constants))[1]
+
+    return TrainableBijector(
+        init,
+        lambda params, x, cond=None, key=None: run("forward", params, x, cond, key),
+        lambda params, z, cond=None, key=None: run("inverse", params, z, cond, key),
+        data_init if layers[0].data_init else None,
+    )
+
+
+def repeated(bijector: TrainableBijector, depth: int) -> TrainableBijector:
+    """`depth` layers like `bijector`, each with parameters of its own, scanned: compiled once.
+
+    What alternates from layer to layer belongs into the layer: a coupling that moves one half of
+    the components, followed by a flip, moves the other half in the next layer.
+
+    Raises:
+      ValueError: if `depth` is not positive.
+    """
+    if depth < 1:
+        raise ValueError(f"depth must be positive, got {depth}")
+    return stacked(lambda _: bijector, np.arange(depth))
+
+
+def _advance(bijector, params, x, cond):
+    """Parameters fitted to a batch, and the batch after the layer."""
+    if bijector.data_init:
+        params = bijector.data_init(params, x, cond)
+    one = lambda x, cond: bijector.forward(params, x, cond, jax.random.key(0))[0]
+    return params, jax.vmap(one)(x, cond)
+
+
+def inverted(bijector: TrainableBijector) -> TrainableBijector:
+    """The same map in the other direction, e.g. inverse autoregressive of autoregressive."""
+    return TrainableBijector(bijector.init, bijector.inverse, bijector.forward)
+
+
+def lifted(bijector: Bijector) -> TrainableBijector:
+    """A map without parameters, as a layer.
+
+    Raises:
+      ValueError: if the map has no log-determinant.
+    """
+    if not bijector.has_log_det:
+        raise ValueError("a layer of a flow needs a log-determinant, which this map has not")
+    return TrainableBijector(
+        lambda key: {},
+        lambda params, x, cond=None, key=None: bijector.forward(x, cond),
+        lambda params, z, cond=None, key=None: bijector.inverse(z, cond),
+    )
+
+
+def frozen(bijector: TrainableBijector, params: Params) -> Bijector:
+    """A trained map, for whatever asks for a `Bijector`, such as `jgen.transforms.preprocessed`.
+
+    Of maps whose log-determinant is exact: a `Bijector` is called without a key.
+    """
+    return Bijector(
+        lambda x, cond=None: bijector.forward(params, x, cond),
+        lambda z, cond=None: bijector.inverse(params, z, cond),
+    )
+
+
+def pixelwise(bijector: TrainableBijector) -> TrainableBijector:
+    """A map of vectors [c] on every pixel of an image [..., c], with the same parameters.
+
+    `pixelwise(plu(c))` is the invertible 1x1 convolution of Glow (1807.03039).
+    """
+
+    def run(function, params, x, cond, key):
+        pixels = x.reshape(-1, x.shape[-1])
+        keys = None if key is None else jax.random.split(key, len(pixels))
+        each = lambda x, k: function(params, x, cond, k)
+        y, log_det = jax.vmap(each)(pixels, keys)
+        return y.reshape(x.shape), jnp.sum(log_det)
+
+    def data_init(params, x, cond=None):
+        pixels = x.reshape(-1, x.shape[-1])
+        repeats = len(pixels) // len(x)
+        cond = jax.tree.map(lambda c: jnp.repeat(c, repeats, 0), cond)
+        return bijector.data_init(params, pixels, cond)
+
+    return TrainableBijector(
+        bijector.init,
+        lambda params, x, cond=None, key=None: run(bijector.forward, params, x, cond, key),
+        lambda params, z, cond=None, key=None: run(bijector.inverse, params, z, cond, key),
+        data_init if bijector.data_init else None,
+    )
+
+
+def conditioned(bijector: TrainableBijector, network: Network) -> TrainableBijector:
+    """A map whose parameters are shifted by a network of the condition.
+
+    For the maps that pay no attention to a condition: linear, planar and radial ones.
+
+    Args:
+      bijector: the map.
+      network: apply(params, cond) -> one number for every parameter of `bijector`, of which there
+        are `jgen.nets.num_parameters(bijector.init)`; `jgen.nets.conditioner` starts at zero.
+    """
+
+    def init(key):
+        key_bijector, key_network = jax.random.split(key)
+        return {"bijector": bijector.init(key_bijector), "network": network.init(key_network)}
+
+    def at(params, cond) -> Params:
+        flat, unravel = ravel_pytree(params["bijector"])
+        shift: Float[Array, " n"] = network.apply(params["network"], cond)
+        if shift.shape != flat.shape:
+            raise ValueError(
+                f"the network returns {shift.shape} numbers, but the map has {flat.size} parameters"
+            )
+        return unravel((flat + shift).astype(flat.dtype))
+
+    return TrainableBijector(
+        init,
+        lambda params, x, cond=None, key=None: bijector.forward(at(params, cond), x, cond, key),
+        lambda params, z, cond=None, key=None: bijector.inverse(at(params, cond), z, cond, key),
+    )

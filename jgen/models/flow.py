@@ -1,0 +1,115 @@
+"""Normalizing flows (1505.05770): a bijector from data to a base density, by maximum likelihood."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jgen.bijectors import TrainableBijector
+from jgen.generative_model import GenerativeModel, mean_loss
+from jgen.random import normal
+from jgen.solvers import normal_log_prob
+from jgen.typing import Cond, Key, Params, PyTree
+
+
+class Base(NamedTuple):
+    """A density that is sampled as easily as evaluated, as pure functions of one event.
+
+    The densities of other libraries need two lines; distrax for one:
+
+        d = distrax.Independent(distrax.Logistic(np.zeros(2), np.ones(2)), 1)
+        base = Base(lambda key: d.sample(seed=key), d.log_prob)
+
+    Attributes:
+      sample: (key) -> z.
+      log_prob: (z) -> scalar in nats.
+    """
+
+    sample: Callable[[Key], Array]
+    log_prob: Callable[[Array], Array]
+
+
+def standard_normal(shape: int | tuple[int, ...]) -> Base:
+    """Independent standard normal components."""
+    shape = (shape,) if isinstance(shape, int) else shape
+    return Base(lambda key: normal(key, shape), normal_log_prob)
+
+
+def uniform(shape: int | tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Base:
+    """Uniform in a cube: log-density -inf outside of it, where no gradient leads back.
+
+    For flows that map the cube to itself, such as splines with free edges and this interval.
+
+    Raises:
+      ValueError: if the edges are not increasing.
+    """
+    if not low < high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+    shape = (shape,) if isinstance(shape, int) else shape
+    log_volume = math.prod(shape) * math.log(high - low)
+
+    def log_prob(z: Float[Array, "*z"]) -> Float[Array, ""]:
+        inside = jnp.all((z >= low) & (z <= high))
+        return jnp.where(inside, jnp.asarray(-log_volume, z.dtype), -jnp.inf)
+
+    return Base(lambda key: jax.random.uniform(key, shape, minval=low, maxval=high), log_prob)
+
+
+def flow(
+    bijector: TrainableBijector,
+    base: Base | int | tuple[int, ...],
+    *,
+    first_batch: tuple[PyTree, Cond] | None = None,
+) -> GenerativeModel:
+    """The density p(x | cond) = base(z) |dz/dx| with z = forward(x, cond).
+
+        model = flow(coupling_flow(2, rational_quadratic(), depth=8), 2)
+
+    The loss is -log p(x) in nats. It and `log_prob` use the key only for a bijector whose
+    log-determinant is an estimate; `log_prob` then is one, too.
+
+    Args:
+      bijector: from data to base; `sequence`, `repeated` and the recipes make one of many.
+      base: density of z, or the shape of z for a standard normal one.
+      first_batch: events (x [n, ...], cond [n, ...] or None) that `init` fits the parameters to
+        where the bijector has a `data_init`, such as those of `actnorm`.
+
+    Raises:
+      ValueError: if there is a first batch and nothing in the bijector to fit to it.
+    """
+    base = base if isinstance(base, Base) else standard_normal(base)
+    if first_batch is not None and bijector.data_init is None:
+        raise ValueError("no layer of this bijector starts from data; leave first_batch out")
+
+    def init(key) -> Params:
+        params = bijector.init(key)
+        return params if first_batch is None else bijector.data_init(params, *first_batch)
+
+    def log_prob(params, key, x, cond=None):
+        z, log_det = bijector.forward(params, x, cond, key)
+        return base.log_prob(z) + log_det
+
+    def loss(params, key, batch):
+        return mean_loss(lambda key, x, cond: -log_prob(params, key, x, cond), key, batch)
+
+    def sample(params, key, cond=None):
+        return sample_and_log_prob(bijector, base, params, key, cond)[0]
+
+    return GenerativeModel(init, loss, sample, log_prob)
+
+
+def sample_and_log_prob(
+    bijector: TrainableBijector, base: Base, params: Params, key: Key, cond: Cond = None
+) -> tuple[Array, Float[Array, ""]]:
+    """One event of a flow and its log-density, by one pass of the inverse.
+
+    Differentiable in `params`: for training without data, and where `forward` is the slow direction
+    (inverse autoregressive layers).
+    """
+    key_base, key_log_det = jax.random.split(key)
+    z = base.sample(key_base)
+    x, log_det = bijector.inverse(params, z, cond, key_log_det)
+    return x, base.log_prob(z) - log_det

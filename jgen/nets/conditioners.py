@@ -1,0 +1,103 @@
+"""Networks that make the parameters of a flow's layers; their outputs are zero at the start.
+
+A layer whose parameters are zero is the identity here. Deep flows that start elsewhere multiply
+many random scales and may not train at all.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jgen.nets.dense import Dense
+from jgen.nets.mlp import MLP
+from jgen.nets.network import Network, from_linen
+
+Padding = Literal["zero", "periodic"]
+
+
+class _Conditioner(nn.Module):
+    features: tuple[int, ...]
+    num_outputs: int
+    activation: Callable[[Array], Array]
+
+    @nn.compact
+    def __call__(self, x, cond=None):
+        inputs = [jnp.ravel(x)] if cond is None else [jnp.ravel(x), jnp.ravel(cond)]
+        network = MLP(self.features, self.num_outputs, self.activation, zero_output=True)
+        return network(jnp.concatenate(inputs))
+
+
+def conditioner(
+    num_inputs: int,
+    num_outputs: int,
+    num_cond: int = 0,
+    *,
+    hidden: tuple[int, ...] = (64, 64),
+    activation: Callable[[Array], Array] = nn.silu,
+) -> Network:
+    """Dense network (x, cond=None) -> [num_outputs], x and cond raveled and concatenated."""
+    example = [jax.ShapeDtypeStruct((num_inputs,), jnp.float32)]
+    if num_cond:
+        example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
+    return from_linen(_Conditioner(tuple(hidden), num_outputs, activation), *example)
+
+
+class _ImageConditioner(nn.Module):
+    features: tuple[int, ...]
+    num_outputs: int
+    activation: Callable[[Array], Array]
+    padding: Padding
+
+    @nn.compact
+    def __call__(self, x, cond=None):
+        # A convolution is one matrix product of the nine neighbours of every pixel.
+        for i, width in enumerate(self.features):
+            x = Dense(width, name=f"convolution_{i}")(_neighbours(x, self.padding))
+            if i == 0 and cond is not None:
+                shift = Dense(width, use_bias=False, name="condition")(jnp.ravel(cond))
+                x = x + jnp.broadcast_to(shift, x.shape)
+            x = self.activation(x)
+        last = Dense(self.num_outputs, kernel_init=nn.initializers.zeros, name="out")
+        return last(_neighbours(x, self.padding))
+
+
+def _neighbours(x: Float[Array, "h w c"], padding: Padding) -> Float[Array, "h w c9"]:
+    mode = "wrap" if padding == "periodic" else "constant"
+    h, w, _ = x.shape
+    x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=mode)
+    return jnp.concatenate([x[i : i + h, j : j + w] for i in range(3) for j in range(3)], -1)
+
+
+def image_conditioner(
+    num_inputs: int,
+    num_outputs: int,
+    num_cond: int = 0,
+    *,
+    hidden: tuple[int, ...] = (32, 32),
+    activation: Callable[[Array], Array] = nn.silu,
+    padding: Padding = "zero",
+) -> Network:
+    """3x3 convolutions of images (x [h, w, num_inputs], cond=None) -> [h, w, num_outputs].
+
+    Args:
+      num_inputs: channels of the image.
+      num_outputs: numbers a pixel.
+      num_cond: numbers in the condition, which shift the first layer's channels.
+      hidden: channels of the hidden layers.
+      activation: between the layers.
+      padding: "zero", or "periodic" for lattices without an edge.
+
+    Raises:
+      ValueError: for an unknown padding.
+    """
+    if padding not in ("zero", "periodic"):
+        raise ValueError(f"unknown padding {padding!r}; zero or periodic")
+    example = [jax.ShapeDtypeStruct((3, 3, num_inputs), jnp.float32)]
+    if num_cond:
+        example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
+    module = _ImageConditioner(tuple(hidden), num_outputs, activation, padding)
+    return from_linen(module, *example)

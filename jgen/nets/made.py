@@ -1,0 +1,127 @@
+"""Masked autoencoder for distribution estimation: a causal network in one pass (1502.03509)."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jgen.nets.causal import CausalNetwork
+from jgen.nets.dense import Dense, matmul
+
+
+class _Masked(nn.Module):
+    """Dense layer y = x (W * mask) + b."""
+
+    mask: tuple[tuple[bool, ...], ...]
+    zero: bool = False
+
+    @nn.compact
+    def __call__(self, x, rows=None):
+        """All outputs, or those in the slice (start, size) of them."""
+        mask = np.array(self.mask)
+        # Lecun's scale for the inputs that a unit has, not for all.
+        fan_in = np.maximum(mask.sum(0, keepdims=True), 1)
+        scale = np.zeros_like(mask) if self.zero else mask / np.sqrt(fan_in)
+        init = lambda key, shape: jax.random.normal(key, shape) * scale
+        kernel = self.param("kernel", init, mask.shape) * mask
+        bias = self.param("bias", nn.initializers.zeros, mask.shape[1:])
+        if rows is not None:
+            kernel = jax.lax.dynamic_slice_in_dim(kernel, *rows, axis=1)
+            bias = jax.lax.dynamic_slice_in_dim(bias, *rows)
+        return matmul(x, kernel.astype(x.dtype)) + bias
+
+
+class _Made(nn.Module):
+    num: int
+    num_outputs: int
+    num_cond: int
+    hidden: tuple[int, ...]
+    activation: Callable[[Array], Array]
+
+    def setup(self):
+        # Unit of degree m sees the first m components. Degree 0 sees the condition only and
+        # is there for the first component, which otherwise would depend on it linearly.
+        first = 0 if self.num_cond or self.num == 1 else 1
+        span = max(self.num - first, 1)
+        degrees = [np.arange(1, self.num + 1)]
+        degrees += [first + np.arange(width) % span for width in self.hidden]
+        masks = [a[:, None] <= b[None] for a, b in zip(degrees[:-1], degrees[1:], strict=True)]
+        outputs = np.repeat(np.arange(self.num), self.num_outputs)
+        masks.append(degrees[-1][:, None] <= outputs[None])
+        as_tuple = lambda mask: tuple(map(tuple, mask.tolist()))
+        self.layers = [_Masked(as_tuple(mask)) for mask in masks[:-1]]
+        self.out = _Masked(as_tuple(masks[-1]), zero=True)
+        if self.num_cond:
+            self.condition = Dense(self.hidden[0], use_bias=False)
+
+    def _embedded(self, cond):
+        size = 0 if cond is None else jnp.size(cond)
+        if size != self.num_cond:
+            raise ValueError(
+                f"cond has {size} numbers, but the network was made for num_cond={self.num_cond}"
+            )
+        return self.condition(jnp.ravel(cond)) if size else None
+
+    def _units(self, x, embedded):
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            x = self.activation(x if i or embedded is None else x + embedded)
+        return x
+
+    def contexts(self, x, cond):
+        return self.out(self._units(x, self._embedded(cond))).reshape(self.num, -1)
+
+    def start(self, cond):
+        return jnp.zeros(self.num), self._embedded(cond)
+
+    def step(self, cache, i, previous):
+        x, embedded = cache
+        # Written before the first component, where there is nothing: no output sees it.
+        x = x.at[jnp.maximum(i - 1, 0)].set(previous)
+        rows = (i * self.num_outputs, self.num_outputs)
+        return self.out(self._units(x, embedded), rows), (x, embedded)
+
+
+def made(
+    num: int,
+    num_outputs: int,
+    num_cond: int = 0,
+    *,
+    hidden: tuple[int, ...] = (64, 64),
+    activation: Callable[[Array], Array] = nn.silu,
+) -> CausalNetwork:
+    """Dense layers with masks: row i of the outputs [num, num_outputs] sees x_<i and cond.
+
+    All rows take one pass; `step` makes one row, with the last layer's share for that row only.
+    Degrees of hidden units are dealt out in turn. The outputs are zero at the start.
+
+    Args:
+      num: components of an event.
+      num_outputs: outputs a component.
+      num_cond: numbers in the condition; 0 without one.
+      hidden: widths; less than `num` of them leave some components unused.
+      activation: between the layers.
+
+    Raises:
+      ValueError: if a size is not positive or there is no hidden layer; on a call, if the
+        condition has not `num_cond` numbers.
+    """
+    if not hidden or min(num, num_outputs, *hidden) < 1 or num_cond < 0:
+        raise ValueError(
+            f"num {num}, num_outputs {num_outputs} and one or more widths {hidden} must be "
+            f"positive, num_cond {num_cond} not negative"
+        )
+    module = _Made(num, num_outputs, num_cond, tuple(hidden), activation)
+
+    def bind(method):
+        return lambda params, *args: module.apply({"params": params}, *args, method=method)
+
+    def init(key):
+        cond = jnp.zeros(num_cond) if num_cond else None
+        example: Float[Array, " num"] = jnp.zeros(num)
+        return module.init(key, example, cond, method="contexts")["params"]
+
+    return CausalNetwork(init, *[bind(name) for name in ("contexts", "start", "step")])

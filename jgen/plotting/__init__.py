@@ -4,6 +4,7 @@ from jgen.plotting.amplification import variance_curves
 from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.curves import Curve, quality_curves, training_curves
 from jgen.plotting.differential import ks_curves, quantile_error_curves
+from jgen.plotting.equivalents import equivalent_events_chart
 from jgen.plotting.histograms import Panel, histogram_grid, ratio_histogram
 from jgen.plotting.shower_report import observable_panel, shower_figures
 from jgen.plotting.shower_tests import response_figure, summary_figure, threshold_figure
@@ -25,6 +26,7 @@ __all__ = [
     "Curve",
     "Panel",
     "coverage_curves",
+    "equivalent_events_chart",
     "histogram_grid",
     "ks_curves",
     "longitudinal_profile",

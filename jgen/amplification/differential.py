@@ -307,6 +307,9 @@ def log_density_ratio(
 ) -> Float[np.ndarray, " num"]:
     """The true log p_true(x) - log p_model(x) of many events, the sharpest summary statistic.
 
+    Every new function compiles a program. Members of one model share it if they are given as
+    `jax.tree_util.Partial(model.log_prob, params, None)`.
+
     Args:
       log_prob_true: (x) -> nats of ONE event, as `log_prob` of a toy.
       log_prob_model: the same of the generator, its parameters bound.
@@ -318,13 +321,17 @@ def log_density_ratio(
     """
     if len(events) == 0:
         raise ValueError("there are no events to score")
-    ratio = jax.jit(jax.vmap(lambda x: log_prob_true(x) - log_prob_model(x)))
+    densities = [
+        f if isinstance(f, jax.tree_util.Partial) else jax.tree_util.Partial(f)
+        for f in (log_prob_true, log_prob_model)
+    ]
     batch_size = min(batch_size, len(events))
     out = np.empty(len(events), np.float32)
     for start in range(0, len(events), batch_size):
         # The last chunk repeats its last event, so that it runs in the same program.
         rows = np.minimum(start + np.arange(batch_size), len(events) - 1)
-        out[start : start + batch_size] = ratio(events[rows])[: len(events) - start]
+        ratio = _log_ratio(*densities, events[rows])
+        out[start : start + batch_size] = ratio[: len(events) - start]
     return out
 
 
@@ -348,6 +355,11 @@ def refinement_mask(
         raise ValueError(f"bounds of a ratio must have 0 < low < high, got {low} and {high}")
     log_ratio = np.asarray(log_ratio)
     return (log_ratio >= np.log(low)) & (log_ratio <= np.log(high))
+
+
+@jax.jit
+def _log_ratio(log_prob_true, log_prob_model, events):
+    return jax.vmap(lambda x: log_prob_true(x) - log_prob_model(x))(events)
 
 
 def _solve(distance, k, floor):

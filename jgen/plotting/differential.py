@@ -62,13 +62,16 @@ def ks_curves(
                 sizes, mean - spread, mean + spread, color=color(i), alpha=0.25, linewidth=0.0
             )
         handles[label] = axes.plot(sizes, mean, color=color(i))[0]
-    axes.axvline(num_train, color=REFERENCE, linestyle=":", linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlim=(sizes[0], sizes[-1]))
-    axes.set_ylim(0.3 * expected_distance(sizes[-1], num_reference), None)
-    axes.text(
-        num_train, 0.03, r" $n_\mathrm{train}$", transform=axes.get_xaxis_transform(), fontsize=8
-    )
-    log_axis(axes.yaxis)
+    # Above the curves there is room for the legend.
+    bottom, top = 0.3 * expected_distance(sizes[-1], num_reference), axes.get_ylim()[1]
+    axes.set_ylim(bottom, top * (top / bottom) ** 0.3)
+    if sizes[0] <= num_train <= sizes[-1]:
+        axes.axvline(num_train, color=REFERENCE, linestyle=":", linewidth=0.8)
+        where = {"transform": axes.get_xaxis_transform(), "fontsize": 8}
+        axes.text(num_train, 0.03, r" $n_\mathrm{train}$", **where)
+    for axis in (axes.xaxis, axes.yaxis):
+        log_axis(axis)
     axes.set(
         xlabel=r"Generated events $n_\mathrm{gen}$", ylabel=f"KS distance to {reference_label}"
     )

@@ -104,7 +104,7 @@ def log_axis(axis) -> None:
     power = LogFormatterMathtext()
 
     def plain(x, _):
-        return f"{x:g}" if 1e-2 <= x < 1e4 else power(x)
+        return f"{x:g}" if 1e-3 <= x < 1e4 else power(x)
 
     short = high < 100 * low
     subs = (1.0, 2.0, 5.0) if short else (1.0,)

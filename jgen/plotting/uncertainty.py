@@ -124,10 +124,22 @@ def coverage_curves(curves: Mapping[str, Coverage]) -> Figure:
 
 
 @styled
-def pull_distribution(found: Mapping[str, Pulls], limit: float = 6.0) -> Figure:
+def pull_distribution(
+    found: Mapping[str, Pulls],
+    limit: float = 6.0,
+    *,
+    truth: str = "Geant4",
+    quantities: str = "bins",
+) -> Figure:
     """Distribution of pulls beside that of calibrated members, a mean of Student's t, dashed.
 
     Pulls beyond the limit are in the outermost bins, so that no tail is lost.
+
+    Args:
+      found: label -> pulls.
+      limit: largest pull on the axis.
+      truth: name of what the members' mean is compared with.
+      quantities: what has a pull each.
     """
     figure = new_figure(0.6 * TEXT_WIDTH, 3.2)
     axes = figure.subplots()
@@ -142,7 +154,8 @@ def pull_distribution(found: Mapping[str, Pulls], limit: float = 6.0) -> Figure:
         degrees = np.quantile(one.degrees_of_freedom, (np.arange(100) + 0.5) / 100, method="lower")
         expected = stats.t.pdf(x[:, None], degrees[None]).mean(axis=1)
         axes.plot(x, expected, color=color(i), linestyle="--", linewidth=0.8)
-    axes.set(xlabel="(Mean $-$ Geant4) / predicted error", ylabel="Density of bins")
+    xlabel = rf"(Mean $-$ {truth}) / predicted error"
+    axes.set(xlabel=xlabel, ylabel=f"Density of {quantities}")
     axes.set_xlim(-limit, limit)
     axes.set_ylim(0, 1.4 * axes.get_ylim()[1])
     axes.legend(loc="upper left")

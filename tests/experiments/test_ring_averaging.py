@@ -99,12 +99,11 @@ def test_the_judgement_of_made_up_members():
     assert one.pulls.width == pytest.approx(4, rel=0.15)
 
 
-@pytest.mark.parametrize("members", ["bootstrap", "repulsive"])
-def test_one_argument_chooses_the_members(members, tmp_path):
+def test_one_argument_chooses_the_members(tmp_path):
     """Members of an ensemble are networks of their own, dealt out to the training sets."""
     config = dataclasses.replace(
         SMALL.rings,
-        members=members,
+        members="bootstrap",
         num_members=2,
         network=CausalConfig(width=4, heads=1, blocks=1, feed_forward=4),
         num_gauss=2,
@@ -114,8 +113,14 @@ def test_one_argument_chooses_the_members(members, tmp_path):
     assert [len(one) for one in made.params] == [2, 2]
     kernels = [np.asarray(p["out"]["kernel"]) for one in made.params for p in one]
     assert len({k.tobytes() for k in kernels}) == 4
-    names = sorted(p.name for p in (tmp_path / "networks" / "2d").iterdir())
-    assert names == (["set-0", "set-1"] if members == "repulsive" else ["all"])
+    # Members that repel each other need a training for each set; all others share one.
+    for members, sets, ensemble in (("plain", 2, 4), ("repulsive", 1, 2), ("bayesian", 2, 2)):
+        trainings = rings._trainings(dataclasses.replace(config, members=members))
+        assert len(trainings) == 2 // sets
+        for one in trainings.values():
+            assert (one.data_sets, one.ensemble) == (sets, ensemble)
+            assert one.members == ("plain" if members == "bayesian" else members)
+            one.check()
 
 
 def test_training_sets_are_independent_and_from_the_ring():

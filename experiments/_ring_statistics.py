@@ -32,6 +32,8 @@ REFERENCES = ("held-out", "training", "large")
 """What generated events are compared with: true events that nobody saw, as many as were trained on;
 the training set itself, as in the paper; and a large sample that only a toy can have."""
 STATISTICS = ("R", "LR class", "LR truth")
+MAPPED = 10_000
+"""Events of each member that are kept, for the map of what the cut removes."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ def _statistics(
     found = {}
     for (name, sample), ratio in zip(samples.items(), np.split(ratios, ends), strict=True):
         found |= {f"{name}/R": radius(sample), f"{name}/LR truth": ratio}
+    found["generated/events"] = events[:MAPPED]
     for name, reference in known.items():
         fitted = cross_fitted_log_ratio(
             reference,

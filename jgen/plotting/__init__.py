@@ -3,7 +3,12 @@
 from jgen.plotting.amplification import variance_curves
 from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.curves import Curve, quality_curves, training_curves
-from jgen.plotting.differential import ks_curves, quantile_error_curves
+from jgen.plotting.differential import (
+    cumulative_distributions,
+    ks_curves,
+    quantile_error_curves,
+    refinement_map,
+)
 from jgen.plotting.equivalents import equivalent_events_chart
 from jgen.plotting.histograms import Panel, histogram_grid, ratio_histogram
 from jgen.plotting.shower_report import observable_panel, shower_figures
@@ -26,6 +31,7 @@ __all__ = [
     "Curve",
     "Panel",
     "coverage_curves",
+    "cumulative_distributions",
     "equivalent_events_chart",
     "histogram_grid",
     "ks_curves",
@@ -39,6 +45,7 @@ __all__ = [
     "quality_curves",
     "quantile_error_curves",
     "ratio_histogram",
+    "refinement_map",
     "response_figure",
     "roc_curves",
     "save",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, Real
+from jaxtyping import Bool, Float, Int, Real
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -76,6 +76,53 @@ def ks_curves(
         xlabel=r"Generated events $n_\mathrm{gen}$", ylabel=f"KS distance to {reference_label}"
     )
     axes.legend(handles.values(), handles.keys(), loc="upper right")
+    return figure
+
+
+@styled
+def cumulative_distributions(
+    panels: Mapping[str, Mapping[str, Real[np.ndarray, " _"]]],
+) -> Figure:
+    """Empirical cumulative distributions, a panel a statistic (arXiv:2509.08048, Fig. 9).
+
+    Args:
+      panels: name of the statistic -> label -> values; the axis has the central 99.8 % of the
+        first sample, which is drawn in black.
+    """
+    figure = new_figure(TEXT_WIDTH, 2.8)
+    axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for ax, (name, samples) in zip(axes, panels.items(), strict=True):
+        for i, (label, values) in enumerate(samples.items()):
+            # Where a thousand quantiles lie; more points than that are not seen.
+            shares = np.linspace(0, 1, min(len(values), 1000))
+            shade = color(i - 1) if i else REFERENCE
+            ax.plot(np.quantile(values, shares), shares, color=shade, label=label)
+        ax.set(xlabel=name, ylim=(0, 1))
+        ax.set_xlim(*np.quantile(next(iter(samples.values())), [0.001, 0.999]))
+    axes[0].set(ylabel="Cumulative distribution")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return figure
+
+
+@styled
+def refinement_map(
+    events: Real[np.ndarray, "num 2"], kept: Bool[np.ndarray, " num"], name: str = "x"
+) -> Figure:
+    """Events that a refinement keeps and cuts, in a plane (arXiv:2509.08048, Fig. 10).
+
+    Args:
+      events: generated events, or two coordinates of them.
+      kept: those that the cut leaves.
+      name: of the coordinates.
+    """
+    figure = new_figure(0.5 * TEXT_WIDTH, 3.4)
+    axes = figure.subplots()
+    for mask, shade, label in ((kept, color(0), "Kept"), (~kept, color(1), "Cut")):
+        share = f"{label}, {100 * mask.mean():.0f} %"
+        axes.scatter(*events[mask].T, s=1.5, color=shade, linewidths=0, label=share)
+    axes.set(xlabel=f"${name}_1$", ylabel=f"${name}_2$", aspect="equal")
+    figure.legend(loc="outside upper center", ncols=2, markerscale=4)
     return figure
 
 

@@ -7,7 +7,12 @@ from jgen.amplification import (
     prefix_sizes,
     sample_quantile_mse,
 )
-from jgen.plotting import ks_curves, quantile_error_curves
+from jgen.plotting import (
+    cumulative_distributions,
+    ks_curves,
+    quantile_error_curves,
+    refinement_map,
+)
 
 
 def distances(shift, members=3, num=3000):
@@ -44,3 +49,23 @@ def test_quantile_errors_lie_between_the_lines_of_samples():
     np.testing.assert_allclose(levels[:3], [9e-4, 3e-4, 3e-4])
     np.testing.assert_allclose(axes.lines[3].get_ydata(), mean)
     assert axes.collections[0].get_paths()[0].vertices[:, 1].min() > 0
+
+
+def test_cumulative_distributions_end_at_one_and_pass_the_median():
+    rng = np.random.default_rng(0)
+    truth, made = rng.normal(size=5001), rng.normal(0.5, 1, size=300)
+    figure = cumulative_distributions({"R": {"Truth": truth, "Generated": made}})
+    for line, sample in zip(figure.axes[0].lines, (truth, made), strict=True):
+        x, y = line.get_data()
+        assert y[0] == 0
+        assert y[-1] == 1
+        np.testing.assert_allclose(np.interp(0.5, y, x), np.median(sample), atol=5e-3)
+
+
+def test_a_refinement_map_says_how_much_is_cut():
+    events = np.arange(20.0).reshape(10, 2)
+    figure = refinement_map(events, np.arange(10) < 7)
+    kept, cut = figure.axes[0].collections
+    np.testing.assert_array_equal(kept.get_offsets(), events[:7])
+    np.testing.assert_array_equal(cut.get_offsets(), events[7:])
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["Kept, 70 %", "Cut, 30 %"]

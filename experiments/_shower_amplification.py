@@ -19,7 +19,14 @@ from jgen.nets.sequence import SequenceConfig
 from jgen.random import member_keys, stream
 from jgen.showers import ShowerPreprocessing, Showers, get_geometry
 from jgen.showers.calodream import SolverConfig, incident_energies, training_data
-from jgen.training import OptimizerConfig, RunFolder, TrainConfig, fit, member
+from jgen.training import (
+    OptimizerConfig,
+    RunFolder,
+    TrainConfig,
+    fit,
+    loss_values,
+    member,
+)
 from jgen.transforms import bayesian, draw_weights
 from jgen.typing import Params
 
@@ -55,9 +62,10 @@ class Config:
     """Data, energy network, its training and solver; the shape network is not used. The incident
     energies of the data must be log-uniform in `energy_range`, and so are those of the generated
     showers. `num_train` showers train each member, `num_test` others are the truth."""
-    members: Literal["bootstrap", "plain", "bayesian"] = "bootstrap"
+    members: Literal["bootstrap", "plain", "repulsive", "bayesian"] = "bootstrap"
     """bootstrap: every member trains on its own resampled showers. plain: all on the same, so that
-    their spread is that of the optimisation only. bayesian: draws of the weights of one network."""
+    their spread is that of the optimisation only. repulsive: these, pushing their losses apart.
+    bayesian: draws of the weights of one network."""
     num_members: int = 10
     """Members, or draws of the weights."""
     num_generated: int = 8000
@@ -80,8 +88,6 @@ def check_options(config: Config) -> None:
     study.check_options(one)
     if one.num_validation:
         raise ValueError("this study validates nothing; leave --calodream.num-validation at 0")
-    if one.energy_training.members == "repulsive":
-        raise ValueError("members are bootstrap, plain or bayesian; see --members")
     if one.energy_range is None or not 0 < one.energy_range[0] < one.energy_range[1]:
         raise ValueError(
             "generated showers need a spectrum: give the ends [MeV] of the data's log-uniform "
@@ -164,11 +170,13 @@ def make_samples(config: Config, showers: Showers, folder: RunFolder) -> None:
     preprocessing = study.load_or_fit_preprocessing(one, showers, folder)
     batch, _ = training_data(study.chunks(showers), preprocessing)
     key = jax.random.key(one.seed)
+    trained = _trained_model(config, len(batch.x))
     fitted = fit(
-        _trained_model(config, len(batch.x)),
+        trained,
         batch,
         stream(key, "energy"),
         _training(config),
+        function=loss_values(trained) if config.members == "repulsive" else None,
         folder=folder.path / "training",
         name=f"{config.members} energy networks",
     ).params

@@ -5,7 +5,7 @@ from jgen.training.config import TrainConfig
 from jgen.training.fit import Fitted, fit
 from jgen.training.mesh import initialize_distributed, make_layout
 from jgen.training.optimizer import OptimizerConfig, make_optimizer, per_player
-from jgen.training.repulsion import RepulsionConfig
+from jgen.training.repulsion import RepulsionConfig, loss_values
 from jgen.training.runs import (
     MetricsLog,
     RunFolder,
@@ -28,6 +28,7 @@ __all__ = [
     "initialize_distributed",
     "load_config",
     "load_params",
+    "loss_values",
     "make_layout",
     "make_optimizer",
     "make_step",

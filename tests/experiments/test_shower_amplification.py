@@ -195,7 +195,7 @@ def test_infinite_numbers_are_left_out():
 
 def test_members_of_every_kind():
     params = {"w": np.zeros((8, 3))}
-    for kind in ("bootstrap", "plain"):
+    for kind in ("bootstrap", "plain", "repulsive"):
         config = dataclasses.replace(SMALL, members=kind)
         assert training._training(config).members == kind
         assert training._training(config).ensemble == 8

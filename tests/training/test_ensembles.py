@@ -16,7 +16,13 @@ from jgen.training import (
     fit,
     make_step,
 )
-from jgen.training.repulsion import kernel_width, log_prob_values, repulsion, repulsive_update
+from jgen.training.repulsion import (
+    kernel_width,
+    log_prob_values,
+    loss_values,
+    repulsion,
+    repulsive_update,
+)
 
 KEY = jax.random.key(5)
 CONSTANT = OptimizerConfig(learning_rate=0.05, schedule="constant")
@@ -232,3 +238,16 @@ def test_bad_weights_and_members():
         run(LOCATION, data, TrainConfig(2, 4, ensemble=2, data_sets=2))
     with pytest.raises(ValueError, match="member counts from 0"):
         bootstrap_rows(KEY, -1, 8)
+
+
+def test_losses_of_events_are_those_of_batches_of_one(key):
+    """In a weighted batch, too: values are of events, and the mean is the loss."""
+    x, weight = jnp.array([1.0, -2.0, 4.0]), jnp.array([0.5, 2.0, 0.5])
+    square = lambda params: lambda key, x, cond: (x - params) ** 2
+    model = GenerativeModel(
+        None, lambda params, key, batch: mean_loss(square(params), key, batch), None
+    )
+    batch = Batch(x, weight=weight)
+    values = loss_values(model)(jnp.array(2.0), key, batch)
+    np.testing.assert_allclose(values, [0.5, 32.0, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(values.mean(), model.loss(jnp.array(2.0), key, batch), rtol=1e-6)

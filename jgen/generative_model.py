@@ -21,12 +21,17 @@ class Batch(NamedTuple):
       cond: what the model is conditioned on.
       mask: true where a set element exists, for data of variable length.
       weight: event weights [batch]; mean one over the training set, signs are allowed.
+      progress: [batch], the fraction of the training that is done, the same number for all events;
+        None outside of a training, which objectives that change on the way take as its end. Set by
+        `training.fit`, also where there is no `x` and no `cond`: it then says how many events a
+        model that is trained without data shall make.
     """
 
     x: PyTree
     cond: Cond = None
     mask: Array | None = None
     weight: Array | None = None
+    progress: Array | None = None
 
 
 class GenerativeModel(NamedTuple):

@@ -12,3 +12,5 @@ Params = PyTree
 Cond = PyTree
 Velocity = Callable[[PyTree, PyTree], PyTree]
 """(t, x) -> dx/dt for one event; parameters and condition are already bound."""
+Energy = Callable[[PyTree, Cond], jax.Array]
+"""(x, cond) -> U in units of kT for one event: the density is exp(-U) / Z."""

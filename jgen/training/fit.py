@@ -49,7 +49,7 @@ class Fitted(NamedTuple):
 
 def fit(
     model: GenerativeModel,
-    data: Batch,
+    data: Batch | None,
     key: Key,
     config: TrainConfig,
     *,
@@ -69,7 +69,8 @@ def fit(
     Args:
       model: what to train.
       data: training events, held by every device; weights are scaled to mean one, in each data
-        set where there are several.
+        set where there are several. None for a model that is trained without data, such as
+        `jgen.transforms.reverse_kl`.
       key: typed PRNG key.
       config: how.
       validation: events for the validation loss, with the same fields as `data` and, of several
@@ -88,6 +89,7 @@ def fit(
       ValueError: for data, options or devices that do not fit together.
       FloatingPointError: naming step and members when a loss is not finite.
     """
+    data = Batch(None) if data is None else data
     _check(data, validation, config)
     if function is not None and config.members != "repulsive":
         raise ValueError(
@@ -116,7 +118,7 @@ class _Loop:
             axis = "scan" if one_cpu else "vmap"
         step, update = _make_update(
             model, optimizer, function, stream(key, "repulsion"), config, layout, axis,
-            num_events(data),
+            num_events(data) if jax.tree.leaves(data) else 0,
         )  # fmt: skip
         members, shared = layout.members, layout.shared
         self.keys = put(member_keys(stream(key, "train"), config.ensemble), members)
@@ -261,6 +263,7 @@ def _make_update(model, optimizer, function, key, config, layout, axis, num_trai
         place_batch=layout.place_batch,
         bootstrap=config.members == "bootstrap",
         data_sets=config.data_sets,
+        steps=config.steps,
         penalty=penalty,
     )
     if repulsive:
@@ -322,6 +325,13 @@ def _unit_weight(data: Batch, data_sets: int) -> Batch:
 
 def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
     config.check()
+    if not jax.tree.leaves(data):
+        if validation is not None or config.members != "plain" or config.data_sets > 1:
+            raise ValueError(
+                "a training without data has no validation, plain members and no data sets, got "
+                f"members {config.members!r} and {config.data_sets} data sets"
+            )
+        return
     for what, batch in (("data", data), ("validation", validation)):
         if batch is None:
             continue

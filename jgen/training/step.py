@@ -58,6 +58,7 @@ def make_step(
     place_batch: Callable[[Batch], Batch] = lambda batch: batch,
     bootstrap: bool = False,
     data_sets: int = 1,
+    steps: int | None = None,
     penalty: Callable[[Params, PyTree], Array] | None = None,
 ) -> Step:
     """Training step that draws its own minibatch from device-resident data.
@@ -73,6 +74,7 @@ def make_step(
       place_batch: sharding hint for the minibatch, see `training.mesh`.
       bootstrap: draw from the member's resampled data, see `training.bootstrap`.
       data_sets: the data are so many sets of equal size, one after another.
+      steps: of the whole training, for the batch's `progress`, which is left out without.
       penalty: (params, common) -> scalar, minimised with the loss. The metrics have the loss
         without it and the gradient norm of both.
     """
@@ -84,10 +86,15 @@ def make_step(
 
     def update(state, key, data, data_set=0, common=None):
         key_rows, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
-        num = num_events(data) // data_sets
-        rows = jax.random.randint(key_rows, (batch_size,), 0, num)
-        rows = data_set * num + (resampled(key, rows, num) if bootstrap else rows)
-        batch = place_batch(jax.tree.map(lambda a: a[rows], data))
+        batch = data
+        if jax.tree.leaves(data):
+            num = num_events(data) // data_sets
+            rows = jax.random.randint(key_rows, (batch_size,), 0, num)
+            rows = data_set * num + (resampled(key, rows, num) if bootstrap else rows)
+            batch = jax.tree.map(lambda a: a[rows], data)
+        if steps is not None:
+            batch = batch._replace(progress=jnp.full(batch_size, state.step / steps))
+        batch = place_batch(batch)
 
         def objective(params):
             loss = model.loss(params, key_loss, batch)

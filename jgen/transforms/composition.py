@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.bijectors import Bijector
-from jgen.generative_model import Batch, GenerativeModel
+from jgen.generative_model import GenerativeModel
 from jgen.typing import Cond, PyTree
 
 
@@ -67,8 +67,8 @@ def chain(
         key_a, key_b = jax.random.split(key)
         a, b = batch.x
         cond_b = jax.vmap(condition)(batch.cond, a)
-        batch_a = Batch(a, batch.cond, weight=batch.weight)
-        batch_b = Batch(b, cond_b, batch.mask, batch.weight)
+        batch_a = batch._replace(x=a, mask=None)
+        batch_b = batch._replace(x=b, cond=cond_b)
         loss_a = first.loss(params["first"], key_a, batch_a)
         return loss_a + second.loss(params["second"], key_b, batch_b)
 

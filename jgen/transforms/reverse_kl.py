@@ -1,0 +1,95 @@
+"""Training without data: the reverse Kullback-Leibler divergence to a Boltzmann density."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jgen.generative_model import Batch, GenerativeModel, num_events
+from jgen.typing import Cond, Energy, Key, Params, PyTree
+
+Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
+"""The fraction of the training that is done, in [0, 1] -> a number."""
+
+
+def reverse_kl(
+    model: GenerativeModel,
+    energy: Energy,
+    *,
+    temperature: float | Schedule = 1.0,
+    likelihood: float | Schedule = 0.0,
+    gradient: Literal["total", "path"] = "total",
+    pair: Callable[[Params, Key, Cond], tuple[PyTree, Array]] | None = None,
+) -> GenerativeModel:
+    """The model q with the loss E_q[log q(x) + U(x) / T] (Boltzmann generators, 1812.01729).
+
+    That is KL(q || exp(-U / T) / Z) - log Z: its least value is -log Z.
+
+        model = flow(coupling_flow(2, affine(), depth=8), 2)
+        fitted = fit(reverse_kl(model, energy), None, key, config)
+
+    The loss makes as many events as the batch has and looks at data only for the likelihood: train
+    with data None, or with a `Batch(None, cond)` of conditions that the energy depends on.
+    A mode that q does not reach is invisible to it: see `jgen.inference` for what shows one.
+
+    Args:
+      model: one whose samples are differentiable in its parameters, with a `log_prob`.
+      energy: (x, cond) -> U in units of kT, for one event.
+      temperature: T, or a schedule of it; from a high one, modes are found before they are apart.
+      likelihood: weight w in [0, 1] of the model's own loss, maximum likelihood of the batch's
+        events, in (1 - w) KL + w loss; or a schedule of it.
+      gradient: "total", or "path", which leaves out the derivative of log q by the parameters at
+        fixed x (1703.09194, 2207.08219): zero on average, so that the gradient stays unbiased, and
+        its noise vanishes as q becomes the target. It needs sample and log_prob, one after another.
+      pair: (params, key, cond) -> (x, log q(x)), where the family has both in one pass, as
+        `jgen.models.sample_and_log_prob` of a flow; else they come from `sample` and `log_prob`.
+
+    Raises:
+      ValueError: if the model has no density, a number is out of range, or "path" comes with a
+        pair; in training, if there is a likelihood and no data, or a mask.
+    """
+    _check(model, temperature, likelihood, gradient, pair)
+
+    def one(params, key, cond, temperature):
+        key_x, key_density = jax.random.split(key)
+        if pair is not None:
+            x, log_q = pair(params, key_x, cond)
+        else:
+            x = model.sample(params, key_x, cond)
+            scored = jax.lax.stop_gradient(params) if gradient == "path" else params
+            log_q = model.log_prob(scored, key_density, x, cond)
+        return log_q + energy(x, cond) / temperature
+
+    def loss(params, key, batch: Batch):
+        without_data = not callable(likelihood) and likelihood == 0
+        if batch.mask is not None or (without_data and batch.weight is not None):
+            raise ValueError("events made by the model have no mask and no weights; leave them out")
+        key_model, key_data = jax.random.split(key)
+        done = 1.0 if batch.progress is None else batch.progress[0]
+        at = lambda schedule: schedule(done) if callable(schedule) else schedule
+        keys = jax.random.split(key_model, num_events(batch))
+        terms = jax.vmap(one, in_axes=(None, 0, 0, None))
+        divergence = jnp.mean(terms(params, keys, batch.cond, at(temperature)))
+        if without_data:
+            return divergence
+        if batch.x is None:
+            raise ValueError("a likelihood needs data; train with events or with likelihood=0")
+        weight = at(likelihood)
+        return (1 - weight) * divergence + weight * model.loss(params, key_data, batch)
+
+    return model._replace(loss=loss)
+
+
+def _check(model, temperature, likelihood, gradient, pair):
+    if model.log_prob is None:
+        raise ValueError("reverse_kl needs a model with a log_prob, which this one has not")
+    if not callable(temperature) and not temperature > 0:
+        raise ValueError(f"the temperature must be positive, got {temperature}")
+    if not callable(likelihood) and not 0 <= likelihood <= 1:
+        raise ValueError(f"the weight of the likelihood must be in [0, 1], got {likelihood}")
+    if gradient not in ("total", "path"):
+        raise ValueError(f"unknown gradient {gradient!r}; total or path")
+    if gradient == "path" and pair is not None:
+        raise ValueError("the path gradient needs sample and log_prob; leave the pair out")

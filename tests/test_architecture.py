@@ -10,13 +10,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     "typing": 0, "random": 0, "files": 0, "generative_model": 0, "physics": 0,
-    "paths": 1, "solvers": 1, "bijectors": 1, "nets": 1,
+    "paths": 1, "couplings": 1, "solvers": 1, "bijectors": 1, "nets": 1,
     "models": 2, "transforms": 2,
     "training": 3, "metrics": 3, "amplification": 3,
-    "toys": 4, "showers": 4, "jets": 4, "events": 4, "inference": 4,
+    "toys": 4, "lattice": 4, "showers": 4, "jets": 4, "events": 4, "inference": 4,
     "plotting": 5,
 }  # fmt: skip
-LIBRARIES = {"flax": "nets", "distrax": "bijectors", "orbax": "training", "matplotlib": "plotting"}
+LIBRARIES = {
+    "flax": "nets", "distrax": "bijectors", "orbax": "training", "blackjax": "inference",
+    "matplotlib": "plotting",
+}  # fmt: skip
 FILES = sorted((ROOT / "jgen").rglob("*.py"))
 
 
@@ -78,7 +81,7 @@ def test_files_and_functions_stay_small():
 def test_importing_starts_no_backend_and_no_plotting():
     code = (
         "import jgen, jgen.models, jgen.training, jgen.showers, jgen.metrics, sys\n"
-        "import jgen.toys, jgen.amplification, jgen.transforms\n"
+        "import jgen.toys, jgen.amplification, jgen.transforms, jgen.bijectors\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends, 'a backend was started'\n"
         "assert 'matplotlib' not in sys.modules, 'plotting was imported'\n"

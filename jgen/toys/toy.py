@@ -1,4 +1,4 @@
-"""What a toy is: a density with coordinates that are independent, so that regions are exact."""
+"""What a toy is: a density, and where its coordinates are independent, exact regions."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -33,15 +33,16 @@ class Toy(NamedTuple):
       dim: dimensions of an event.
       sample: (key) -> x [dim].
       log_prob: (x) -> scalar in nats, the density in x (Cartesian).
-      coordinates: (x) -> [dim], coordinates that are independent of each other.
-      marginals: the distribution of each of them.
+      coordinates: (x) -> [dim], coordinates that are independent of each other; None where no
+        such are known.
+      marginals: the distribution of each of them, or None.
     """
 
     dim: int
     sample: Callable[[Key], Float[Array, " dim"]]
     log_prob: Callable[[Float[Array, " dim"]], Float[Array, ""]]
-    coordinates: Callable[[Float[Array, " dim"]], Float[Array, " dim"]]
-    marginals: tuple[Marginal, ...]
+    coordinates: Callable[[Float[Array, " dim"]], Float[Array, " dim"]] | None = None
+    marginals: tuple[Marginal, ...] | None = None
 
 
 def quantile_edges(marginal: Marginal, num: int) -> Float[np.ndarray, " num_edges"]:
@@ -66,8 +67,14 @@ def region_probability(
       high: upper edges; inf for no edge.
 
     Raises:
-      ValueError: if the boxes have not the toy's dimensions or an edge is not a number.
+      ValueError: if the toy has no independent coordinates, the boxes have not its dimensions or
+        an edge is not a number.
     """
+    if toy.marginals is None:
+        raise ValueError(
+            "this toy has no independent coordinates in which boxes are exact: take one with "
+            "marginals, as gaussian, camel_back or ring"
+        )
     low, high = np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64))
     if low.ndim == 0 or low.shape[-1] != toy.dim:
         raise ValueError(

@@ -1,0 +1,43 @@
+"""What is concluded with a trained model: importance weights and Markov chains."""
+
+from jgen.inference.estimate import Estimate
+from jgen.inference.mcmc import (
+    AutocorrelationTime,
+    Chains,
+    IndependenceChain,
+    autocorrelation_time,
+    chain_mean,
+    hamiltonian,
+    independence_metropolis,
+    random_walk,
+)
+from jgen.inference.reweighting import (
+    Weighted,
+    draw_weighted,
+    effective_sample_size,
+    forward_effective_sample_size,
+    free_energy_difference,
+    log_partition,
+    log_weights,
+    weighted_mean,
+)
+
+__all__ = [
+    "AutocorrelationTime",
+    "Chains",
+    "Estimate",
+    "IndependenceChain",
+    "Weighted",
+    "autocorrelation_time",
+    "chain_mean",
+    "draw_weighted",
+    "effective_sample_size",
+    "forward_effective_sample_size",
+    "free_energy_difference",
+    "hamiltonian",
+    "independence_metropolis",
+    "log_partition",
+    "log_weights",
+    "random_walk",
+    "weighted_mean",
+]

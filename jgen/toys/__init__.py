@@ -2,6 +2,7 @@
 
 from jgen.toys.arcs import circles, moons
 from jgen.toys.camel import camel_back
+from jgen.toys.double_well import DoubleWell, double_well
 from jgen.toys.entropy import Entropy, entropy
 from jgen.toys.fits import (
     Fit,
@@ -14,25 +15,39 @@ from jgen.toys.fits import (
     radial_fit,
 )
 from jgen.toys.gaussian import gaussian
+from jgen.toys.gaussian_mixture import (
+    GaussianMixture,
+    gaussian_mixture,
+    mixture_on_path,
+    mixture_prediction,
+    mixture_toy,
+)
 from jgen.toys.mixtures import eight_gaussians, pinwheel
 from jgen.toys.ring import ring, spherical
 from jgen.toys.toy import Marginal, Toy, normal_probability, quantile_edges, region_probability
 
 __all__ = [
+    "DoubleWell",
     "Entropy",
     "Fit",
     "FitError",
+    "GaussianMixture",
     "Marginal",
     "Toy",
     "bootstrap_weights",
     "camel_back",
     "circles",
+    "double_well",
     "eight_gaussians",
     "entropy",
     "fit_error",
     "gaussian",
+    "gaussian_mixture",
     "ideal_amplification",
     "memoriser",
+    "mixture_on_path",
+    "mixture_prediction",
+    "mixture_toy",
     "moons",
     "normal_fit",
     "normal_probability",

@@ -1,4 +1,4 @@
-"""Fixed-step integrators of velocity fields: (velocity, x0) -> x1."""
+"""Fixed-step integrators of velocity fields, (velocity, x0) -> x1, and samplers of diffusion."""
 
 from jgen.solvers.bespoke import (
     NonStationary,
@@ -10,6 +10,21 @@ from jgen.solvers.bespoke import (
     references,
     save_solver,
     train_bespoke,
+)
+from jgen.solvers.diffusion import (
+    DDIM,
+    Ancestral,
+    AnnealedLangevin,
+    Denoised,
+    Denoiser,
+    EDMHeun,
+    PredictorCorrector,
+    Sampler,
+    check_ends,
+    generate,
+    grid,
+    langevin,
+    posterior,
 )
 from jgen.solvers.likelihood import log_likelihood, normal_log_prob, velocity_and_divergence
 from jgen.solvers.runge_kutta import (
@@ -27,23 +42,36 @@ from jgen.solvers.runge_kutta import (
 from jgen.solvers.sde import EulerMaruyama
 
 __all__ = [
+    "DDIM",
     "EULER",
     "HEUN",
     "KUTTA38",
     "MIDPOINT",
     "RK4",
     "TABLEAUS",
+    "Ancestral",
+    "AnnealedLangevin",
+    "Denoised",
+    "Denoiser",
+    "EDMHeun",
     "EulerMaruyama",
     "NonStationary",
+    "PredictorCorrector",
     "Reference",
     "RungeKutta",
+    "Sampler",
     "Tableau",
+    "check_ends",
+    "generate",
     "global_truncation_error",
     "global_truncation_errors",
+    "grid",
+    "langevin",
     "load_solver",
     "local_truncation_error",
     "log_likelihood",
     "normal_log_prob",
+    "posterior",
     "references",
     "runge_kutta",
     "save_solver",

@@ -1,0 +1,374 @@
+"""Samplers of diffusion models: from the noise at t_min to the data at t_max of any Gaussian path.
+
+A sampler is data and a step (key, path, denoiser, x_t, t, s) -> x_s; `generate` makes the steps and
+runs the solvers of ordinary and stochastic differential equations, too. The denoiser gives
+E[x1 | x_t], from which all other predictions follow. Steps are equal in the time of the path, whose
+schedule therefore sets the grid. Refining the grid draws new noise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jgen.paths import Path, convert, on_unit_interval, time_of_noise
+from jgen.random import normal
+from jgen.solvers.bespoke import NonStationary
+from jgen.solvers.runge_kutta import RungeKutta
+from jgen.solvers.sde import EulerMaruyama
+from jgen.typing import Key
+
+Denoiser = Callable[[Array, Array], Array]
+"""(t, x_t) -> E[x1 | x_t] for one event; parameters and condition are already bound."""
+
+
+@dataclass(frozen=True)
+class DDIM:
+    """Denoising diffusion implicit model (2010.02502, Eqs. 12 and 16).
+
+    With eta = 0 it is Euler's method for x / alpha in the noise level sigma / alpha, with eta = 1
+    the ancestral sampling of DDPM.
+
+    Attributes:
+      num_steps: number of steps.
+      eta: share of the noise of ancestral sampling, 0 to 1.
+    """
+
+    num_steps: int
+    eta: float = 0.0
+
+    def __post_init__(self):
+        """Check the options."""
+        _check_steps(self.num_steps)
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must be in [0, 1], got {self.eta}")
+
+    @property
+    def n_eval(self) -> int:
+        """Number of network evaluations of one solution."""
+        return self.num_steps
+
+    def step(self, key: Key, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array) -> Array:
+        """From x_t to x_s."""
+        data = denoiser(t, x)
+        noise = convert(path, t, x, data, "data", "noise")
+        sigma = path.sigma(s)
+        if not self.eta:
+            return path.alpha(s) * data + sigma * noise
+        fresh = self.eta * posterior(path, t, s, x, data)[1]
+        kept = jnp.sqrt(jnp.maximum(sigma**2 - fresh**2, 0))
+        return path.alpha(s) * data + kept * noise + fresh * normal(key, x.shape, x.dtype)
+
+
+@dataclass(frozen=True)
+class Ancestral:
+    """Ancestral sampling of DDPM (2006.11239, Eqs. 6, 7 and 11), on any path.
+
+    Attributes:
+      num_steps: number of steps.
+      variance: of a step, "posterior", that of q(x_s | x_t, x1), which is right for data at one
+        point, or "forward", that of q(x_t | x_s), right for normal data: DDPM's beta.
+    """
+
+    num_steps: int
+    variance: Literal["posterior", "forward"] = "posterior"
+
+    def __post_init__(self):
+        """Check the options."""
+        _check_steps(self.num_steps)
+        if self.variance not in ("posterior", "forward"):
+            raise ValueError(f"unknown variance {self.variance!r}; posterior or forward")
+
+    @property
+    def n_eval(self) -> int:
+        """Number of network evaluations of one solution."""
+        return self.num_steps
+
+    def step(self, key: Key, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array) -> Array:
+        """From x_t to x_s."""
+        mean, std = posterior(path, t, s, x, denoiser(t, x))
+        if self.variance == "forward":
+            std = jnp.sqrt(_forward_variance(path, t, s))
+        return mean + std * normal(key, x.shape, x.dtype)
+
+
+@dataclass(frozen=True)
+class EDMHeun:
+    """Heun's method in the noise level with churn (2206.00364, Algorithm 2), on any path.
+
+    The paper's variable is sigma on a path with alpha = 1; here it is x / alpha at the noise level
+    sigma / alpha, and so the path needs alpha > 0 and sigma > 0 at both ends. Noise is not raised
+    above the level of t_min. The paper's last step, to noise zero, is `Denoised`.
+
+    Attributes:
+      num_steps: number of steps.
+      churn: the paper's S_churn; 0 for the probability-flow ODE.
+      churn_range: levels sigma / alpha between which noise is added, (S_tmin, S_tmax).
+      churn_noise: factor on the noise that is added, S_noise.
+    """
+
+    num_steps: int
+    churn: float = 0.0
+    churn_range: tuple[float, float] = (0.0, float("inf"))
+    churn_noise: float = 1.0
+
+    def __post_init__(self):
+        """Check the options."""
+        _check_steps(self.num_steps)
+        if not self.churn >= 0:
+            raise ValueError(f"churn must not be negative, got {self.churn}")
+
+    @property
+    def n_eval(self) -> int:
+        """Number of network evaluations of one solution."""
+        return 2 * self.num_steps
+
+    def step(self, key: Key, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array) -> Array:
+        """From x_t to x_s; ValueError if alpha(t_min) or sigma(t_max) is zero."""
+        check_ends(path, alpha=True, sigma=True)
+        level = lambda t: path.sigma(t) / path.alpha(t)
+        now, then, y = level(t), level(s), x / path.alpha(t)
+        if self.churn:
+            low, high = self.churn_range
+            gamma = min(self.churn / self.num_steps, np.sqrt(2) - 1)
+            raised = jnp.minimum((1 + gamma) * now, level(jnp.asarray(path.t_min, now.dtype)))
+            raised = jnp.where((low <= now) & (now <= high), jnp.maximum(raised, now), now)
+            added = jnp.sqrt(raised**2 - now**2)
+            y = y + self.churn_noise * added * normal(key, x.shape, x.dtype)
+            now, t = raised, time_of_noise(path, raised)
+        slope = (y - denoiser(t, path.alpha(t) * y)) / now
+        euler = y + (then - now) * slope
+        slope_then = (euler - denoiser(s, path.alpha(s) * euler)) / then
+        return path.alpha(s) * (y + 0.5 * (then - now) * (slope + slope_then))
+
+
+@dataclass(frozen=True)
+class PredictorCorrector:
+    """A predictor's step in time, then Langevin steps at the new time (2011.13456, Algorithm 1).
+
+    Attributes:
+      predictor: `Ancestral` (one of that paper's), `DDIM` or `EDMHeun`.
+      num_corrections: Langevin steps after each step of the predictor.
+      snr: signal-to-noise ratio r of a Langevin step, see `langevin`.
+    """
+
+    predictor: DDIM | Ancestral | EDMHeun
+    num_corrections: int = 1
+    snr: float = 0.16
+
+    def __post_init__(self):
+        """Check the options."""
+        _check_langevin(self.num_corrections, self.snr)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of the predictor."""
+        return self.predictor.num_steps
+
+    @property
+    def n_eval(self) -> int:
+        """Number of network evaluations of one solution."""
+        return self.predictor.n_eval + self.num_steps * self.num_corrections
+
+    def step(self, key: Key, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array) -> Array:
+        """From x_t to x_s."""
+        key_predictor, key_corrector = jax.random.split(key)
+        x = self.predictor.step(key_predictor, path, denoiser, x, t, s)
+        return langevin(key_corrector, path, denoiser, x, s, self.num_corrections, self.snr)
+
+
+@dataclass(frozen=True)
+class AnnealedLangevin:
+    """Langevin steps at one noise level after another (NCSN, 1907.05600, Algorithm 1).
+
+    Between the levels x is left as it is, but for the factor alpha_s / alpha_t, which is one on the
+    paper's path, `variance_exploding`. The paper's step size epsilon relates to `snr` by
+    snr^2 = epsilon / (4 sigma_min^2).
+
+    Attributes:
+      num_steps: number of noise levels below that of t_min.
+      num_corrections: Langevin steps at each.
+      snr: signal-to-noise ratio r of a Langevin step, see `langevin`.
+    """
+
+    num_steps: int
+    num_corrections: int
+    snr: float = 0.16
+
+    def __post_init__(self):
+        """Check the options."""
+        _check_steps(self.num_steps)
+        _check_langevin(self.num_corrections, self.snr)
+
+    @property
+    def n_eval(self) -> int:
+        """Number of network evaluations of one solution."""
+        return self.num_steps * self.num_corrections
+
+    def step(self, key: Key, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array) -> Array:
+        """From the level of t to that of s; ValueError if alpha(t_min) is zero."""
+        check_ends(path, alpha=True)
+        x = path.alpha(s) / path.alpha(t) * x
+        return langevin(key, path, denoiser, x, s, self.num_corrections, self.snr)
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """Another sampler, and E[x1 | x(t_max)] of what it gives: the step that leaves no noise.
+
+    The last step of DDPM (2006.11239, Algorithm 2) and of EDM (2206.00364, Algorithm 2) is this
+    one. `log_prob` is the density of the other sampler's events, which have the noise of t_max.
+
+    Attributes:
+      sampler: any sampler, solver of ordinary differential equations or `EulerMaruyama`.
+    """
+
+    sampler: "Sampler"
+
+    @property
+    def n_eval(self) -> int:
+        """Number of network evaluations of one solution."""
+        return self.sampler.n_eval + 1
+
+
+PathSampler = DDIM | Ancestral | EDMHeun | PredictorCorrector | AnnealedLangevin
+Sampler = PathSampler | EulerMaruyama | RungeKutta | NonStationary | Denoised
+
+
+def generate(
+    sampler: Sampler,
+    key: Key,
+    path: Path,
+    predict: Callable[[Array, Array, str], Array],
+    x0: Float[Array, "*x"],
+) -> Float[Array, "*x"]:
+    """A sample of x(t_max) by any of the samplers.
+
+    Args:
+      sampler: which.
+      key: PRNG key; solvers of ordinary differential equations do not look at it.
+      path: the path.
+      predict: (t, x_t, kind) -> prediction of that kind, see `jgen.paths`.
+      x0: x(t_min), normal with the path's `base_std`.
+    """
+    if isinstance(sampler, Denoised):
+        x = generate(sampler.sampler, key, path, predict, x0)
+        return predict(jnp.asarray(path.t_max, x.dtype), x, "data")
+    if isinstance(sampler, PathSampler):
+        return _over_grid(sampler, key, path, lambda t, x: predict(t, x, "data"), x0)
+    velocity = on_unit_interval(path, lambda t, x: predict(t, x, "velocity"))
+    if not isinstance(sampler, EulerMaruyama):
+        return sampler(velocity, x0)
+    span = path.t_max - path.t_min
+
+    def score(tau, x, u):
+        return convert(path, path.t_min + span * tau, x, u / span, "velocity", "score")
+
+    return sampler(key, velocity, score, x0)
+
+
+def posterior(
+    path: Path,
+    t: Float[Array, ""],
+    s: Float[Array, ""],
+    x: Float[Array, "*x"],
+    data: Float[Array, "*x"],
+) -> tuple[Float[Array, "*x"], Float[Array, ""]]:
+    """Mean and standard deviation of q(x_s | x_t = x, x1 = data) for s nearer to the data than t.
+
+    Normal, with the noise of x_t = (alpha_t / alpha_s) x_s + noise independent of x_s (2006.11239,
+    Eqs. 6 and 7; on any path 2107.00630, Eqs. 25 and 26).
+    """
+    alpha_s, sigma_s, sigma_t = path.alpha(s), path.sigma(s), path.sigma(t)
+    variance = _forward_variance(path, t, s)
+    ratio = path.alpha(t) / alpha_s
+    mean = (ratio * sigma_s**2 * x + alpha_s * variance * data) / sigma_t**2
+    return mean, sigma_s / sigma_t * jnp.sqrt(variance)
+
+
+def langevin(
+    key: Key,
+    path: Path,
+    denoiser: Denoiser,
+    x: Float[Array, "*x"],
+    t: Float[Array, ""],
+    num_steps: int,
+    snr: float,
+) -> Float[Array, "*x"]:
+    """Unadjusted Langevin steps x + epsilon s + sqrt(2 epsilon) z at a fixed time.
+
+    epsilon = 2 (snr sigma)^2. In 2011.13456, Algorithms 4 and 5, it is 2 (snr |z| / |s|)^2 with
+    norms that are means over a batch, and sigma in their place for NCSN: |s| is about |z| / sigma.
+    The norms of one event would make the step depend on the noise in it.
+    """
+    sigma = path.sigma(t)
+
+    def step(x, i):
+        # sigma^2 s = alpha data - x, which needs no division where sigma vanishes.
+        drift = 2 * snr**2 * (path.alpha(t) * denoiser(t, x) - x)
+        z = normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+        return x + drift + 2 * snr * sigma * z, None
+
+    return jax.lax.scan(step, x, jnp.arange(num_steps))[0]
+
+
+def grid(path: Path, num_steps: int) -> Float[Array, " num_steps_plus_1"]:
+    """Nodes of `num_steps` equal steps from t_min to t_max."""
+    return jnp.asarray(np.linspace(path.t_min, path.t_max, num_steps + 1), jnp.result_type(float))
+
+
+def check_ends(path: Path, *, alpha: bool = False, sigma: bool = False) -> None:
+    """Refuse a path with alpha = 0 at t_min or sigma = 0 at t_max.
+
+    Raises:
+      ValueError: if that which must not vanish does.
+    """
+    vanishes = lambda f, t: float(f(jnp.asarray(t, float))) <= 0
+    with jax.ensure_compile_time_eval():
+        zero_alpha = alpha and vanishes(path.alpha, path.t_min)
+        zero_sigma = sigma and vanishes(path.sigma, path.t_max)
+    if zero_alpha:
+        raise ValueError(
+            f"alpha is 0 at t_min = {path.t_min}, where nothing can be said about the data: begin "
+            "the path later, path._replace(t_min=1e-3)"
+        )
+    if zero_sigma:
+        raise ValueError(
+            f"sigma is 0 at t_max = {path.t_max}, where nothing can be said about the noise: end "
+            "the path earlier, path._replace(t_max=1 - 1e-3)"
+        )
+
+
+def _over_grid(sampler, key, path, denoiser, x0):
+    """Scan over equal steps in the time of the path, each with a key of its own."""
+    times = grid(path, sampler.num_steps)
+
+    def step(x, inputs):
+        i, t, s = inputs
+        return sampler.step(jax.random.fold_in(key, i), path, denoiser, x, t, s), None
+
+    inputs = (jnp.arange(sampler.num_steps), times[:-1], times[1:])
+    return jax.lax.scan(step, x0, inputs)[0]
+
+
+def _forward_variance(path, t, s):
+    """Variance of x_t given x_s, for s nearer to the data."""
+    ratio = path.alpha(t) / path.alpha(s)
+    return jnp.maximum(path.sigma(t) ** 2 - (ratio * path.sigma(s)) ** 2, 0)
+
+
+def _check_steps(num_steps):
+    if num_steps < 1:
+        raise ValueError(f"a sampler needs at least one step, got {num_steps}")
+
+
+def _check_langevin(num_corrections, snr):
+    if num_corrections < 1 or not 0 < snr < 1:
+        raise ValueError(
+            "Langevin needs at least one step and a signal-to-noise ratio in (0, 1), got "
+            f"{num_corrections} and {snr}"
+        )

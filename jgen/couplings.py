@@ -26,32 +26,30 @@ from jgen.generative_model import Batch, num_events
 from jgen.random import normal
 from jgen.typing import Cond, Key
 
-Coupling = Callable[
-    [Key, Float[Array, "batch *x"], Float[Array, "batch *x"], Cond], Int[Array, " batch"]
-]
-"""(key, x0, x1, cond) -> for every event of x1, in order, the row of x0 it is paired with: a
+Coupling = Callable[[Key, Float[Array, "n ..."], Float[Array, "n ..."], Cond], Int[Array, " n"]]
+"""(key, x0 [n, *x], x1 [n, *x], cond) -> the row of x0 that each event of x1 is paired with: a
 permutation, so that a minibatch keeps its noise. The key is for couplings that draw."""
 
 
 def optimal_transport(condition_weight: float = math.inf) -> Coupling:
-    """Pairs of least total cost |x0 - x1|^2 + w |c0 - c1|^2 in the minibatch (2302.00482, Sec. 3.2).
+    """Pairs of least total |x0 - x1|^2 + w |c0 - c1|^2 in the minibatch (2302.00482).
 
     c1 is the condition of an event and c0 that of the event which its noise was drawn for, as in
     2503.10636 (there with a cosine distance and a weight adapted in each batch). Without
     conditions this is minibatch optimal transport, whose plan is a permutation.
 
     The assignment is the exact one, by the Hungarian algorithm of optax: it runs on the device and
-    under vmap, where scipy's would call the host in every step. Of n events it takes up to n^2 steps
-    one after another; on a CPU core 3 ms for 64 events in the plane, 15 ms for 128, 70 ms for 256,
-    and 1, 2 and 11 ms for events of 6480 numbers. Entropic transport is no faster at these sizes
-    (200 iterations of Sinkhorn's take 4, 9 and 44 ms) and not exact.
+    under vmap, where scipy's would call the host in every step. It takes up to n^2 steps, one after
+    another, for n events. On one CPU core these are 3, 15 and 70 ms for 64, 128 and 256 events in
+    the plane, and 1, 2 and 11 ms for events of 6480 numbers. Entropic transport is no faster at
+    these sizes (200 iterations of Sinkhorn's take 4, 9 and 44 ms) and not exact.
 
     Args:
       condition_weight: w. Infinite, as it is unless given, noise moves between events of equal
         conditions only: right for discrete ones, while continuous conditions all differ and leave
-        the pairs independent. A finite w trades for those straight paths against a bias: noise
-        moves over distances |c0 - c1| of about the width of |x0 - x1| / sqrt(w). 0 ignores
-        conditions, which is wrong for a conditional model.
+        the pairs independent. With a finite w noise moves over distances |c0 - c1| of about
+        |x0 - x1| / sqrt(w): the smaller w, the straighter the paths and the larger the bias. 0
+        ignores conditions, which is wrong for a conditional model.
 
     Raises:
       ValueError: if the weight is negative.

@@ -2,18 +2,29 @@
 
 from jgen.models.autoregressive import Head, autoregressive, binned, gaussian_mixture
 from jgen.models.autoregressive_flow_matching import autoregressive_flow_matching
+from jgen.models.consistency import consistency, consistency_function, doubling, noised
+from jgen.models.diffusion import (
+    diffusion,
+    guided,
+    log_normal_times,
+    preconditioned,
+    preconditioned_weighting,
+    variational_bound,
+    with_unconditional,
+)
 from jgen.models.flow import Base, flow, sample_and_log_prob, standard_normal, uniform
 from jgen.models.flow_matching import flow_matching
 from jgen.models.gan import gan
+from jgen.models.likelihoods import Likelihood, bernoulli, gaussian, with_width
 from jgen.models.vae import (
     Autoencoder,
     Elbo,
-    Likelihood,
-    bernoulli,
     elbo,
     elbo_of_events,
     encoder_decoder,
-    gaussian,
+    importance_bound,
+    log_importance_weights,
+    log_importance_weights_of_events,
     reconstruct,
     vae,
 )
@@ -28,6 +39,10 @@ __all__ = [
     "autoregressive_flow_matching",
     "bernoulli",
     "binned",
+    "consistency",
+    "consistency_function",
+    "diffusion",
+    "doubling",
     "elbo",
     "elbo_of_events",
     "encoder_decoder",
@@ -36,9 +51,20 @@ __all__ = [
     "gan",
     "gaussian",
     "gaussian_mixture",
+    "guided",
+    "importance_bound",
+    "log_importance_weights",
+    "log_importance_weights_of_events",
+    "log_normal_times",
+    "noised",
+    "preconditioned",
+    "preconditioned_weighting",
     "reconstruct",
     "sample_and_log_prob",
     "standard_normal",
     "uniform",
     "vae",
+    "variational_bound",
+    "with_unconditional",
+    "with_width",
 ]

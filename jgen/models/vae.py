@@ -1,5 +1,11 @@
 """Variational autoencoders (1312.6114): p(x) = int p(x | r) N(r; 0, 1) dr with a learned encoder.
 
+The encoder q(r | x) gives bounds in nats, ELBO <= IWAE_K <= IWAE_2K <= log p(x) on average, where
+
+    ELBO = E_q[log w],  IWAE_K = E_q[log (w_1 + ... + w_K) / K],  w = p(x | r) N(r; 0, 1) / q(r | x)
+
+and log p(x) - ELBO = KL[q(r | x), p(r | x)] (1509.00519, Theorem 1).
+
 CaloDREAM's latent diffusion (2405.09629, Sec. 3.3) trains one with a very small KL weight and then
 another model of its latent r: see `jgen.transforms.latent`.
 """
@@ -15,9 +21,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.generative_model import Batch, GenerativeModel, mean_loss, num_events
+from jgen.models.likelihoods import Likelihood, bernoulli
 from jgen.nets.network import Network
 from jgen.random import normal
-from jgen.typing import Cond, Key, Params
+from jgen.typing import Cond, Key, Params, PyTree
 
 
 class Autoencoder(NamedTuple):
@@ -27,12 +34,12 @@ class Autoencoder(NamedTuple):
       init: (key) -> params.
       encode: (params, x, cond) -> (mean, log_variance) of the normal encoder q(r | x).
       decode: (params, r, cond) -> parameters of the decoder's likelihood p(x | r): the logits of a
-        Bernoulli, the mean of a Gaussian.
+        Bernoulli, the mean of a Gaussian, the pair (mean, log of the width) if that is learned.
     """
 
     init: Callable[[Key], Params]
     encode: Callable[[Params, Array, Cond], tuple[Array, Array]]
-    decode: Callable[[Params, Array, Cond], Array]
+    decode: Callable[[Params, Array, Cond], PyTree]
 
 
 def encoder_decoder(encoder: Network, decoder: Network) -> Autoencoder:
@@ -40,7 +47,8 @@ def encoder_decoder(encoder: Network, decoder: Network) -> Autoencoder:
 
     Args:
       encoder: apply(params, x, cond) -> (mean, log_variance), each of the latent's shape.
-      decoder: apply(params, r, cond) -> array of x's shape.
+      decoder: apply(params, r, cond) -> parameters of the likelihood, such as one array of x's
+        shape.
     """
 
     def init(key):
@@ -54,44 +62,6 @@ def encoder_decoder(encoder: Network, decoder: Network) -> Autoencoder:
     )
 
 
-class Likelihood(NamedTuple):
-    """Family of the decoder p(x | r), all components of x independent.
-
-    Attributes:
-      log_prob: (parameters, x) -> log-likelihood in nats, summed over x.
-      mean: (parameters) -> mean of x.
-    """
-
-    log_prob: Callable[[Array, Array], Array]
-    mean: Callable[[Array], Array]
-
-
-def bernoulli() -> Likelihood:
-    """Bernoulli likelihood of x in [0, 1], parametrised by logits; minus it is the BCE.
-
-    Fractions are allowed (2405.09629, Eq. A.1). The result is then no normalised density of x, so
-    values compare models of the same data only.
-    """
-    # x log sigmoid(l) + (1 - x) log sigmoid(-l), without its cancellations.
-    return Likelihood(lambda l, x: jnp.sum(x * l - jax.nn.softplus(l)), jax.nn.sigmoid)
-
-
-def gaussian(scale: float = 1.0) -> Likelihood:
-    """Normal likelihood of standard deviation `scale` in every component.
-
-    Raises:
-      ValueError: if `scale` is not positive.
-    """
-    if not scale > 0:
-        raise ValueError(f"the scale of a Gaussian likelihood must be positive, got {scale}")
-
-    def log_prob(mean, x):
-        normalisation = x.size * (math.log(scale) + 0.5 * math.log(2 * math.pi))
-        return -0.5 * jnp.sum(((x - mean) / scale) ** 2) - normalisation
-
-    return Likelihood(log_prob, lambda mean: mean)
-
-
 def reparametrize(
     key: Key, mean: Float[Array, "*r"], log_variance: Float[Array, "*r"]
 ) -> Float[Array, "*r"]:
@@ -103,7 +73,12 @@ def kl_to_standard_normal(
     mean: Float[Array, "*r"], log_variance: Float[Array, "*r"]
 ) -> Float[Array, ""]:
     """KL[N(mean, variance), N(0, 1)] in nats, summed over components."""
-    return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - log_variance - 1)
+    return 0.5 * jnp.sum(_kl_terms(mean, log_variance))
+
+
+def _kl_terms(mean, log_variance):
+    """Twice the KL of every component."""
+    return mean**2 + jnp.exp(log_variance) - log_variance - 1
 
 
 class Elbo(NamedTuple):
@@ -149,60 +124,132 @@ def reconstruct(
     return likelihood.mean(autoencoder.decode(params, r, cond))
 
 
+def log_importance_weights(
+    autoencoder: Autoencoder,
+    likelihood: Likelihood,
+    params: Params,
+    key: Key,
+    x: Float[Array, "*x"],
+    cond: Cond = None,
+    *,
+    num: int,
+) -> Float[Array, " num"]:
+    """Logarithms of w = p(x | r) N(r; 0, 1) / q(r | x) for `num` draws r of the encoder.
+
+    One draw after another, so that memory does not grow with `num`.
+    """
+    mean, log_variance = autoencoder.encode(params, x, cond)
+
+    def one(key):
+        # With r = mean + sigma z the normalisations of N(r; 0, 1) and q cancel but for sigma.
+        z = normal(key, mean.shape, mean.dtype)
+        r = mean + jnp.exp(0.5 * log_variance) * z
+        reconstruction = likelihood.log_prob(autoencoder.decode(params, r, cond), x)
+        return reconstruction + 0.5 * jnp.sum(z**2 - r**2 + log_variance)
+
+    return jax.lax.map(one, jax.random.split(key, num))
+
+
+def importance_bound(log_weights: Float[Array, "... num"]) -> Float[Array, "..."]:
+    """IWAE_K = log (w_1 + ... + w_K) / K of K = `num` weights (1509.00519, Eq. 8).
+
+    Its mean rises with K to log p(x), and falls short of it by var(w) / (2 K p(x)^2) to first order
+    in 1 / K, where that variance exists (1808.09034, Theorem 3).
+    """
+    return jax.nn.logsumexp(log_weights, axis=-1) - math.log(log_weights.shape[-1])
+
+
+Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
+"""The fraction of the training that is done, in [0, 1] -> a number."""
+
+
 def vae(
     autoencoder: Autoencoder,
     latent_shape: tuple[int, ...],
     *,
     likelihood: Likelihood | None = None,
-    beta: float = 1.0,
+    beta: float | Schedule = 1.0,
+    free_bits: float = 0.0,
+    num_importance: int = 0,
     reduction: Literal["sum", "mean"] = "sum",
 ) -> GenerativeModel:
     """Variational autoencoder as a model of x, with loss -reconstruction + beta KL.
 
     It samples r ~ N(0, 1) and decodes it to the likelihood's mean, the deterministic decoder of
     2405.09629, Eq. 14: Bernoulli draws of voxels with fractional energies would be zeros and ones.
-    The spread of a Gaussian likelihood is thus left out. With a small beta the encoder's r are far
-    from N(0, 1); sample such a model through `jgen.transforms.latent`. There is no `log_prob`.
+    The spread of a Gaussian likelihood is thus left out, and there is no `log_prob`. With
+    `num_importance` both are those of p(x) = int p(x | r) N(r; 0, 1) dr: samples are drawn from
+    the likelihood, and `log_prob` is a lower bound. With a small beta the encoder's r are far
+    from N(0, 1); sample such a model through `jgen.transforms.latent`.
 
     Args:
       autoencoder: encoder and decoder.
       latent_shape: of one event's r.
       likelihood: of the decoder, `bernoulli()` unless given.
-      beta: weight of the KL term; 1 makes the loss of reduction "sum" minus a bound on log p(x).
+      beta: weight of the KL term, or a schedule of it; 1 makes the loss of reduction "sum" minus a
+        bound on log p(x).
+      free_bits: nats that each component of r may hold at no cost: its KL, averaged over the
+        minibatch, counts as no less than that (1606.04934, Eq. 16), so that its gradient begins
+        there. The loss is then no bound.
+      num_importance: K of a `log_prob` that is IWAE_K, random in its key; 0 gives none. Fractions
+        under a Bernoulli likelihood have no density.
       reduction: "sum" over the components of x and of r, or "mean" over each. The published loss is
         "mean" with beta = 1e-6; with "sum" the same ratio of both terms needs a beta larger by
         len(x) / len(r).
 
     Raises:
-      ValueError: if `beta` is negative or `reduction` is unknown.
+      ValueError: if `beta`, `free_bits` or `num_importance` is negative or `reduction` is unknown.
     """
-    if not beta >= 0:
-        raise ValueError(f"beta must not be negative, got {beta}")
+    for name, value in (
+        ("beta", beta),
+        ("free_bits", free_bits),
+        ("num_importance", num_importance),
+    ):
+        if not callable(value) and not value >= 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
     if reduction not in ("sum", "mean"):
         raise ValueError(f"unknown reduction {reduction!r}; sum or mean")
     likelihood = bernoulli() if likelihood is None else likelihood
+    components = math.prod(latent_shape) if reduction == "mean" else 1
 
     def loss(params, key, batch):
+        done = 1.0 if batch.progress is None else batch.progress[0]
+        weight = beta(done) if callable(beta) else beta
+
         def single(key, x, cond):
             terms = elbo(autoencoder, likelihood, params, key, x, cond)
-            if reduction == "sum":
-                return -terms.reconstruction + beta * terms.kl
-            return -terms.reconstruction / x.size + beta * terms.kl / math.prod(latent_shape)
+            reconstruction = terms.reconstruction
+            if reduction == "mean":
+                reconstruction = reconstruction / x.size
+            return -reconstruction + weight * terms.kl / components
 
-        return mean_loss(single, key, batch)
+        total = mean_loss(single, key, batch)
+        if free_bits:
+            total += weight / components * _below(params, batch)
+        return total
+
+    def _below(params, batch):
+        """What the mean KLs of components fall short of their free bits."""
+        kl = 0.5 * _kl_terms(
+            *jax.vmap(autoencoder.encode, (None, 0, 0))(params, batch.x, batch.cond)
+        )
+        if batch.weight is not None:
+            kl = jax.vmap(jnp.multiply)(batch.weight, kl)
+        return jnp.sum(jax.nn.relu(free_bits - jnp.mean(kl, axis=0)))
 
     def sample(params, key, cond=None):
-        r = normal(key, latent_shape)
-        return likelihood.mean(autoencoder.decode(params, r, cond))
+        key_r, key_x = jax.random.split(key)
+        r = normal(key_r if num_importance else key, latent_shape)
+        decoded = autoencoder.decode(params, r, cond)
+        return likelihood.sample(key_x, decoded) if num_importance else likelihood.mean(decoded)
 
-    return GenerativeModel(autoencoder.init, loss, sample)
+    def log_prob(params, key, x, cond=None):
+        weights = log_importance_weights(
+            autoencoder, likelihood, params, key, x, cond, num=num_importance
+        )
+        return importance_bound(weights)
 
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _elbo_chunk(autoencoder, likelihood, params, key, indices, x, cond):
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
-    one = functools.partial(elbo, autoencoder, likelihood, params)
-    return jax.vmap(one)(keys, x, cond)
+    return GenerativeModel(autoencoder.init, loss, sample, log_prob if num_importance else None)
 
 
 def elbo_of_events(
@@ -222,15 +269,49 @@ def elbo_of_events(
     Raises:
       ValueError: if `batch_size` is not positive, or `data` has a mask.
     """
+    return _of_events(elbo, autoencoder, likelihood, None, params, key, data, batch_size)
+
+
+def log_importance_weights_of_events(
+    autoencoder: Autoencoder,
+    likelihood: Likelihood,
+    params: Params,
+    key: Key,
+    data: Batch,
+    *,
+    num: int,
+    batch_size: int = 1000,
+) -> Float[np.ndarray, "events num"]:
+    """`num` log-weights of every event, to be read as `elbo_of_events`.
+
+    Raises:
+      ValueError: if `num` or `batch_size` is not positive, or `data` has a mask.
+    """
+    if num < 1:
+        raise ValueError(f"num must be positive, got {num}")
+    function = log_importance_weights
+    return _of_events(function, autoencoder, likelihood, num, params, key, data, batch_size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _chunk(function, autoencoder, likelihood, num, params, key, indices, x, cond):
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+    options = {} if num is None else {"num": num}
+    one = functools.partial(function, autoencoder, likelihood, params, **options)
+    return jax.vmap(one)(keys, x, cond)
+
+
+def _of_events(function, autoencoder, likelihood, num, params, key, data, batch_size):
+    """`function` of every event, in chunks."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
     if data.mask is not None:
         raise ValueError("this model is for events of fixed size, but the data have a mask")
-    num, chunks = num_events((data.x, data.cond)), []
-    batch_size = min(batch_size, num)
-    for first in range(0, num, batch_size):
+    total, chunks = num_events((data.x, data.cond)), []
+    batch_size = min(batch_size, total)
+    for first in range(0, total, batch_size):
         # The last chunk repeats its last event, so that it runs in the same program.
-        rows = np.minimum(first + np.arange(batch_size), num - 1)
+        rows = np.minimum(first + np.arange(batch_size), total - 1)
         x, cond = jax.tree.map(lambda a: np.asarray(a)[rows], (data.x, data.cond))  # noqa: B023
-        chunks.append(_elbo_chunk(autoencoder, likelihood, params, key, rows, x, cond))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *chunks)
+        chunks.append(_chunk(function, autoencoder, likelihood, num, params, key, rows, x, cond))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:total], *chunks)

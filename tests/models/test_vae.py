@@ -14,8 +14,12 @@ from jgen.models import (
     elbo_of_events,
     encoder_decoder,
     gaussian,
+    importance_bound,
+    log_importance_weights,
+    log_importance_weights_of_events,
     reconstruct,
     vae,
+    with_width,
 )
 from jgen.models.vae import kl_to_standard_normal, reparametrize
 from jgen.nets import Network
@@ -70,16 +74,16 @@ def average_elbo(params, x, monkeypatch, sigma=SIGMA):
     return jnp.mean(every.reconstruction - every.kl)
 
 
-def average_log_prob(params, x):
-    """Mean log-likelihood of probabilistic PCA, x ~ N(m, w w^T + SIGMA^2)."""
-    covariance = np.asarray(params["w"] @ params["w"].T) + SIGMA**2 * np.eye(D)
-    return scipy.stats.multivariate_normal(np.asarray(params["m"]), covariance).logpdf(x).mean()
+def exact_log_prob(params, x, sigma=SIGMA):
+    """Log-likelihood of probabilistic PCA, x ~ N(m, w w^T + sigma^2)."""
+    covariance = np.asarray(params["w"] @ params["w"].T) + sigma**2 * np.eye(D)
+    return scipy.stats.multivariate_normal(np.asarray(params["m"]), covariance).logpdf(x)
 
 
 def test_elbo_is_the_likelihood_of_probabilistic_pca_at_its_maximum(x64, monkeypatch):
     x = pca_data()
     params = pca_solution(x)
-    expected = average_log_prob(params, x)
+    expected = exact_log_prob(params, x).mean()
     value, gradient = jax.value_and_grad(average_elbo)(params, x, monkeypatch)
     np.testing.assert_allclose(value, expected, atol=1e-10)
     for name, part in gradient.items():
@@ -96,6 +100,122 @@ def test_elbo_at_a_wrong_encoder_falls_short_by_the_kl_to_the_posterior(x64, mon
     best = average_elbo(params, x, monkeypatch)
     gap = 0.5 * Q * (np.exp(0.4) - 0.4 - 1)
     np.testing.assert_allclose(best - average_elbo(wrong, x, monkeypatch), gap, rtol=1e-9)
+
+
+def test_learned_width_is_that_of_probabilistic_pca(x64, monkeypatch):
+    """sigma^2 is the mean of the eigenvalues that are left out (Tipping and Bishop 1999, Eq. 8)."""
+    x = pca_data()
+    values = np.linalg.eigvalsh(np.cov(x.T, bias=True))
+    width = values[: D - Q].mean() ** 0.5
+    params = pca_solution(x, width)
+    points = np.sqrt(Q) * np.concatenate([np.eye(Q), -np.eye(Q)])
+    monkeypatch.setattr(MODULE, "normal", lambda i, shape, dtype: jnp.asarray(points, dtype)[i])
+
+    def bound(log_scale, sigma):
+        linear = linear_autoencoder()
+        coder = linear._replace(decode=lambda p, r, cond: (linear.decode(p, r), log_scale))
+        one = lambda i, x: elbo(coder, gaussian(sigma), params, i, x)
+        every = jax.vmap(jax.vmap(one, (0, None)), (None, 0))(jnp.arange(2 * Q), jnp.asarray(x))
+        return jnp.mean(every.reconstruction - every.kl)
+
+    value, slope = jax.value_and_grad(bound)(np.log(width), None)
+    expected = exact_log_prob(params, x, width).mean()
+    np.testing.assert_allclose(value, expected, atol=1e-10)
+    np.testing.assert_allclose(slope, 0, atol=1e-9)
+
+
+def test_every_weight_of_the_exact_encoder_is_the_likelihood(x64, key):
+    x = pca_data()
+    params = pca_solution(x)
+    one = lambda k, x: log_importance_weights(
+        linear_autoencoder(), gaussian(SIGMA), params, k, x, num=5
+    )
+    found = jax.vmap(one)(jax.random.split(key, len(x)), jnp.asarray(x))
+    expected = exact_log_prob(params, x)
+    np.testing.assert_allclose(found, np.repeat(expected[:, None], 5, axis=1), atol=1e-9)
+
+
+def bernoulli_coder():
+    """Three pixels of one latent, with an encoder that is off, both by hand."""
+    slopes, offsets = np.array([2.0, -1.0, 0.5]), np.array([0.3, 0.0, -0.8])
+    return Autoencoder(
+        lambda key: {},
+        lambda p, x, cond=None: (jnp.array([0.4]) * x[0], jnp.array([-0.5])),
+        lambda p, r, cond=None: slopes * r + offsets,
+    )
+
+
+def exact_bounds(coder, x):
+    """log p(x), ELBO and IWAE_2 by quadrature over the latent."""
+    r = np.linspace(-9, 9, 1201)
+    decoded = jax.vmap(lambda r: coder.decode({}, r[None]))(jnp.asarray(r))
+    log_x = jax.vmap(lambda l: bernoulli().log_prob(l, x))(decoded)
+    mean, log_variance = coder.encode({}, x)
+    log_q = scipy.stats.norm.logpdf(r, mean, np.exp(log_variance / 2))
+    log_w = np.asarray(log_x) + scipy.stats.norm.logpdf(r) - log_q
+    q, step = np.exp(log_q), r[1] - r[0]
+    pairs = np.logaddexp(log_w[:, None], log_w[None]) - np.log(2)
+    log_p = np.log(np.sum(np.exp(log_w) * q) * step)
+    return log_p, np.sum(q * log_w) * step, q @ pairs @ q * step**2
+
+
+def test_bounds_are_those_of_quadrature_and_rise_to_the_likelihood(key):
+    """ELBO = IWAE_1 <= IWAE_2 <= ... <= log p; each K has draws of its own."""
+    coder, x = bernoulli_coder(), np.array([1.0, 1.0, 0.0], np.float32)
+    log_p, bound, pair = exact_bounds(coder, x)
+    assert bound < pair - 0.01 < log_p - 0.03
+    total, found = 2**16, []
+    for i, k in enumerate((1, 2, 8)):
+        num = total // k
+        data = Batch(np.repeat(x[None], num, axis=0))
+        log_w = log_importance_weights_of_events(
+            coder, bernoulli(), {}, jax.random.fold_in(key, i), data, num=k, batch_size=num
+        )
+        assert log_w.shape == (num, k)
+        values = np.asarray(importance_bound(log_w))
+        found.append((values.mean(), values.std() / num**0.5))
+        variance = np.exp(2 * (log_w - log_p)).mean() - 1
+    for (value, error), expected in zip(found[:2], (bound, pair), strict=False):
+        np.testing.assert_allclose(value, expected, atol=4 * error)
+        assert error < 0.005
+    value, error = np.array(found).T
+    assert np.all(np.diff(value) > 0)
+    assert np.all(value < log_p + 3 * error)
+    # Of first order in 1 / K there is left, in the end, var(w) / (2 K p^2).
+    np.testing.assert_allclose(log_p - value[2], variance / 16, atol=4 * error[2])
+    assert 4 * error[2] < variance / 16
+
+
+def test_log_prob_is_the_importance_bound_and_a_density(key):
+    coder = bernoulli_coder()
+    model = vae(coder, (1,), num_importance=400)
+    every = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], np.float32)
+    keys = jax.random.split(key, 8)
+    found = jax.vmap(lambda k, x: model.log_prob({}, k, x, None))(keys, every)
+    weights = log_importance_weights(coder, bernoulli(), {}, keys[3], every[3], num=400)
+    np.testing.assert_allclose(found[3], importance_bound(weights), rtol=1e-6)
+    exact = np.array([exact_bounds(coder, x)[0] for x in every])
+    np.testing.assert_allclose(np.exp(exact).sum(), 1, rtol=1e-6)
+    np.testing.assert_allclose(found, exact, atol=0.15)
+
+    # Samples have the probabilities whose logarithm this is.
+    n = 20_000
+    x = draw(model, {}, key, n, batch_size=n)
+    share = np.bincount((x @ [4, 2, 1]).astype(int), minlength=8) / n
+    np.testing.assert_allclose(share, np.exp(exact), atol=4 * 0.5 / n**0.5)
+    assert vae(coder, (1,)).log_prob is None
+
+
+def test_samples_of_a_gaussian_decoder_have_its_spread(key):
+    params = jax.tree.map(jnp.float32, pca_solution(pca_data()))
+    linear, n = linear_autoencoder(), 20_000
+    learned = linear._replace(decode=lambda p, r, cond: (linear.decode(p, r), np.log(SIGMA)))
+    expected = np.asarray(params["w"] @ params["w"].T) + SIGMA**2 * np.eye(D)
+    outer = np.outer(np.sqrt(np.diag(expected)), np.sqrt(np.diag(expected)))
+    for coder, likelihood in ((linear, gaussian(SIGMA)), (learned, gaussian(None))):
+        model = vae(coder, (Q,), likelihood=likelihood, num_importance=1)
+        x = draw(model, params, key, n, batch_size=n)
+        np.testing.assert_allclose(np.cov(x.T) / outer, expected / outer, atol=5 * (2 / n) ** 0.5)
 
 
 def test_random_elbo_is_unbiased(key, monkeypatch):
@@ -126,6 +246,10 @@ def test_gaussian_likelihood_and_kl_against_scipy_and_torch_formulas():
     mean, x = np.array([0.3, -1.0, 2.0]), np.array([0.1, 0.5, 1.0])
     expected = scipy.stats.norm.logpdf(x, mean, 0.7).sum()
     np.testing.assert_allclose(gaussian(0.7).log_prob(mean, x), expected, rtol=1e-6)
+    log_scale = np.array([0.5, -1.0, 0.2])
+    expected = scipy.stats.norm.logpdf(x, mean, np.exp(log_scale)).sum()
+    found = gaussian(None).log_prob((jnp.asarray(mean), jnp.asarray(log_scale)), x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
     log_variance = np.array([0.5, -2.0, 0.0])
     grid = np.linspace(-20, 20, 200_001)[:, None]
     log_q = scipy.stats.norm.logpdf(grid, mean, np.exp(log_variance / 2))
@@ -157,6 +281,43 @@ def test_loss_weighs_both_terms(key, reduction):
     np.testing.assert_allclose(
         loss(params, key, Batch(x, weight=weight)), jnp.mean(weight * single), rtol=1e-5
     )
+
+
+def test_beta_follows_its_schedule(key):
+    x, model = jax.random.uniform(key, (5, D)), linear_autoencoder()
+    params, at = model.init(key), lambda progress: jnp.full(5, progress)
+    warm = vae(model, (Q,), beta=lambda done: jnp.minimum(2 * done, 0.8))
+    for batch, beta in ((Batch(x, progress=at(0.25)), 0.5), (Batch(x, progress=at(0.9)), 0.8)):
+        expected = vae(model, (Q,), beta=beta).loss(params, key, batch)
+        np.testing.assert_allclose(warm.loss(params, key, batch), expected, rtol=1e-6)
+    end = vae(model, (Q,), beta=0.8).loss(params, key, Batch(x))
+    np.testing.assert_allclose(warm.loss(params, key, Batch(x)), end, rtol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_free_bits_are_those_of_the_minibatch_mean_of_each_component(key, reduction):
+    x = jax.random.uniform(key, (5, D))
+    weight = jnp.array([0.5, 2.0, 1.0, 0.5, 1.0])
+    model = linear_autoencoder()
+    params = model.init(key) | {"s": jnp.array([-0.3, 0.2])}
+    mean, log_variance = jax.vmap(lambda x: model.encode(params, x))(x)
+    kl = np.asarray(0.5 * (mean**2 + jnp.exp(log_variance) - log_variance - 1))
+    kl = np.mean(np.asarray(weight)[:, None] * kl, axis=0)
+    assert kl[0] != pytest.approx(kl[1], rel=0.1)
+    free = float(kl.mean())  # one component has more, one has less
+    dims = (D, Q) if reduction == "mean" else (1, 1)
+    batch = Batch(x, weight=weight)
+    options = {"beta": 0.3, "reduction": reduction}
+    at = lambda **more: vae(model, (Q,), **options, **more)
+    without = vae(model, (Q,), beta=0.0, reduction=reduction).loss(params, key, batch)
+    found = at(free_bits=free).loss(params, key, batch) - without
+    np.testing.assert_allclose(found, 0.3 * np.maximum(kl, free).sum() / dims[1], rtol=1e-4)
+    # Below, the KL has no gradient: that of the reconstruction is left.
+    free = 2 * float(kl.max())
+    grads = jax.grad(at(free_bits=free).loss)(params, key, batch)
+    expected = jax.grad(vae(model, (Q,), beta=0.0, reduction=reduction).loss)(params, key, batch)
+    for name, found in grads.items():
+        np.testing.assert_allclose(found, expected[name], atol=1e-4, err_msg=name)
 
 
 def test_samples_are_means_under_normal_latents(key):
@@ -199,31 +360,35 @@ def test_held_out_terms_do_not_depend_on_the_chunks(key):
 
 
 def test_training_reaches_the_likelihood_of_probabilistic_pca(key):
+    """Width, encoder and decoder are trained; at the maximum the bound is the likelihood."""
     import optax
 
     from jgen.training import make_step
 
     x = pca_data()
-    best = average_log_prob(pca_solution(x), x)
-    model = vae(linear_autoencoder(), (Q,), likelihood=gaussian(SIGMA))
-    step = make_step(model, optax.adam(optax.cosine_decay_schedule(0.1, 1000)), 64)
-    state, update = jax.jit(step.init)(key), jax.jit(step.update)
-    data = Batch(x.astype(np.float32))
-    shortfall = lambda params: (
-        best
-        - np.mean(
-            np.subtract(
-                *elbo_of_events(linear_autoencoder(), gaussian(SIGMA), params, key, repeated)
-            )
-        )
-    )
-    repeated = Batch(np.tile(data.x, (40, 1)))
-    before = shortfall(state.params)
-    for _ in range(1000):
-        state, _ = update(state, key, data)
-    # Near the optimum 2000 draws have a standard error of 0.03.
-    assert -0.15 < shortfall(state.params) < 0.15
-    assert before > 5
+    width = np.linalg.eigvalsh(np.cov(x.T, bias=True))[: D - Q].mean() ** 0.5
+    best = exact_log_prob(pca_solution(x, width), x, width).mean()
+    linear = linear_autoencoder()
+    decoder = with_width(Network(linear.init, linear.decode), 2.0)
+    coder = encoder_decoder(Network(linear.init, linear.encode), decoder)
+    model = vae(coder, (Q,), likelihood=gaussian(None))
+    step = make_step(model, optax.adam(optax.cosine_decay_schedule(0.1, 2000)), 64)
+    data = Batch(jnp.asarray(x, jnp.float32))
+
+    @jax.jit
+    def train(state):
+        return jax.lax.scan(lambda s, _: (step.update(s, key, data)[0], None), state, length=2000)
+
+    def shortfall(params):
+        one = lambda k, x: log_importance_weights(coder, gaussian(None), params, k, x, num=100)
+        return best - np.mean(jax.vmap(one)(jax.random.split(key, len(x)), data.x))
+
+    state = step.init(key)
+    assert shortfall(state.params) > 5
+    params = train(state)[0].params
+    # log w has no variance where the encoder is exact, so that this mean has hardly an error.
+    assert -0.002 < shortfall(params) < 0.01
+    assert np.exp(params["decoder"]["log_scale"]) == pytest.approx(width, rel=0.02)
 
 
 def test_shower_autoencoder_trains_and_a_flow_generates_in_its_latent_space(key):
@@ -240,12 +405,12 @@ def test_shower_autoencoder_trains_and_a_flow_generates_in_its_latent_space(key)
     networks = conv_autoencoder(shape, 1, ConvAutoencoderConfig(4, cond_width=4))
     model = encoder_decoder(networks.encoder, networks.decoder)
     published = vae(model, networks.latent_shape, beta=1e-6, reduction="mean")
-    step = make_step(published, optax.adam(1e-2), 8)
+    step = make_step(published, optax.adam(5e-3), 32)
     state, update = jax.jit(step.init)(key), jax.jit(step.update)
     cond = np.linspace(0, 1, 64, dtype=np.float32)[:, None]
-    # All voxels of an event are bright or dim together, as a coin says.
+    # A coin says which of both radii is bright. (How bright the whole is, the norms take away.)
     coins = np.random.default_rng(0).integers(0, 2, (64, 1, 1, 1))
-    data = Batch(np.float32(0.1 + 0.8 * coins * np.ones((64, *shape))), cond)
+    data = Batch(np.float32(0.1 + 0.8 * (coins == np.arange(2)) * np.ones((64, *shape))), cond)
     losses = []
     for _ in range(150):
         state, metrics = update(state, key, data)
@@ -282,7 +447,15 @@ def test_bad_input(key):
         vae(model, (Q,), beta=-1)
     with pytest.raises(ValueError, match="unknown reduction 'max'; sum or mean"):
         vae(model, (Q,), reduction="max")
+    with pytest.raises(ValueError, match="free_bits must not be negative, got -0.1"):
+        vae(model, (Q,), free_bits=-0.1)
+    with pytest.raises(ValueError, match="num_importance must not be negative, got -5"):
+        vae(model, (Q,), num_importance=-5)
+    with pytest.raises(ValueError, match="width must start at a positive number, got 0"):
+        with_width(Network(None, None), 0.0)
     x = np.zeros((3, D), np.float32)
+    with pytest.raises(ValueError, match="num must be positive, got 0"):
+        log_importance_weights_of_events(model, gaussian(), model.init(key), key, Batch(x), num=0)
     with pytest.raises(ValueError, match="batch_size must be positive"):
         elbo_of_events(model, gaussian(), model.init(key), key, Batch(x), batch_size=0)
     with pytest.raises(ValueError, match="the data have a mask"):

@@ -1,0 +1,103 @@
+"""Distributions of x with independent components, whose parameters a decoder makes."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jgen.nets.network import Network
+from jgen.random import normal
+from jgen.typing import Key, PyTree
+
+
+class Likelihood(NamedTuple):
+    """Family of the decoder p(x | r), all components of x independent.
+
+    Attributes:
+      log_prob: (parameters, x) -> log-likelihood in nats, summed over x.
+      mean: (parameters) -> mean of x.
+      sample: (key, parameters) -> x.
+    """
+
+    log_prob: Callable[[PyTree, Array], Array]
+    mean: Callable[[PyTree], Array]
+    sample: Callable[[Key, PyTree], Array]
+
+
+def bernoulli() -> Likelihood:
+    """Bernoulli likelihood of x in [0, 1], parametrised by logits; minus it is the BCE.
+
+    Fractions are allowed (2405.09629, Eq. A.1). The result is then no normalised density of x, so
+    values compare models of the same data only.
+    """
+
+    def sample(key, logits):
+        draws = jax.random.uniform(key, (logits.size,)).reshape(logits.shape)
+        return (draws < jax.nn.sigmoid(logits)).astype(logits.dtype)
+
+    # x log sigmoid(l) + (1 - x) log sigmoid(-l), without its cancellations.
+    log_prob = lambda l, x: jnp.sum(x * l - jax.nn.softplus(l))
+    return Likelihood(log_prob, jax.nn.sigmoid, sample)
+
+
+def gaussian(scale: float | None = 1.0) -> Likelihood:
+    """Normal likelihood of standard deviation `scale` in every component, or of a learned one.
+
+    With None the decoder gives the pair (mean, log_scale), where log_scale is one number (see
+    `with_width`) or has x's shape. A width of its own for every x leaves the likelihood without
+    bound where the mean meets an event exactly; one number for all of them is safe.
+
+    Raises:
+      ValueError: if `scale` is not positive.
+    """
+    if scale is None:
+        return _gaussian_of_learned_width()
+    if not scale > 0:
+        raise ValueError(f"the scale of a Gaussian likelihood must be positive, got {scale}")
+
+    def log_prob(mean, x):
+        normalisation = x.size * (math.log(scale) + 0.5 * math.log(2 * math.pi))
+        return -0.5 * jnp.sum(((x - mean) / scale) ** 2) - normalisation
+
+    sample = lambda key, mean: mean + scale * normal(key, mean.shape, mean.dtype)
+    return Likelihood(log_prob, lambda mean: mean, sample)
+
+
+def _gaussian_of_learned_width() -> Likelihood:
+    def log_prob(parameters, x):
+        mean, log_scale = parameters
+        terms = -0.5 * ((x - mean) * jnp.exp(-log_scale)) ** 2 - log_scale
+        return jnp.sum(terms) - 0.5 * x.size * math.log(2 * math.pi)
+
+    def sample(key, parameters):
+        mean, log_scale = parameters
+        return mean + jnp.exp(log_scale) * normal(key, mean.shape, mean.dtype)
+
+    return Likelihood(log_prob, lambda parameters: parameters[0], sample)
+
+
+def with_width(decoder: Network, scale: float = 1.0) -> Network:
+    """A decoder of means with one trained width for all components, for `gaussian(None)`.
+
+    Its parameters are {"mean", "log_scale"}.
+
+    Args:
+      decoder: apply(params, r, cond) -> mean.
+      scale: that the width starts at.
+
+    Raises:
+      ValueError: if `scale` is not positive.
+    """
+    if not scale > 0:
+        raise ValueError(f"the width must start at a positive number, got {scale}")
+
+    def init(key):
+        return {"mean": decoder.init(key), "log_scale": jnp.asarray(math.log(scale), jnp.float32)}
+
+    def apply(params, r, cond=None):
+        return decoder.apply(params["mean"], r, cond), params["log_scale"]
+
+    return Network(init, apply)

@@ -1,20 +1,26 @@
 """Continuous layers: the flow of a velocity field is a bijector (1806.07366, 1810.01367)."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from jgen.bijectors.trainable import TrainableBijector
 from jgen.nets.network import Network
-from jgen.paths import Path, linear, on_unit_interval
+from jgen.paths import Path, linear
 from jgen.solvers import RungeKutta, runge_kutta, velocity_and_divergence
 from jgen.solvers.likelihood import Divergence
+
+VelocityAndDivergence = Callable[..., tuple[Array, Array]]
+"""(params, t, x, cond) -> (dx/dt, its divergence by x), one event."""
 
 
 def continuous(
     network: Network,
     *,
     solver: RungeKutta | None = None,
-    divergence: Divergence = "exact",
+    divergence: Divergence | VelocityAndDivergence = "exact",
     num_probes: int = 1,
     path: Path | None = None,
 ) -> TrainableBijector:
@@ -29,30 +35,37 @@ def continuous(
         training with a smooth activation.
       solver: Runge-Kutta method; rk4 with 16 steps unless given.
       divergence: "exact", at the cost of one tangent a component, or "hutchinson", an unbiased
-        estimate with probes that stay fixed along the trajectory; it needs a key.
+        estimate with probes that stay fixed along the trajectory; it needs a key. Or a function
+        (params, t, x, cond) -> (velocity, divergence), for a network whose divergence has a closed
+        form: both come from it then, and `network.apply` is not called.
       num_probes: of the Hutchinson estimate.
       path: the path of flow matching, which sets the interval of times; `linear()` unless given.
 
     Raises:
       ValueError: for an unknown divergence; on a call, if "hutchinson" comes without a key.
     """
-    if divergence not in ("exact", "hutchinson"):
-        raise ValueError(f"unknown divergence {divergence!r}; exact or hutchinson")
+    if not callable(divergence) and divergence not in ("exact", "hutchinson"):
+        raise ValueError(f"unknown divergence {divergence!r}; exact, hutchinson or a function")
     solver = runge_kutta("rk4", 16) if solver is None else solver
     path = linear() if path is None else path
 
+    span = path.t_max - path.t_min
+
     def flow(params, x, cond, key, backward):
-        velocity = on_unit_interval(path, lambda t, x: network.apply(params, t, x, cond))
         probes = None
         if divergence == "hutchinson":
             if key is None:
                 raise ValueError("the hutchinson divergence needs a key")
             probes = jax.random.rademacher(key, (num_probes, *x.shape), x.dtype)
-        sign = -1 if backward else 1
+        velocity = lambda t, x: network.apply(params, t, x, cond)
+        sign = -span if backward else span
 
         def augmented(tau, state):
-            t = 1 - tau if backward else tau
-            u, div = velocity_and_divergence(velocity, t, state[0], probes)
+            t = path.t_min + span * (1 - tau if backward else tau)
+            if callable(divergence):
+                u, div = divergence(params, t, state[0], cond)
+            else:
+                u, div = velocity_and_divergence(velocity, t, state[0], probes)
             return sign * u, sign * div
 
         return solver(augmented, (x, jnp.zeros((), x.dtype)))

@@ -11,6 +11,7 @@ from jgen.plotting.differential import (
 )
 from jgen.plotting.equivalents import equivalent_events_chart
 from jgen.plotting.histograms import Panel, histogram_grid, ratio_histogram
+from jgen.plotting.lattice import bound_curves, field_configurations, two_point_functions
 from jgen.plotting.shower_report import observable_panel, shower_figures
 from jgen.plotting.shower_tests import response_figure, summary_figure, threshold_figure
 from jgen.plotting.showers import (
@@ -30,9 +31,11 @@ from jgen.plotting.uncertainty import (
 __all__ = [
     "Curve",
     "Panel",
+    "bound_curves",
     "coverage_curves",
     "cumulative_distributions",
     "equivalent_events_chart",
+    "field_configurations",
     "histogram_grid",
     "ks_curves",
     "longitudinal_profile",
@@ -54,6 +57,7 @@ __all__ = [
     "summary_figure",
     "threshold_figure",
     "training_curves",
+    "two_point_functions",
     "variance_curves",
     "weight_distributions",
 ]

@@ -1,0 +1,143 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jgen.lattice import (
+    checkerboard_flow,
+    displacement_orbits,
+    equivariant_flow,
+    equivariant_velocity,
+    free_log_z,
+    free_propagator,
+    phi4,
+    two_point,
+)
+from jgen.models import flow, sample_and_log_prob, standard_normal
+from jgen.solvers import runge_kutta
+from jgen.training import OptimizerConfig, TrainConfig, fit, member
+from jgen.transforms import reverse_kl
+
+SYMMETRIES = {
+    "translation": lambda phi: jnp.roll(phi, (1, 2), (0, 1)),
+    "translation by two": lambda phi: jnp.roll(phi, (2, 0), (0, 1)),
+    "rotation": lambda phi: jnp.roll(jnp.rot90(phi), 1, 0),  # about the first site
+    "reflection": lambda phi: jnp.roll(phi[::-1], 1, 0),
+    "transposition": jnp.transpose,
+    "sign": jnp.negative,
+}
+FLOWS = {
+    "checkerboard": lambda: checkerboard_flow(4, 3, hidden=(3,)),
+    "equivariant": lambda: equivariant_flow(
+        4, num_frequencies=2, num_times=2, solver=runge_kutta("rk4", 40)
+    ),
+}
+
+
+def random_params(bijector, scale=0.15):
+    shapes = jax.eval_shape(bijector.init, jax.random.key(0))
+    rng = np.random.default_rng(3)
+    return jax.tree.map(lambda p: jnp.asarray(scale * rng.normal(size=p.shape)), shapes)
+
+
+@pytest.fixture
+def phi():
+    return jnp.asarray(np.random.default_rng(1).normal(size=(4, 4)))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_log_det_is_that_of_the_jacobian(x64, phi, name):
+    bijector = FLOWS[name]()
+    params = random_params(bijector)
+
+    @jax.jit
+    def everything(phi):
+        forward = lambda phi: bijector.forward(params, phi)[0]
+        z, log_det = bijector.forward(params, phi)
+        return z, log_det, *bijector.inverse(params, z), jax.jacrev(forward)(phi)
+
+    z, log_det, back, inverse_log_det, jacobian = everything(phi)
+    assert np.abs(z - phi).max() > 0.05
+    np.testing.assert_allclose(back, phi, atol=1e-7)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian.reshape(16, 16))[1], atol=1e-6)
+    np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_flows_commute_with_the_symmetries(x64, phi, name):
+    bijector = FLOWS[name]()
+    params = random_params(bijector)
+    both = jax.jit(lambda phi: bijector.forward(params, phi))
+    z, log_det = both(phi)
+    for symmetry, moved in SYMMETRIES.items():
+        other, other_log_det = both(moved(phi))
+        if name == "checkerboard" and symmetry == "translation":
+            # An odd one swaps the two sublattices, which move one after the other.
+            assert np.abs(other - moved(z)).max() > 1e-3
+            continue
+        np.testing.assert_allclose(other, moved(z), atol=1e-12, err_msg=symmetry)
+        np.testing.assert_allclose(other_log_det, log_det, atol=1e-12)
+
+
+def test_divergence_is_the_trace_of_the_jacobian(x64, phi):
+    network, both = equivariant_velocity(4, num_frequencies=3, num_times=3)
+    params, t = random_params(network), jnp.float64(0.3)
+    params["frequency"] += 0.9
+    velocity, divergence = both(params, t, phi)
+    np.testing.assert_allclose(network.apply(params, t, phi), velocity)
+    jacobian = jax.jacfwd(lambda phi: network.apply(params, t, phi))(phi).reshape(16, 16)
+    np.testing.assert_allclose(divergence, np.trace(jacobian), rtol=1e-10)
+    # By hand, with sines and cosines instead of their recursion.
+    spectra = np.tensordot(np.cos(np.pi * 0.3 * np.arange(3)), params["eigenvalues"], 1)
+    n, w = np.arange(1, 4), float(params["frequency"])
+    fields = [np.asarray(phi), *(np.sin(k * w * np.asarray(phi)) / k for k in n)]
+    orbits = displacement_orbits(4)
+    expected = sum(
+        np.fft.ifft2(eigenvalues[orbits] * np.fft.fft2(f)).real
+        for eigenvalues, f in zip(spectra, fields, strict=True)
+    )
+    np.testing.assert_allclose(velocity, expected, atol=1e-12)
+
+
+def test_orbits_of_displacements():
+    expected = [[0, 1, 2, 1], [1, 3, 4, 3], [2, 4, 5, 4], [1, 3, 4, 3]]
+    np.testing.assert_array_equal(displacement_orbits(4), expected)
+    assert displacement_orbits(8).max() == 14
+    assert displacement_orbits(5).max() == 5
+
+
+def test_equivariant_flow_learns_the_free_field():
+    """An exact flow exists, a linear one: log Z and the propagator are known."""
+    length, m_squared = 4, 1.0
+    bijector = equivariant_flow(length, num_frequencies=1, num_times=2)
+    base = standard_normal((length, length))
+    pair = lambda params, key, cond=None: sample_and_log_prob(bijector, base, params, key, cond)
+    energy = phi4(m_squared, 0.0)
+    model = reverse_kl(flow(bijector, base), energy, pair=pair)
+    config = TrainConfig(300, 64, optimizer=OptimizerConfig(1e-2), log_every=100)
+    fitted = fit(model, None, jax.random.key(0), config, progress=False)
+    keys = jax.random.split(jax.random.key(1), 4000)
+    phi, log_q = jax.jit(jax.vmap(pair, (None, 0)))(member(fitted.params, 0), keys)
+    log_weight = np.asarray(-jax.vmap(energy)(phi) - log_q, np.float64)
+    exact = free_log_z(length, m_squared)
+    assert log_weight.std() < 0.1
+    # A lower bound, KL / V = var(log w) / 2 below it.
+    bound, error = log_weight.mean(), log_weight.std() / 4000**0.5
+    assert exact - 0.01 < bound < exact + 3 * error
+    np.testing.assert_allclose(np.log(np.exp(log_weight).mean()), exact, atol=3 * error)
+    values = np.asarray(jax.vmap(two_point)(phi))
+    errors = values.std(axis=0) / 4000**0.5
+    pulls = (values.mean(axis=0) - free_propagator(length, m_squared)) / errors
+    assert np.abs(pulls).max() < 4
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: checkerboard_flow(5), "closes on lattices of even length, got 5"),
+        (lambda: equivariant_flow(4, num_frequencies=0), "must be positive, got 4, 0 and 5"),
+    ],
+)
+def test_bad_options(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

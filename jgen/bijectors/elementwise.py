@@ -41,7 +41,7 @@ def standardize(mean: Float[Array, "*x"], std: Float[Array, "*x"]) -> Bijector:
 
 
 def logit(alpha: float = 1e-6) -> Bijector:
-    """Log-odds of y = (1 - 2 alpha) x + alpha, for x in [0, 1] (2405.09629, Eq. 3).
+    """Log-odds of y = (1 - 2 alpha) x + alpha, for x in [0, 1] (2405.09629).
 
     Both logarithms are taken of sums of positive numbers, so that float32 resolves either end.
     """

@@ -72,7 +72,7 @@ def actnorm(shape: int | tuple[int, ...]) -> TrainableBijector:
 
 
 def plu(num: int, order: Int[np.ndarray, " num"] | None = None) -> TrainableBijector:
-    """Map x to L U x[order], a matrix with a determinant for free (Glow, 1807.03039, Eq. 10).
+    """Map x to L U x[order], a matrix with a determinant for free (Glow, 1807.03039).
 
     The permutation is fixed, L has ones and U has exp(s) on its diagonal; L U is the identity at
     the start. Deviation: the paper starts at a random rotation and multiplies P last.

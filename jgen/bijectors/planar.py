@@ -19,7 +19,7 @@ _LEAST_SLOPE = 1e-3
 
 
 def planar(num: int) -> TrainableBijector:
-    """Map x to x + u tanh(w . x + b), w . u > -1 (1505.05770, Eqs. 10 to 12 and App. A.1).
+    """Map x to x + u tanh(w . x + b), w . u > -1 (1505.05770).
 
     With m(w . u) in the place of w . u as in the paper, but for m(a) = -1 + 1e-3 + softplus(a + c)
     with m(0) = 0: no shrinking by more than 1e-3, so that logarithms stay finite, and u = 0 is the
@@ -57,7 +57,7 @@ def planar(num: int) -> TrainableBijector:
 
 
 def radial(num: int) -> TrainableBijector:
-    """Map x to x + beta (x - x0) / (alpha + r), r = |x - x0| (1505.05770, Eq. 14, App. A.2).
+    """Map x to x + beta (x - x0) / (alpha + r), r = |x - x0| (1505.05770).
 
     alpha > 0 and beta > -alpha, both by softplus. The inverse solves a quadratic equation for r.
     """

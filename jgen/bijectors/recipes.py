@@ -73,7 +73,7 @@ def glow(
     element: Element | None = None,
     hidden: tuple[int, ...] = (32, 32),
 ) -> TrainableBijector:
-    """Multi-scale flow of images (h, w, c) to vectors [h w c] (Glow, 1807.03039, Fig. 2).
+    """Multi-scale flow of images (h, w, c) to vectors [h w c] (Glow, 1807.03039).
 
     Each level has `depth` steps of actnorm, 1x1 convolution and coupling of the channels, with a
     network of 3x3 convolutions. Deviation: the 1x1 convolution starts at the reversal of the

@@ -107,7 +107,7 @@ def power_series_log_det(
     key: Key,
     lipschitz: float,
 ) -> Float[Array, ""]:
-    """Unbiased estimate of log det(1 + J), J that of g(theta, x) in x (1906.02735, Eqs. 6 and 8).
+    """Unbiased estimate of log det(1 + J), J that of g(theta, x) in x (1906.02735).
 
         log det(1 + J) = E[ sum_{k=1}^N (-1)^{k+1} v^T J^k v / (k P(N >= k)) ]
 

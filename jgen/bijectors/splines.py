@@ -19,7 +19,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jgen.bijectors.elements import Element, soft_clamp
 from jgen.bijectors.roots import monotone_root
@@ -30,7 +30,7 @@ _MAX_LOG_SLOPE = math.log(1e3)
 def rational_quadratic(
     num_bins: int = 8, bound: float = 3.0, *, min_bin: float = 1e-3, free_edges: bool = False
 ) -> Element:
-    """Ratio of quadratics in every bin (neural spline flows, 1906.04032, Eqs. 4 to 8).
+    """Ratio of quadratics in every bin (neural spline flows, 1906.04032, Eq. 4).
 
     Parameters: widths [num_bins], heights [num_bins], slopes [num_bins - 1], or [num_bins + 1]
     with free edges.
@@ -47,13 +47,19 @@ def rational_quadratic(
     """
     _check(num_bins, bound, min_bin, least=1)
 
-    def bins(raw):
+    # Without free edges the first bin has no slope on its left and the last none on its right.
+    ends = 0 if free_edges else 1
+
+    def bin_of(raw, value, by_height):
         width, height, log_slopes = jnp.split(raw, [num_bins, 2 * num_bins])
-        slopes = jnp.exp(soft_clamp(log_slopes, _MAX_LOG_SLOPE))
-        slopes = slopes if free_edges else jnp.pad(slopes, 1, constant_values=1)
-        x, w = _partition(width, bound, min_bin)
-        y, h = _partition(height, bound, min_bin)
-        return x, w, y, h, slopes[:-1], slopes[1:]
+        w, h = (2 * bound * _fractions(logits, min_bin) for logits in (width, height))
+        before, here = _bin_of(value, h if by_height else w, bound)
+        # Of the slopes only those of this bin are computed; a logarithm that is left out is zero.
+        left = _pick(here[ends:], log_slopes[: num_bins - ends])
+        right = _pick(here[: num_bins - ends], log_slopes[1 - ends :])
+        d0, d1 = (jnp.exp(soft_clamp(d, _MAX_LOG_SLOPE)) for d in (left, right))
+        x0, y0 = (_pick(before, sizes) - bound for sizes in (w, h))
+        return x0, _pick(here, w), y0, _pick(here, h), d0, d1
 
     def log_slope(xi, s, d0, d1):
         ends = xi * (1 - xi)
@@ -61,16 +67,14 @@ def rational_quadratic(
         return jnp.log(numerator) + 2 * (jnp.log(s) - jnp.log(s + (d0 + d1 - 2 * s) * ends))
 
     def forward(raw, x):
-        parts = bins(raw)
-        x0, w, y0, h, d0, d1 = _bin_of(x, parts[0], parts)
+        x0, w, y0, h, d0, d1 = bin_of(raw, x, by_height=False)
         xi, s = _unit((x - x0) / w), h / w
         ends = xi * (1 - xi)
         y = y0 + h * (s * xi**2 + d0 * ends) / (s + (d0 + d1 - 2 * s) * ends)
         return y, log_slope(xi, s, d0, d1)
 
     def inverse(raw, y):
-        parts = bins(raw)
-        x0, w, y0, h, d0, d1 = _bin_of(y, parts[2], parts)
+        x0, w, y0, h, d0, d1 = bin_of(raw, y, by_height=True)
         eta, s = _unit((y - y0) / h), h / w
         bend = eta * (d0 + d1 - 2 * s)
         # a + b = s > 0, so that there is a solution in [0, 1] and a > 0 wherever b < 0.
@@ -97,28 +101,27 @@ def quadratic(num_bins: int = 8, bound: float = 3.0, *, min_bin: float = 1e-3) -
     """
     _check(num_bins, bound, min_bin, least=2)
 
-    def bins(raw):
+    def bin_of(raw, value, by_height):
         width, log_slopes = jnp.split(raw, [num_bins])
-        x, w = _partition(width, bound, min_bin)
+        w = 2 * bound * _fractions(width, min_bin)
         slopes = jnp.exp(soft_clamp(log_slopes, _MAX_LOG_SLOPE))
         # Area below the slopes at the inner edges and below those of one at the ends.
         inner = 0.5 * jnp.sum(slopes * (w[:-1] + w[1:]))
         slopes = slopes * (2 * bound - 0.5 * (w[0] + w[-1])) / inner
         slopes = jnp.pad(slopes, 1, constant_values=1)
-        areas = 0.5 * (slopes[:-1] + slopes[1:]) * w
-        y = jnp.concatenate([jnp.full(1, -bound, w.dtype), jnp.cumsum(areas[:-1]) - bound])
-        return x, w, y, slopes[:-1], slopes[1:]
+        d0, d1 = slopes[:-1], slopes[1:]
+        h = 0.5 * (d0 + d1) * w
+        before, here = _bin_of(value, h if by_height else w, bound)
+        x0, y0 = (_pick(before, sizes) - bound for sizes in (w, h))
+        return x0, _pick(here, w), y0, _pick(here, d0), _pick(here, d1)
 
     def forward(raw, x):
-        parts = bins(raw)
-        x0, w, y0, d0, d1 = _bin_of(x, parts[0], parts)
+        x0, w, y0, d0, d1 = bin_of(raw, x, by_height=False)
         xi = _unit((x - x0) / w)
         return y0 + w * xi * (d0 + 0.5 * (d1 - d0) * xi), jnp.log(d0 + (d1 - d0) * xi)
 
     def inverse(raw, y):
-        parts = bins(raw)
-        x0, w, y0, d0, d1 = _bin_of(y, parts[2], parts)
-        # The left edge is the largest one below y, so that y - y0 is not negative.
+        x0, w, y0, d0, d1 = bin_of(raw, y, by_height=True)
         xi = _unit(_quadratic_root(0.5 * (d1 - d0), d0, (y0 - y) / w))
         return x0 + w * xi, -jnp.log(d0 + (d1 - d0) * xi)
 
@@ -146,18 +149,21 @@ def cubic(num_bins: int = 8, bound: float = 3.0, *, min_bin: float = 1e-3) -> El
     outer[[0, -1]] = True
     shares = np.where(outer, 0.5, 1.0) / (num_bins - 1)
 
-    def bins(raw):
+    def bin_of(raw, value, by_height):
         width, height = jnp.split(raw, 2)
-        x, w = _partition(width, bound, min_bin)
+        w = 2 * bound * _fractions(width, min_bin)
         # The outer bins own half of their width; the remainder is shared, in equal slopes at zero.
         owned = jnp.where(outer, 0.5 * w, 0)
-        h = owned + (2 * bound - jnp.sum(owned)) * _fractions(height, min_bin, shares)
-        y = jnp.concatenate([jnp.full(1, -bound, w.dtype), jnp.cumsum(h[:-1]) - bound])
+        free = _fractions(height + np.log(shares).astype(raw.dtype), num_bins * min_bin * shares)
+        h = owned + (2 * bound - jnp.sum(owned)) * free
         s = h / w
         parabola = (s[:-1] * w[1:] + s[1:] * w[:-1]) / (w[:-1] + w[1:])
         slopes = jnp.minimum(2 * jnp.minimum(s[:-1], s[1:]), parabola)
         slopes = jnp.pad(slopes, 1, constant_values=1)
-        return x, w, y, h, slopes[:-1], slopes[1:]
+        before, here = _bin_of(value, h if by_height else w, bound)
+        x0, y0 = (_pick(before, sizes) - bound for sizes in (w, h))
+        d0, d1 = _pick(here, slopes[:-1]), _pick(here, slopes[1:])
+        return x0, _pick(here, w), y0, _pick(here, h), d0, d1
 
     def hermite(xi, s, d0, d1):
         """Height over width and slope at xi, for a secant of slope s."""
@@ -165,14 +171,12 @@ def cubic(num_bins: int = 8, bound: float = 3.0, *, min_bin: float = 1e-3) -> El
         return xi * (d0 + xi * (c2 + xi * c3)), d0 + xi * (2 * c2 + 3 * xi * c3)
 
     def forward(raw, x):
-        parts = bins(raw)
-        x0, w, y0, h, d0, d1 = _bin_of(x, parts[0], parts)
+        x0, w, y0, h, d0, d1 = bin_of(raw, x, by_height=False)
         value, slope = hermite(_unit((x - x0) / w), h / w, d0, d1)
         return y0 + w * value, jnp.log(slope)
 
     def inverse(raw, y):
-        parts = bins(raw)
-        x0, w, y0, h, d0, d1 = _bin_of(y, parts[2], parts)
+        x0, w, y0, h, d0, d1 = bin_of(raw, y, by_height=True)
         f = lambda xi: hermite(xi, h / w, d0, d1)[0] - (y - y0) / w
         xi = monotone_root(f, jnp.zeros_like(y), jnp.ones_like(y))
         return x0 + w * xi, -jnp.log(hermite(xi, h / w, d0, d1)[1])
@@ -192,49 +196,42 @@ def _check(num_bins: int, bound: float, min_bin: float, least: int) -> None:
 
 
 def _fractions(
-    logits: Float[Array, " k"], least: float, at_zero: np.ndarray | None = None
+    logits: Float[Array, " k"], least: float | Float[np.ndarray, " k"]
 ) -> Float[Array, " k"]:
-    """Positive numbers of sum one, not below `least` times `len(logits) * at_zero`.
-
-    `at_zero` is what they are where all logits are zero, equal unless given.
-    """
-    num = len(logits)
-    at_zero = np.full(num, 1 / num) if at_zero is None else at_zero
-    floor = least * num
-    share = jax.nn.softmax(logits + np.log(at_zero).astype(logits.dtype))
-    return floor * at_zero.astype(logits.dtype) + (1 - floor) * share
-
-
-def _partition(logits: Float[Array, " k"], bound: float, least: float) -> tuple[Array, Array]:
-    """Left edges and widths of bins that fill [-bound, bound]."""
-    inner = 2 * bound * jnp.cumsum(_fractions(logits, least)[:-1]) - bound
-    edges = jnp.pad(inner, 1, constant_values=(-bound, bound))
-    # Widths of the rounded edges, so that neighbours meet.
-    return edges[:-1], edges[1:] - edges[:-1]
-
-
-def _unit(xi: Array) -> Array:
-    """Clip to [0, 1] with derivative one at both ends, where that of `jnp.clip` is a half."""
-    return jnp.where(xi < 0, 0, jnp.where(xi > 1, 1, xi))
+    """Positive numbers of sum one, not below `least`: of all, or of each."""
+    rest = 1 - np.sum(np.broadcast_to(least, logits.shape))
+    least = np.asarray(least, logits.dtype)
+    return least + rest.astype(logits.dtype) * jax.nn.softmax(logits)
 
 
 def _bin_of(
-    x: Float[Array, ""], left: Float[Array, " k"], parts: tuple[Array, ...]
-) -> tuple[Array, ...]:
-    """The numbers in `parts` of the bin with x, by its left edge.
+    value: Float[Array, ""], sizes: Float[Array, " k"], bound: float
+) -> tuple[Bool[Array, " k"], Bool[Array, " k"]]:
+    """Which bins are before `value` and which holds it, of `sizes` that fill [-bound, bound].
 
-    A sum over a mask: the derivative of an index would be a scatter, which is slow under vmap.
+    The left edges are one product with a triangle of ones, the first exactly -bound.
     """
-    reached = x >= left[1:]
-    here = jnp.pad(reached, (1, 0), constant_values=True)
-    here = here & ~jnp.pad(reached, (0, 1), constant_values=False)
-    return tuple(jnp.sum(jnp.where(here, part, 0)) for part in parts)
+    num = len(sizes)
+    triangle = np.triu(np.ones((num, num)), 1).astype(sizes.dtype)
+    left = jnp.matmul(sizes, triangle, precision="highest") - bound
+    index = jnp.sum(value >= left) - 1
+    return np.arange(num) < index, np.arange(num) == index
+
+
+def _pick(mask: Bool[Array, " k"], numbers: Float[Array, " k"]) -> Float[Array, ""]:
+    """Sum over a mask: the derivative of an index would be a scatter, which is slow under vmap."""
+    return jnp.sum(jnp.where(mask, numbers, 0))
+
+
+def _unit(xi: Array) -> Array:
+    """Clip to [0, 1], what rounding leaves outside, with derivative one everywhere."""
+    return xi + jax.lax.stop_gradient(jnp.clip(xi, 0, 1) - xi)
 
 
 def _quadratic_root(a: Array, b: Array, c: Array) -> Array:
     """The root of a x^2 + b x + c that is positive for c < 0 and continuous as a goes to zero.
 
-    With c <= 0, and with a > 0 wherever b < 0.
+    With c <= 0 but for rounding where b > 0, and with a > 0 wherever b < 0.
     """
     discriminant = b**2 - 4 * a * c
     # sqrt has no derivative at zero.

@@ -46,8 +46,9 @@ class _Made(nn.Module):
         # is there for the first component, which otherwise would depend on it linearly.
         first = 0 if self.num_cond or self.num == 1 else 1
         span = max(self.num - first, 1)
-        degrees = [np.arange(1, self.num + 1)]
-        degrees += [first + np.arange(width) % span for width in self.hidden]
+        # In order, so that the units of one degree are neighbours.
+        self.degrees = [first + np.sort(np.arange(width) % span) for width in self.hidden]
+        degrees = [np.arange(1, self.num + 1), *self.degrees]
         masks = [a[:, None] <= b[None] for a, b in zip(degrees[:-1], degrees[1:], strict=True)]
         outputs = np.repeat(np.arange(self.num), self.num_outputs)
         masks.append(degrees[-1][:, None] <= outputs[None])
@@ -65,24 +66,41 @@ class _Made(nn.Module):
             )
         return self.condition(jnp.ravel(cond)) if size else None
 
-    def _units(self, x, embedded):
-        for i, layer in enumerate(self.layers):
-            x = layer(x)
-            x = self.activation(x if i or embedded is None else x + embedded)
-        return x
-
     def contexts(self, x, cond):
-        return self.out(self._units(x, self._embedded(cond))).reshape(self.num, -1)
+        embedded = self._embedded(cond)
+        for n, layer in enumerate(self.layers):
+            x = layer(x)
+            x = self.activation(x if n or embedded is None else x + embedded)
+        return self.out(x).reshape(self.num, -1)
 
     def start(self, cond):
-        return jnp.zeros(self.num), self._embedded(cond)
+        hidden = [jnp.zeros(width) for width in self.hidden]
+        return jnp.zeros(self.num), hidden, self._embedded(cond)
 
     def step(self, cache, i, previous):
-        x, embedded = cache
+        x, hidden, embedded = cache
         # Written before the first component, where there is nothing: no output sees it.
         x = x.at[jnp.maximum(i - 1, 0)].set(previous)
-        rows = (i * self.num_outputs, self.num_outputs)
-        return self.out(self._units(x, embedded), rows), (x, embedded)
+        units, seen = x, []
+        for n, (layer, known) in enumerate(zip(self.layers, hidden, strict=True)):
+            rows = self._rows(n, i)
+            new = layer(units, rows)
+            if n == 0 and embedded is not None:
+                new = new + jax.lax.dynamic_slice_in_dim(embedded, *rows)
+            units = jax.lax.dynamic_update_slice_in_dim(known, self.activation(new), rows[0], 0)
+            seen.append(units)
+        row = self.out(units, (i * self.num_outputs, self.num_outputs))
+        return row, (x, seen, embedded)
+
+    def _rows(self, n, i):
+        """Slice (start, size) of the units of layer n that component i is the first to need.
+
+        Those of degree i, each computed once an event. Where it holds others, too, lower degrees
+        come out as they were, and higher ones are seen by nothing before their turn.
+        """
+        size = int(np.bincount(self.degrees[n]).max())
+        starts = np.searchsorted(self.degrees[n], np.arange(self.num))
+        return jnp.asarray(np.minimum(starts, self.hidden[n] - size))[i], size
 
 
 def made(
@@ -95,8 +113,9 @@ def made(
 ) -> CausalNetwork:
     """Dense layers with masks: row i of the outputs [num, num_outputs] sees x_<i and cond.
 
-    All rows take one pass; `step` makes one row, with the last layer's share for that row only.
-    Degrees of hidden units are dealt out in turn. The outputs are zero at the start.
+    All rows take one pass, and so do the `step`s of all rows together: each computes those hidden
+    units that it is the first to need. The degrees of hidden units are as equal in number as can
+    be. The outputs are zero at the start.
 
     Args:
       num: components of an event.

@@ -120,7 +120,8 @@ def events(name, num=40):
 def test_round_trip_log_det_and_unit_integral_in_double_precision(x64, name):
     bijector = BIJECTORS[name]()
     params, cond = parameters(bijector), jnp.array([0.7])
-    x, step = events(name), 0.2
+    # The sum over a grid is that exact for all but the roughest density.
+    x, step = events(name), 0.1 if name == "MAF-RQS" else 0.2
     if name not in IMAGES:
         axis = np.arange(-9, 9 + step, step)
         x = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)

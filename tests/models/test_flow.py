@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.special import logsumexp
+from scipy.stats import norm
 
 from jgen.bijectors import (
     actnorm,
@@ -120,6 +122,27 @@ def test_any_base(x64, key):
     np.testing.assert_allclose(model.log_prob(params, key, jnp.array([-1.0, -2.0])), -2 * np.log(4))
     drawn = jax.vmap(lambda k: model.sample(params, k))(jax.random.split(key, 4000))
     np.testing.assert_allclose(drawn.mean(0), [-1, -2], atol=4 * np.pi / 3**0.5 / 4000**0.5)
+
+
+def test_base_of_another_library(key):
+    """A mixture of distrax, jitted and vmapped, against its closed form; distrax stays optional."""
+    distrax = pytest.importorskip("distrax")
+    weights, scale = np.array([0.3, 0.7]), np.array([[0.5, 1.0], [1.0, 0.2]])
+    mean = np.array([[-2.0, 0.0], [1.0, 3.0]])
+    mixture = distrax.MixtureSameFamily(
+        distrax.Categorical(probs=weights), distrax.MultivariateNormalDiag(mean, scale)
+    )
+    base = Base(lambda key: mixture.sample(seed=key), mixture.log_prob)
+    model = flow(actnorm(2), base)
+    params = {"shift": jnp.array([1.0, 2.0]), "log_scale": jnp.zeros(2)}
+    num = 4000
+    x = jax.jit(jax.vmap(model.sample, (None, 0)))(params, jax.random.split(key, num))
+    average = weights @ mean
+    spread = np.sqrt(weights @ (scale**2 + mean**2) - average**2)
+    np.testing.assert_allclose(x.mean(0), average - [1, 2], atol=4 * spread.max() / num**0.5)
+    found = jax.jit(jax.vmap(model.log_prob, (None, None, 0)))(params, key, x)
+    each = norm.logpdf((np.asarray(x) + [1, 2])[:, None], mean, scale).sum(-1)
+    np.testing.assert_allclose(found, logsumexp(np.log(weights) + each, axis=1), rtol=1e-5)
 
 
 def test_spline_with_free_edges_learns_a_density_on_the_cube():

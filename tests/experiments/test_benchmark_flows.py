@@ -1,0 +1,135 @@
+"""The benchmark of flows: it measures all it says, of programs that compute what they should."""
+
+import dataclasses
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks import flows as benchmark
+from experiments.benchmarks._flow_rivals import RIVALS
+from experiments.benchmarks._timing import measure
+
+KINDS = ("coupling", "maf")
+PROGRAMS = ("gradient", "log_prob", "sample")
+INSTALLED = [name for name in RIVALS if importlib.util.find_spec(name)]
+
+
+def test_smoke_measures_programs_that_agree_with_each_other(tmp_path, monkeypatch, capsys):
+    """All numbers are there; the loss is the mean of the densities, and samples are events."""
+    results = []
+
+    def keep(programs, repeats):
+        results.append({name: program() for name, program in programs.items()})
+        return measure(programs, repeats)
+
+    monkeypatch.setattr(benchmark, "measure", keep)
+    metrics = benchmark.main(benchmark.SMOKE, tmp_path)
+    expected = set()
+    for library in ("jgen", *INSTALLED):
+        for kind in KINDS:
+            expected.add(f"parameters/{library}/{kind}")
+            clocks = ["ms", "wall_ms"]
+            clocks += ["compile_s"] if library in ("jgen", "flowjax") else []
+            if library != "jgen":
+                clocks += ["ratio", "ratio_low", "ratio_high", "wall_ratio"]
+            expected |= {f"{c}/{library}/{kind}/{p}/5" for c in clocks for p in PROGRAMS}
+    assert set(metrics) == expected
+    assert all(np.isfinite(value) and value > 0 for value in metrics.values())
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    said = capsys.readouterr().out
+    for name in set(RIVALS) - set(INSTALLED):
+        assert f"{name} is left out: pip install -e .[benchmarks]" in said
+
+    assert len(results) == len(KINDS) * len(PROGRAMS)
+    for gradient, log_prob, sample in zip(*[results[i::3] for i in range(3)], strict=True):
+        for library in ("jgen", *INSTALLED):
+            loss, leaves = gradient[library]
+            assert log_prob[library].shape == (5,)
+            np.testing.assert_allclose(loss, -np.mean(log_prob[library]), rtol=1e-5)
+            assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(leaves))
+            assert sample[library].shape == (5, 4)
+            assert len(np.unique(sample[library])) > 15
+    if INSTALLED:
+        figure = tmp_path / "figures" / "flow_ratios.png"
+        figure.unlink()
+        assert benchmark.main(benchmark.SMOKE, tmp_path, plot_only=True) == metrics
+        assert figure.exists()
+
+
+@pytest.mark.parametrize("library", RIVALS)
+def test_rivals_have_the_sizes_of_the_default(library):
+    pytest.importorskip(library)
+    config = dataclasses.replace(benchmark.DEFAULT, batches=(2,), depth=1)
+    own = benchmark.count_parameters(config)
+    # Hidden layers 64, 64; 23 numbers for each of 4 components, and 2 for each of 8.
+    assert own["coupling"] == 4 * 64 + 64 + 64 * 64 + 64 + 65 * 4 * 23
+    assert own["maf"] == 8 * 64 + 64 + 64 * 64 + 64 + 65 * 8 * 2
+    for kind in KINDS:
+        found = RIVALS[library](kind, benchmark._sizes(config), np.zeros((2, 8))).parameters
+        if library == "flowjax":  # free slopes at both ends; and start values of a transformer
+            assert own[kind] <= found <= own[kind] + 65 * 4 * 2 + 25
+        else:
+            assert found == own[kind]
+
+
+def test_figure_and_metrics_of_made_up_times(tmp_path, monkeypatch):
+    """With rivals that take the time of jgen twice, without installing any."""
+
+    def twice(kind, sizes, x):
+        own = benchmark._own(kind, sizes, x)
+        return own._replace(programs={k: lambda p=p: (p(), p()) for k, p in own.programs.items()})
+
+    def half(programs, repeats):
+        times = measure(programs, repeats)
+        cpu = 1.0 + np.arange(7.0)
+        slow = times["jgen"]._replace(cpu=2 * cpu, wall=2 * cpu)
+        return {"jgen": slow._replace(cpu=cpu, wall=cpu)} | {n: slow for n in times if n != "jgen"}
+
+    monkeypatch.setattr(benchmark, "_installed", lambda libraries: libraries)
+    monkeypatch.setattr(benchmark, "measure", half)
+    for name in RIVALS:
+        monkeypatch.setitem(benchmark.RIVALS, name, twice)
+    config = dataclasses.replace(benchmark.SMOKE, libraries=("zuko", "flowjax"))
+    metrics = benchmark.main(config, tmp_path)
+    assert (tmp_path / "figures" / "flow_ratios.png").exists()
+    for name, value in metrics.items():
+        if "ratio" in name:
+            assert value == 0.5
+    assert metrics["ms/zuko/maf/sample/5"] == 8
+
+
+def test_default_and_what_missing_libraries_say(monkeypatch, capsys):
+    assert benchmark.DEFAULT.batches == (1024,)
+    assert benchmark.DEFAULT.libraries == ("zuko", "nflows", "flowjax")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert benchmark._installed(("zuko", "flowjax")) == ()
+    said = capsys.readouterr().out
+    for name in ("zuko", "flowjax"):
+        assert f"{name} is left out: pip install -e .[benchmarks]" in said
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert benchmark._installed(("nflows", "flowjax")) == ("flowjax",)
+    assert "nflows is left out: compared with on a CPU only" in capsys.readouterr().out
+
+
+def test_bad_options(tmp_path):
+    for options, message in (
+        ({"batches": ()}, "batches and repeats must be at least 1"),
+        ({"repeats": 0}, "batches and repeats must be at least 1"),
+        ({"dim": 3}, "dim must be even"),
+        ({"libraries": ("normflows",)}, "unknown libraries .'normflows'.; known are zuko"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            benchmark.main(dataclasses.replace(benchmark.SMOKE, **options), tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+    with pytest.raises(FileNotFoundError, match="run without --plot-only"):
+        benchmark.main(benchmark.SMOKE, tmp_path / "none", plot_only=True)
+    for library in ("nflows", "flowjax"):
+        if importlib.util.find_spec(library):
+            sizes = benchmark._sizes(dataclasses.replace(benchmark.SMOKE, hidden=(4, 5)))
+            with pytest.raises(ValueError, match="hidden widths must be equal"):
+                RIVALS[library]("maf", sizes, jnp.zeros((2, 4)))

@@ -199,20 +199,22 @@ def test_inverses_that_are_roots_have_the_derivatives_of_implicit_functions(x64,
 
 
 def test_compile_time_is_flat_in_depth(key):
-    def size(make, depth):
+    def size(make, x, depth):
         bijector = make(depth)
         params = jax.eval_shape(bijector.init, key)
-        functions = (bijector.forward, bijector.inverse)
-        programs = [str(jax.make_jaxpr(f)(params, jnp.ones(3))) for f in functions]
-        return sum(len(p.splitlines()) for p in programs)
+        z = jax.eval_shape(bijector.forward, params, x)[0]
+        programs = [(bijector.forward, x), (bijector.inverse, z)]
+        return sum(str(jax.make_jaxpr(f)(params, y)).count(" = ") for f, y in programs)
 
     orders = lambda depth: np.stack([np.roll(np.arange(3), i) for i in range(depth)])
-    for make in (
-        lambda depth: coupling_flow(3, rational_quadratic(4), depth, hidden=SMALL),
-        lambda depth: autoregressive_flow(3, affine(), depth, hidden=SMALL),
-        lambda depth: repeated(residual(3, hidden=SMALL), depth),
-        lambda depth: stacked(lambda o: sequence(planar(3), permutation(o)), orders(depth)),
+    x, image = jnp.ones(3), jnp.ones((4, 4, 1))
+    for make, event in (
+        (lambda depth: coupling_flow(3, rational_quadratic(4), depth, hidden=SMALL), x),
+        (lambda depth: autoregressive_flow(3, affine(), depth, hidden=SMALL), x),
+        (lambda depth: repeated(residual(3, hidden=SMALL), depth), x),
+        (lambda depth: stacked(lambda o: sequence(planar(3), permutation(o)), orders(depth)), x),
+        (lambda depth: glow((4, 4, 1), 2, depth, hidden=(4,)), image),
     ):
-        assert size(make, 2) == size(make, 16)
+        assert size(make, event, 2) == size(make, event, 16)
     unrolled = lambda depth: sequence(*[planar(3)] * depth)
-    assert size(unrolled, 16) > 4 * size(unrolled, 2)
+    assert size(unrolled, x, 16) > 4 * size(unrolled, x, 2)

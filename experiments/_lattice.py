@@ -9,16 +9,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jgen.bijectors import TrainableBijector
 from jgen.files import atomic_path
-from jgen.generative_model import GenerativeModel
+from jgen.generative_model import GenerativeModel, draw
 from jgen.inference import (
     Estimate,
     autocorrelation_time,
     chain_mean,
-    draw_weighted,
     effective_sample_size,
     forward_effective_sample_size,
     hamiltonian,
@@ -55,9 +54,9 @@ class AffineConfig:
     hidden: tuple[int, ...] = (8, 8)
     """Channels of the convolutions that make the couplings' parameters."""
     training: TrainConfig = TrainConfig(
-        steps=8000,
+        steps=5000,
         batch_size=64,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup=0.02),
+        optimizer=OptimizerConfig(learning_rate=5e-3, warmup=0.02, clip_norm=10),
         log_every=50,
         save_every=1000,
     )
@@ -72,13 +71,16 @@ class EquivariantConfig:
     """Harmonics in the velocity."""
     num_times: int = 5
     """Functions of time in its kernels."""
-    solver_steps: int = 8
-    """Steps of the fourth-order Runge-Kutta method."""
+    solver_steps: int = 10
+    """Steps of the fourth-order Runge-Kutta method in training. Log-determinants are those of the
+    differential equation: with too few steps the training exploits their error."""
+    sample_steps: int = 20
+    """Its steps when the flow is used; `solver_error` says what the difference is."""
     training: TrainConfig = TrainConfig(
-        steps=2000,
+        steps=1000,
         batch_size=64,
-        optimizer=OptimizerConfig(learning_rate=5e-3, warmup=0.02),
-        log_every=20,
+        optimizer=OptimizerConfig(learning_rate=5e-3, warmup=0.05, clip_norm=10),
+        log_every=10,
         save_every=500,
     )
     """Training."""
@@ -88,9 +90,9 @@ class EquivariantConfig:
 class HmcConfig:
     """Hybrid Monte Carlo."""
 
-    chains: int = 20
+    chains: int = 200
     """Chains that run at once."""
-    num: int = 2000
+    num: int = 500
     """Trajectories of each chain that are kept; as many before them are not."""
     step_size: float = 0.1
     """Of the leapfrog integrator."""
@@ -151,6 +153,7 @@ class Found(NamedTuple):
       seconds: of one configuration, without compilation.
       log_weight: -S - log q of a flow's configurations [num]; of the chains nothing [0].
       forward: the same of configurations of the chains in this flow.
+      solver_error: width of the change of `log_weight` by the coarser solver of the training.
       acceptance: mean probability of acceptance of the chains; of a flow it is in the weights.
     """
 
@@ -159,11 +162,12 @@ class Found(NamedTuple):
     seconds: float
     log_weight: np.ndarray
     forward: np.ndarray
+    solver_error: float
     acceptance: float
 
 
-def make_bijector(config: Config, name: str) -> TrainableBijector:
-    """The map of one of `FLOWS` from fields to the base."""
+def make_bijector(config: Config, name: str, solver_steps: int | None = None) -> TrainableBijector:
+    """The map of one of `FLOWS` from fields to the base, that of use unless steps are given."""
     if name == "affine":
         options = config.affine
         return checkerboard_flow(
@@ -175,20 +179,23 @@ def make_bijector(config: Config, name: str) -> TrainableBijector:
         num_frequencies=options.num_frequencies,
         num_times=options.num_times,
         scale=config.scale,
-        solver=runge_kutta("rk4", options.solver_steps),
+        solver=runge_kutta("rk4", solver_steps or options.sample_steps),
     )
 
 
-def make_model(config: Config, name: str) -> tuple[GenerativeModel, Callable]:
+def make_model(
+    config: Config, name: str, solver_steps: int | None = None
+) -> tuple[GenerativeModel, Callable]:
     """A flow, and its function (params, key, cond) -> (phi, log q) of one pass."""
-    bijector, base = make_bijector(config, name), standard_normal((config.length,) * 2)
+    bijector = make_bijector(config, name, solver_steps)
+    base = standard_normal((config.length,) * 2)
     pair = lambda params, key, cond=None: sample_and_log_prob(bijector, base, params, key, cond)
     return flow(bijector, base), pair
 
 
 def train(config: Config, name: str, folder: Path) -> Params:
     """Train a flow in its folder, or go on where it stopped."""
-    model, pair = make_model(config, name)
+    model, pair = make_model(config, name, config.equivariant.solver_steps)
     key = stream(jax.random.key(config.seed), name)
     training = getattr(config, name).training
     fitted = fit(
@@ -203,19 +210,38 @@ def sample_flow(
     """Configurations of a trained flow, and the weights of those of the chains in it."""
     model, pair = make_model(config, name)
     key = stream(jax.random.key(config.seed), f"{name} configurations")
-    events = draw_weighted(
-        model, params, key, config.num_events, config.energy, pair=pair,
-        batch_size=config.sample_batch,
-    )  # fmt: skip
+
+    def weighted(model, num):
+        # As `draw_weighted`, but of a program that is compiled and so can be timed.
+        return draw(model, params, key, num, batch_size=config.sample_batch)
+
+    fine = _weighted(config, pair)
+    weighted(fine, config.sample_batch)
+    clock = time.perf_counter()
+    x, log_weight = weighted(fine, config.num_events)
+    seconds = (time.perf_counter() - clock) / config.num_events
+    solver_error = 0.0
+    if name == "equivariant":
+        # Events depend on the key and their number alone, so these are the same ones.
+        coarse = _weighted(config, make_model(config, name, config.equivariant.solver_steps)[1])
+        few = weighted(coarse, config.sample_batch)[1]
+        solver_error = float(np.std(few - log_weight[: len(few)]))
     forward = log_weights(
         model, params, key, configurations, config.energy, batch_size=config.sample_batch
     )
-    batch = jax.jit(jax.vmap(pair, (None, 0)))
-    keys = jax.random.split(key, config.sample_batch)
-    seconds = _seconds(lambda: batch(params, keys)) / config.sample_batch
-    return Found(
-        _measure(config, events.x), events.x[:4], seconds, events.log_weight, forward, np.nan
-    )
+    values = _measure(config, x)
+    log_weight = np.asarray(log_weight, np.float64)
+    return Found(values, x[:4], seconds, log_weight, forward, solver_error, np.nan)
+
+
+def _weighted(config: Config, pair: Callable) -> GenerativeModel:
+    """A model whose events are (phi, -S - log q)."""
+
+    def sample(params, key, cond):
+        phi, log_q = pair(params, key, cond)
+        return phi, -config.energy(phi) - log_q
+
+    return GenerativeModel(None, None, sample)
 
 
 def sample_chains(config: Config) -> tuple[Found, Float[np.ndarray, "n l l"]]:
@@ -237,8 +263,9 @@ def sample_chains(config: Config) -> tuple[Found, Float[np.ndarray, "n l l"]]:
     # As many as tell the forward effective sample size to a per cent.
     apart = x[:, :: max(1, options.chains * options.num // 4000)].reshape(-1, *x.shape[2:])
     found = Found(
-        values, x[:4, -1], seconds, np.empty(0), np.empty(0), float(chains.acceptance.mean())
-    )
+        values, x[:4, -1], seconds, np.empty(0), np.empty(0), 0.0,
+        float(chains.acceptance.mean()),
+    )  # fmt: skip
     return found, apart
 
 
@@ -246,16 +273,6 @@ def _measure(config: Config, x: Float[np.ndarray, "n l l"]) -> dict[str, np.ndar
     """Observables of all configurations."""
     measure = jax.jit(jax.vmap(lambda phi: observables(phi, config.energy)))
     return {name: np.asarray(v) for name, v in measure(x).items()}
-
-
-def _seconds(run: Callable[[], Array], repeats: int = 5) -> float:
-    """Time of a call without its compilation, the least of several."""
-    times = []
-    for _ in range(repeats + 1):
-        clock = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - clock)
-    return min(times[1:])
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -278,7 +295,7 @@ def read_found(path: Path) -> Found:
         arrays = dict(file)
     values = {k.removeprefix("values/"): v for k, v in arrays.items() if k.startswith("values/")}
     rest = {k: v for k, v in arrays.items() if not k.startswith("values/")}
-    rest |= {name: float(rest[name]) for name in ("seconds", "acceptance")}
+    rest |= {name: float(rest[name]) for name in ("seconds", "solver_error", "acceptance")}
     return Found(values=values, **rest)
 
 

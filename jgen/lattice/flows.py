@@ -28,11 +28,6 @@ _FREQUENCY = 0.8
 """Of the sines at the start: their period holds the base, normal with width one, to four sigma."""
 
 
-def checkerboard(length: int) -> np.ndarray:
-    """Which sites [l, l] are even, x + y."""
-    return np.indices((length, length)).sum(axis=0) % 2 == 0
-
-
 def checkerboard_flow(
     length: int, depth: int = 16, *, hidden: tuple[int, ...] = (8, 8), scale: float = 0.4
 ) -> TrainableBijector:
@@ -54,10 +49,12 @@ def checkerboard_flow(
       scale: size of the field where training starts.
 
     Raises:
-      ValueError: if the length is odd or not positive.
+      ValueError: if the length is odd or not positive, or no channels are given.
     """
     if length < 2 or length % 2:
         raise ValueError(f"a checkerboard closes on lattices of even length, got {length}")
+    if not hidden:
+        raise ValueError("the convolutions need one or more hidden widths, got none")
     network = _odd_convolutions(hidden)
     even = np.indices((length, length)).sum(axis=0) % 2 == 0
     masks = np.stack([even if layer % 2 else ~even for layer in range(depth)])
@@ -113,8 +110,11 @@ def equivariant_velocity(
 
     Deviations from the paper: harmonics of one trained frequency w instead of frequencies of their
     own, which need one sine and one cosine a site; kernels that are polynomials in cos(pi t), of
-    full rank in time, frequency and displacement. The kernel is applied as a matrix of all sites,
-    V^2 numbers, which is fast as far as it fits into memory (L up to 64).
+    full rank in time, frequency and momentum. Parameters are the kernels' eigenvalues, one for each
+    orbit of momenta: with values by displacement, of which V add up at momentum zero, Adam's first
+    steps were far too large, and the training at L = 8 ran off into fields that the solver does not
+    resolve. The kernel is applied as a matrix of all sites, V^2 numbers, which is fast on small
+    lattices; Fourier transforms would be on large ones.
 
     Args:
       length: sites along a side.
@@ -181,7 +181,7 @@ def equivariant_flow(
       num_frequencies: harmonics.
       num_times: functions of time of each kernel.
       scale: size of the field where training starts; the velocity is one of phi / scale.
-      solver: Runge-Kutta method; rk4 with 8 steps unless given.
+      solver: Runge-Kutta method; rk4 with 16 steps unless given.
 
     Raises:
       ValueError: as `equivariant_velocity`.
@@ -189,6 +189,6 @@ def equivariant_flow(
     network, both = equivariant_velocity(
         length, num_frequencies=num_frequencies, num_times=num_times
     )
-    solver = runge_kutta("rk4", 8) if solver is None else solver
+    solver = runge_kutta("rk4", 16) if solver is None else solver
     layer = continuous(network, solver=solver, divergence=both)
     return sequence(lifted(standardize(np.float32(0), np.float32(scale))), layer)

@@ -3,6 +3,7 @@
 from jgen.plotting.amplification import variance_curves
 from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.curves import Curve, quality_curves, training_curves
+from jgen.plotting.densities import density_pictures, image_rows, likelihood_chart
 from jgen.plotting.differential import (
     cumulative_distributions,
     ks_curves,
@@ -20,6 +21,7 @@ from jgen.plotting.showers import (
     polar_view,
     single_showers,
 )
+from jgen.plotting.speed import quality_grid
 from jgen.plotting.style import save
 from jgen.plotting.uncertainty import (
     coverage_curves,
@@ -34,9 +36,12 @@ __all__ = [
     "bound_curves",
     "coverage_curves",
     "cumulative_distributions",
+    "density_pictures",
     "equivalent_events_chart",
     "field_configurations",
     "histogram_grid",
+    "image_rows",
+    "likelihood_chart",
     "ks_curves",
     "longitudinal_profile",
     "longitudinal_view",
@@ -46,6 +51,7 @@ __all__ = [
     "polar_view",
     "pull_distribution",
     "quality_curves",
+    "quality_grid",
     "quantile_error_curves",
     "ratio_histogram",
     "refinement_map",

@@ -40,6 +40,7 @@ def test_free_field_is_found_exactly(finished):
     assert metrics["equivariant/ess"] > 0.95
     assert metrics["equivariant/forward_ess"] > 0.95
     assert metrics["equivariant/acceptance"] > 0.9
+    assert 0 < metrics["equivariant/solver_error"] < 0.01
     assert abs(metrics["equivariant/log_Z"] - exact) < 3 * metrics["equivariant/log_Z_error"]
     bound, error = (metrics[f"equivariant/log_Z_bound{end}"] for end in ("", "_error"))
     assert exact - 0.05 < bound < exact + 3 * error
@@ -70,12 +71,12 @@ def test_a_run_leaves_its_files_and_can_be_drawn_again(finished, capsys):
 
 def test_what_is_measured_is_read_back(tmp_path):
     found = parts.Found(
-        {"a": np.arange(4.0)}, np.zeros((1, 2, 2)), 0.5, np.ones(3), np.ones(2), 0.9
+        {"a": np.arange(4.0)}, np.zeros((1, 2, 2)), 0.5, np.ones(3), np.ones(2), 0.1, 0.9
     )
     parts.write_found(tmp_path / "x.npz", found)
     back = parts.read_found(tmp_path / "x.npz")
     np.testing.assert_array_equal(back.values["a"], found.values["a"])
-    assert (back.seconds, back.acceptance) == (0.5, 0.9)
+    assert (back.seconds, back.solver_error, back.acceptance) == (0.5, 0.1, 0.9)
 
 
 def test_presets_and_bad_options(tmp_path, capsys):

@@ -3,20 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jgen.bijectors import continuous
 from jgen.lattice import (
     checkerboard_flow,
     displacement_orbits,
     equivariant_flow,
     equivariant_velocity,
-    free_log_z,
-    free_propagator,
-    phi4,
-    two_point,
 )
-from jgen.models import flow, sample_and_log_prob, standard_normal
+from jgen.paths import variance_preserving
 from jgen.solvers import runge_kutta
-from jgen.training import OptimizerConfig, TrainConfig, fit, member
-from jgen.transforms import reverse_kl
 
 SYMMETRIES = {
     "translation": lambda phi: jnp.roll(phi, (1, 2), (0, 1)),
@@ -99,6 +94,17 @@ def test_divergence_is_the_trace_of_the_jacobian(x64, phi):
     np.testing.assert_allclose(velocity, expected, atol=1e-12)
 
 
+def test_a_known_divergence_replaces_the_exact_one_on_every_path(x64, phi):
+    network, both = equivariant_velocity(4, num_frequencies=1, num_times=2)
+    params = random_params(network)
+    path, solver = variance_preserving(), runge_kutta("midpoint", 3)
+    make = lambda divergence: continuous(network, divergence=divergence, path=path, solver=solver)
+    found, expected = (
+        jax.jit(make(divergence).forward)(params, phi) for divergence in (both, "exact")
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, expected)
+
+
 def test_orbits_of_displacements():
     expected = [[0, 1, 2, 1], [1, 3, 4, 3], [2, 4, 5, 4], [1, 3, 4, 3]]
     np.testing.assert_array_equal(displacement_orbits(4), expected)
@@ -106,35 +112,11 @@ def test_orbits_of_displacements():
     assert displacement_orbits(5).max() == 5
 
 
-def test_equivariant_flow_learns_the_free_field():
-    """An exact flow exists, a linear one: log Z and the propagator are known."""
-    length, m_squared = 4, 1.0
-    bijector = equivariant_flow(length, num_frequencies=1, num_times=2)
-    base = standard_normal((length, length))
-    pair = lambda params, key, cond=None: sample_and_log_prob(bijector, base, params, key, cond)
-    energy = phi4(m_squared, 0.0)
-    model = reverse_kl(flow(bijector, base), energy, pair=pair)
-    config = TrainConfig(300, 64, optimizer=OptimizerConfig(1e-2), log_every=100)
-    fitted = fit(model, None, jax.random.key(0), config, progress=False)
-    keys = jax.random.split(jax.random.key(1), 4000)
-    phi, log_q = jax.jit(jax.vmap(pair, (None, 0)))(member(fitted.params, 0), keys)
-    log_weight = np.asarray(-jax.vmap(energy)(phi) - log_q, np.float64)
-    exact = free_log_z(length, m_squared)
-    assert log_weight.std() < 0.1
-    # A lower bound, KL / V = var(log w) / 2 below it.
-    bound, error = log_weight.mean(), log_weight.std() / 4000**0.5
-    assert exact - 0.01 < bound < exact + 3 * error
-    np.testing.assert_allclose(np.log(np.exp(log_weight).mean()), exact, atol=3 * error)
-    values = np.asarray(jax.vmap(two_point)(phi))
-    errors = values.std(axis=0) / 4000**0.5
-    pulls = (values.mean(axis=0) - free_propagator(length, m_squared)) / errors
-    assert np.abs(pulls).max() < 4
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: checkerboard_flow(5), "closes on lattices of even length, got 5"),
+        (lambda: checkerboard_flow(4, hidden=()), "need one or more hidden widths"),
         (lambda: equivariant_flow(4, num_frequencies=0), "must be positive, got 4, 0 and 5"),
     ],
 )

@@ -48,15 +48,15 @@ def rational_quadratic(
     _check(num_bins, bound, min_bin, least=1)
 
     # Without free edges the first bin has no slope on its left and the last none on its right.
-    ends = 0 if free_edges else 1
+    skip = 0 if free_edges else 1
 
     def bin_of(raw, value, by_height):
         width, height, log_slopes = jnp.split(raw, [num_bins, 2 * num_bins])
         w, h = (2 * bound * _fractions(logits, min_bin) for logits in (width, height))
         before, here = _bin_of(value, h if by_height else w, bound)
         # Of the slopes only those of this bin are computed; a logarithm that is left out is zero.
-        left = _pick(here[ends:], log_slopes[: num_bins - ends])
-        right = _pick(here[: num_bins - ends], log_slopes[1 - ends :])
+        left = _pick(here[skip:], log_slopes[: num_bins - skip])
+        right = _pick(here[: num_bins - skip], log_slopes[1 - skip :])
         d0, d1 = (jnp.exp(soft_clamp(d, _MAX_LOG_SLOPE)) for d in (left, right))
         x0, y0 = (_pick(before, sizes) - bound for sizes in (w, h))
         return x0, _pick(here, w), y0, _pick(here, h), d0, d1

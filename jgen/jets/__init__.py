@@ -1,0 +1,25 @@
+"""Jets: substructure, features of whole jets and their files."""
+
+from jgen.jets.features import (
+    FEATURES,
+    LABELS,
+    JetFeatures,
+    check_features,
+    compute_features,
+    read_features,
+    sample_path,
+    write_features,
+)
+from jgen.jets.substructure import n_subjettiness
+
+__all__ = [
+    "FEATURES",
+    "LABELS",
+    "JetFeatures",
+    "check_features",
+    "compute_features",
+    "n_subjettiness",
+    "read_features",
+    "sample_path",
+    "write_features",
+]

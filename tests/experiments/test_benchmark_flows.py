@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import flows as benchmark
-from experiments.benchmarks._flow_rivals import RIVALS
-from experiments.benchmarks._timing import measure
+from experiments.benchmarks._flow_rivals import RIVALS, Contestant
+from experiments.benchmarks._timing import Times, measure
 
 KINDS = ("coupling", "maf")
 PROGRAMS = ("gradient", "log_prob", "sample")
@@ -53,11 +53,6 @@ def test_smoke_measures_programs_that_agree_with_each_other(tmp_path, monkeypatc
             assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(leaves))
             assert sample[library].shape == (5, 4)
             assert len(np.unique(sample[library])) > 15
-    if INSTALLED:
-        figure = tmp_path / "figures" / "flow_ratios.png"
-        figure.unlink()
-        assert benchmark.main(benchmark.SMOKE, tmp_path, plot_only=True) == metrics
-        assert figure.exists()
 
 
 @pytest.mark.parametrize("library", RIVALS)
@@ -76,30 +71,29 @@ def test_rivals_have_the_sizes_of_the_default(library):
             assert found == own[kind]
 
 
-def test_figure_and_metrics_of_made_up_times(tmp_path, monkeypatch):
-    """With rivals that take the time of jgen twice, without installing any."""
+def test_ratios_and_figure_of_made_up_times(tmp_path, monkeypatch):
+    """Of two rivals, neither of which is installed, that take twice the time of jgen."""
+    times = 1.0 + np.arange(7.0)
 
-    def twice(kind, sizes, x):
-        own = benchmark._own(kind, sizes, x)
-        return own._replace(programs={k: lambda p=p: (p(), p()) for k, p in own.programs.items()})
+    def made_up(programs, repeats):
+        found = {name: Times(2 * times, 2 * times) for name in programs}
+        return found | {"jgen": Times(times, times)}
 
-    def half(programs, repeats):
-        times = measure(programs, repeats)
-        cpu = 1.0 + np.arange(7.0)
-        slow = times["jgen"]._replace(cpu=2 * cpu, wall=2 * cpu)
-        return {"jgen": slow._replace(cpu=cpu, wall=cpu)} | {n: slow for n in times if n != "jgen"}
-
+    make = lambda *_: Contestant(dict.fromkeys(PROGRAMS, lambda: None), 3, {})
     monkeypatch.setattr(benchmark, "_installed", lambda libraries: libraries)
-    monkeypatch.setattr(benchmark, "measure", half)
+    monkeypatch.setattr(benchmark, "measure", made_up)
+    monkeypatch.setattr(benchmark, "_own", make)
     for name in RIVALS:
-        monkeypatch.setitem(benchmark.RIVALS, name, twice)
+        monkeypatch.setitem(benchmark.RIVALS, name, make)
     config = dataclasses.replace(benchmark.SMOKE, libraries=("zuko", "flowjax"))
     metrics = benchmark.main(config, tmp_path)
-    assert (tmp_path / "figures" / "flow_ratios.png").exists()
-    for name, value in metrics.items():
-        if "ratio" in name:
-            assert value == 0.5
-    assert metrics["ms/zuko/maf/sample/5"] == 8
+    ratios = [value for name, value in metrics.items() if "ratio" in name]
+    assert ratios == [0.5] * (4 * 2 * 2 * 3)
+    assert (metrics["ms/jgen/maf/sample/5"], metrics["ms/zuko/maf/sample/5"]) == (4, 8)
+    figure = tmp_path / "figures" / "flow_ratios.png"
+    figure.unlink()
+    assert benchmark.main(config, tmp_path, plot_only=True) == metrics
+    assert figure.exists()
 
 
 def test_default_and_what_missing_libraries_say(monkeypatch, capsys):

@@ -4,6 +4,7 @@ from jgen.plotting.amplification import variance_curves
 from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.curves import Curve, quality_curves, training_curves
 from jgen.plotting.densities import density_pictures, image_rows, likelihood_chart
+from jgen.plotting.densities import density_pictures, image_rows, likelihood_chart
 from jgen.plotting.differential import (
     cumulative_distributions,
     ks_curves,
@@ -37,9 +38,12 @@ __all__ = [
     "coverage_curves",
     "cumulative_distributions",
     "density_pictures",
+    "density_pictures",
     "equivalent_events_chart",
     "field_configurations",
     "histogram_grid",
+    "image_rows",
+    "likelihood_chart",
     "image_rows",
     "likelihood_chart",
     "ks_curves",

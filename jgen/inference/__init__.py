@@ -19,6 +19,7 @@ from jgen.inference.reweighting import (
     free_energy_difference,
     log_partition,
     log_weights,
+    uncovered_fraction,
     weighted_mean,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "log_partition",
     "log_weights",
     "random_walk",
+    "uncovered_fraction",
     "weighted_mean",
 ]

@@ -10,6 +10,7 @@ in `effective_sample_size`. Samples of the target, if only a few hundred of a Ma
 region, are what shows it: see `forward_effective_sample_size`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -63,16 +64,7 @@ def draw_weighted(
     """
     _check_density(model)
 
-    def sample(params, key, cond):
-        if pair is not None:
-            x, log_q = pair(params, key, cond)
-        else:
-            key_x, key_density = jax.random.split(key)
-            x = model.sample(params, key_x, cond)
-            log_q = model.log_prob(params, key_density, x, cond)
-        return x, -energy(x, cond) - log_q
-
-    weighted = model._replace(sample=sample)
+    weighted = model._replace(sample=_with_weight(model, energy, pair))
     x, log_weight = draw(weighted, params, key, num, cond, batch_size=batch_size)
     return Weighted(x, _checked(log_weight))
 
@@ -105,15 +97,8 @@ def log_weights(
     num = num_events((x, cond))
     keys = jax.random.split(key, num)
 
-    @jax.jit
-    def all_of(params, x, cond, keys):
-        def one(event):
-            key, x, cond = event
-            return -energy(x, cond) - model.log_prob(params, key, x, cond)
-
-        return jax.lax.map(one, (keys, x, cond), batch_size=min(batch_size, num))
-
-    return _checked(all_of(params, x, cond, keys))
+    chunk = min(batch_size, num)
+    return _checked(_weigh(model.log_prob, energy, chunk, params, keys, x, cond))
 
 
 def effective_sample_size(log_weight: Real[np.ndarray, " num"]) -> Estimate:
@@ -135,7 +120,8 @@ def forward_effective_sample_size(log_weight: Real[np.ndarray, " num"]) -> Estim
 
     With p the target, E_q[w]^2 / E_q[w^2] = Z / E_p[w], and E_p[1 / w] = 1 / Z wherever q has no
     events without p. Events of a mode that the model lost have huge weights: it falls to zero.
-    The error counts events as independent; of a Markov chain, give it every 2 tau-th.
+    A single event far outside of q does that, too: `uncovered_fraction` tells one from many. The
+    error counts events as independent; of a Markov chain, give it every 2 tau-th.
 
     Args:
       log_weight: -U - log q of events that follow the target, see `log_weights`.
@@ -147,6 +133,26 @@ def forward_effective_sample_size(log_weight: Real[np.ndarray, " num"]) -> Estim
     scale = np.max(log_weight) - np.min(log_weight)  # of w and of 1 / w together, taken out of both
     value = np.exp(-scale) / (w.mean() * inverse.mean())
     return _relative(value, w / w.mean() + inverse / inverse.mean())
+
+
+def uncovered_fraction(
+    log_weight: Real[np.ndarray, " num"], log_z: float, factor: float = 10.0
+) -> Estimate:
+    """Share of the target's events that the model makes too rarely, w / Z = p / q > `factor`.
+
+    Args:
+      log_weight: of events that follow the target, see `log_weights`.
+      log_z: of the target; an estimate will do as long as its error is small against log(factor).
+      factor: what is too rare.
+
+    Raises:
+      ValueError: if a weight is not a number, there are fewer than two, or the factor is not above
+        one.
+    """
+    if not factor > 1:
+        raise ValueError(f"factor must be above one, got {factor}")
+    rare = _checked(log_weight) - log_z > np.log(factor)
+    return Estimate(float(rare.mean()), _standard_error(rare))
 
 
 def log_partition(log_weight: Real[np.ndarray, " num"]) -> Estimate:
@@ -209,6 +215,31 @@ def free_energy_difference(
         return Estimate(float("inf") if z_inside == 0 else -float("inf"), float("inf"))
     influence = w * (inside / z_inside - outside / z_outside)
     return Estimate(float(np.log(z_outside / z_inside)), _standard_error(influence))
+
+
+@functools.lru_cache(maxsize=32)
+def _with_weight(model, energy, pair):
+    """Sampling of (x, log w); the same function for the same model, which is compiled once."""
+
+    def sample(params, key, cond):
+        if pair is not None:
+            x, log_q = pair(params, key, cond)
+        else:
+            key_x, key_density = jax.random.split(key)
+            x = model.sample(params, key_x, cond)
+            log_q = model.log_prob(params, key_density, x, cond)
+        return x, -energy(x, cond) - log_q
+
+    return sample
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _weigh(log_prob, energy, batch_size, params, keys, x, cond):
+    def one(event):
+        key, x, cond = event
+        return -energy(x, cond) - log_prob(params, key, x, cond)
+
+    return jax.lax.map(one, (keys, x, cond), batch_size=batch_size)
 
 
 def _scaled(log_weight):

@@ -1,9 +1,17 @@
 """Figures for papers; the only room that imports matplotlib."""
 
 from jgen.plotting.amplification import variance_curves
+from jgen.plotting.boltzmann import (
+    Counted,
+    ExactMarginal,
+    Landscape,
+    chain_traces,
+    energy_landscapes,
+    exact_marginals,
+    free_energy_profiles,
+)
 from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.curves import Curve, quality_curves, training_curves
-from jgen.plotting.densities import density_pictures, image_rows, likelihood_chart
 from jgen.plotting.densities import density_pictures, image_rows, likelihood_chart
 from jgen.plotting.differential import (
     cumulative_distributions,
@@ -32,21 +40,25 @@ from jgen.plotting.uncertainty import (
 )
 
 __all__ = [
+    "Counted",
     "Curve",
+    "ExactMarginal",
+    "Landscape",
     "Panel",
     "bound_curves",
+    "chain_traces",
     "coverage_curves",
     "cumulative_distributions",
     "density_pictures",
-    "density_pictures",
+    "energy_landscapes",
     "equivalent_events_chart",
+    "exact_marginals",
     "field_configurations",
+    "free_energy_profiles",
     "histogram_grid",
     "image_rows",
-    "likelihood_chart",
-    "image_rows",
-    "likelihood_chart",
     "ks_curves",
+    "likelihood_chart",
     "longitudinal_profile",
     "longitudinal_view",
     "member_grid",

@@ -14,6 +14,7 @@ from jgen.inference import (
     free_energy_difference,
     log_partition,
     log_weights,
+    uncovered_fraction,
     weighted_mean,
 )
 from jgen.solvers import normal_log_prob
@@ -101,7 +102,12 @@ def test_a_lost_mode_shows_only_in_events_of_the_target():
     assert effective_sample_size(target(own) - hump(own, 5)).value > 0.999
     assert log_partition(target(own) - hump(own, 5)).value == pytest.approx(-np.log(2), abs=1e-4)
     true = rng.normal(rng.choice([-5, 5], 5000), 1)
-    assert forward_effective_sample_size(target(true) - hump(true, 5)).value < 1e-6
+    log_w = target(true) - hump(true, 5)
+    assert forward_effective_sample_size(log_w).value < 1e-6
+    lost = uncovered_fraction(log_w + 3.0, 3.0)
+    assert within(lost, 0.5)
+    assert lost.error == pytest.approx(0.5 / 5000**0.5, rel=0.01)
+    assert uncovered_fraction(np.log([2.0, 9.9, 10.1, 1e5]), 0.0).value == 0.5
 
 
 def test_errors_are_those_of_repetitions():
@@ -151,6 +157,7 @@ def test_bad_input():
         (lambda: log_partition(np.array([np.inf, 0.0])), "NaN or"),
         (lambda: log_partition(np.full(3, -np.inf)), "all weights are zero"),
         (lambda: log_partition(np.zeros(1)), "two or more"),
+        (lambda: uncovered_fraction(np.zeros(2), 0.0, 1.0), "above one"),
         (lambda: weighted_mean(np.zeros(3), np.zeros(4)), "one value an event"),
         (lambda: free_energy_difference(np.zeros(4), nothing, nothing), "no event is in"),
         (lambda: free_energy_difference(np.zeros(4), nothing, nothing[1:]), "one truth value"),

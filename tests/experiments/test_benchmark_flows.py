@@ -18,6 +18,13 @@ PROGRAMS = ("gradient", "log_prob", "sample")
 INSTALLED = [name for name in RIVALS if importlib.util.find_spec(name)]
 
 
+@pytest.fixture(autouse=True)
+def rank_promotion():
+    """As flowjax needs it."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def test_smoke_measures_programs_that_agree_with_each_other(tmp_path, monkeypatch, capsys):
     """All numbers are there; the loss is the mean of the densities, and samples are events."""
     results = []

@@ -49,12 +49,12 @@ MEASURED = ("phi_squared", "abs_M", "V_M_squared", "first_momentum", "action_den
 class AffineConfig:
     """Checkerboard flow of affine couplings."""
 
-    depth: int = 16
+    depth: int = 8
     """Layers."""
     hidden: tuple[int, ...] = (8, 8)
     """Channels of the convolutions that make the couplings' parameters."""
     training: TrainConfig = TrainConfig(
-        steps=5000,
+        steps=6000,
         batch_size=64,
         optimizer=OptimizerConfig(learning_rate=5e-3, warmup=0.02, clip_norm=10),
         log_every=50,
@@ -71,10 +71,10 @@ class EquivariantConfig:
     """Harmonics in the velocity."""
     num_times: int = 5
     """Functions of time in its kernels."""
-    solver_steps: int = 10
+    solver_steps: int = 16
     """Steps of the fourth-order Runge-Kutta method in training. Log-determinants are those of the
     differential equation: with too few steps the training exploits their error."""
-    sample_steps: int = 20
+    sample_steps: int = 32
     """Its steps when the flow is used; `solver_error` says what the difference is."""
     training: TrainConfig = TrainConfig(
         steps=1000,
@@ -92,7 +92,7 @@ class HmcConfig:
 
     chains: int = 200
     """Chains that run at once."""
-    num: int = 500
+    num: int = 1500
     """Trajectories of each chain that are kept; as many before them are not."""
     step_size: float = 0.1
     """Of the leapfrog integrator."""

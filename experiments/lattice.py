@@ -2,14 +2,28 @@
 
     python -m experiments.lattice --out runs/lattice [--preset smoke|default|paper-size]
 
-TIMES
+It took 15 minutes on 2 cores that other work shared, 6 of them for either training; --preset smoke
+takes 40 s of processor time. paper-size needs an accelerator and was not run.
 
 Checkerboard couplings (1904.12072) and a symmetry-equivariant continuous flow (2207.00283) learn
 the density exp(-S) / Z of a scalar field on an 8 x 8 lattice from its action alone. Their events
 are reweighted, which gives log Z, and made exact by Metropolis steps, whose acceptance and
 autocorrelation stand beside those of hybrid Monte Carlo, all in configurations and in seconds.
 
-FIGURES
+Found with the default preset (L = 8, m^2 = -4, lam = 8; errors in brackets):
+
+    log Z                couplings 9.281(8), equivariant 9.292(1); by thermodynamic integration
+                         9.289(3). Bounds before reweighting: 8.925(6) and 9.276(1)
+    effective samples    couplings 0.46(2), of configurations of the chains 0.42(1); equivariant
+                         0.973(1), 0.972(1). Published couplings of this size: 0.4 to 0.6
+    <phi^2>, V<M^2>      0.1433(3), 0.75(2) and 0.1434(2), 0.756(8); chains 0.14339(5), 0.748(3)
+    acceptance, tau_int  0.56, 3.5(2) and 0.91, 0.64(2); chains 0.88, 1.60(2)
+    independent          couplings 750 a second, equivariant 630, chains 5100: at this size hybrid
+    configurations       Monte Carlo is cheapest, and it needs no training. Measured while others
+                         used the machine, so rates are lower limits
+
+Deviations: the couplings start from a free field with a trained spectrum and have the symmetries of
+the lattice; see `jgen.lattice`. Learning rates and sizes were chosen by hand on this lattice.
 """
 
 import dataclasses

@@ -18,7 +18,11 @@ from jgen.bijectors import (
     standardize,
 )
 from jgen.bijectors.continuous import VelocityAndDivergence
-from jgen.lattice.symmetries import kernel_from_momenta, kernel_orbits
+from jgen.lattice.symmetries import (
+    displacement_orbits,
+    kernel_from_momenta,
+    kernel_orbits,
+)
 from jgen.nets import Network
 from jgen.nets.dense import matmul
 from jgen.random import normal
@@ -29,7 +33,7 @@ _FREQUENCY = 0.8
 
 
 def checkerboard_flow(
-    length: int, depth: int = 16, *, hidden: tuple[int, ...] = (8, 8), scale: float = 0.4
+    length: int, depth: int = 8, *, hidden: tuple[int, ...] = (8, 8), scale: float = 0.4
 ) -> TrainableBijector:
     """Affine couplings that move even and odd sites in turn (1904.12072, Sec. III).
 
@@ -37,7 +41,9 @@ def checkerboard_flow(
     are the identity at the start, on fields in units of `scale`: with random scales instead,
     `depth` of which multiply, such flows did not train.
 
-    Deviation from the paper, whose convolutions are free: the weights of all nearest and of all
+    Deviations from the paper: before the couplings white noise becomes a free field with a trained
+    spectrum, which saves many of them (at L = 8, after 600 steps, 8 layers then have a higher bound
+    on log Z than 16 without). Its convolutions are free, here the weights of all nearest and of all
     diagonal neighbours are the same, shifts are odd in the field and scales even. So the flow
     commutes with rotations, reflections and phi -> -phi, at a third of the cost, and with
     translations by two sites.
@@ -59,7 +65,8 @@ def checkerboard_flow(
     even = np.indices((length, length)).sum(axis=0) % 2 == 0
     masks = np.stack([even if layer % 2 else ~even for layer in range(depth)])
     layers = stacked(lambda mask: masked_coupling(network, affine(), mask), masks)
-    return sequence(lifted(standardize(np.float32(0), np.float32(scale))), layers)
+    start = lifted(standardize(np.float32(0), np.float32(scale)))
+    return sequence(start, layers, _free_field(length))
 
 
 def _odd_convolutions(hidden: tuple[int, ...]) -> Network:
@@ -93,6 +100,24 @@ def _isotropic(x: Float[Array, "l l c"]) -> Float[Array, "l l c3"]:
     both = lambda x, axis: jnp.roll(x, 1, axis) + jnp.roll(x, -1, axis)
     rows = both(x, 0)
     return jnp.concatenate([x, (rows + both(x, 1)) / 2, both(rows, 1) / 2], -1)
+
+
+def _free_field(length: int) -> TrainableBijector:
+    """The linear map of white noise to a free field with a trained spectrum, and its inverse."""
+    orbits, volume = kernel_orbits(length), length**2
+    from_momenta = kernel_from_momenta(length)
+    multiplicity = np.bincount(displacement_orbits(length).ravel())
+
+    def run(params, x, sign):
+        kernel = jnp.exp(sign * params["log_scale"]) @ from_momenta
+        y = matmul(x.reshape(volume), kernel[orbits]).reshape(length, length)
+        return y, sign * multiplicity @ params["log_scale"]
+
+    return TrainableBijector(
+        lambda key: {"log_scale": jnp.zeros(len(multiplicity))},
+        lambda params, x, cond=None, key=None: run(params, x, -1),
+        lambda params, z, cond=None, key=None: run(params, z, 1),
+    )
 
 
 def equivariant_velocity(
@@ -134,7 +159,7 @@ def equivariant_velocity(
             f"{length}, {num_frequencies} and {num_times}"
         )
     orbits, volume = kernel_orbits(length), length**2
-    from_momenta = kernel_from_momenta(length).astype(np.float32)
+    from_momenta = kernel_from_momenta(length)
 
     def init(key):
         shape = (num_times, 1 + num_frequencies, len(from_momenta))

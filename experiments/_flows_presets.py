@@ -23,7 +23,7 @@ _TRAININGS = Trainings(
 # Families that compile fast, on a data set of every kind.
 SMOKE = Config(
     data=("moons", "jets", "digits"),
-    families=("linear", "planar", "flow-matching"),
+    families=("linear", "flow-matching"),
     num_train=5000,
     num_test=1000,
     num_draw=1000,

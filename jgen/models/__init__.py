@@ -2,6 +2,7 @@
 
 from jgen.models.autoregressive import Head, autoregressive, binned, gaussian_mixture
 from jgen.models.autoregressive_flow_matching import autoregressive_flow_matching
+from jgen.models.bib_ae import BibAeWeights, bib_ae, post_processor, vae_gan
 from jgen.models.consistency import consistency, consistency_function, doubling, noised
 from jgen.models.diffusion import (
     diffusion,
@@ -32,12 +33,14 @@ from jgen.models.vae import (
 __all__ = [
     "Autoencoder",
     "Base",
+    "BibAeWeights",
     "Elbo",
     "Head",
     "Likelihood",
     "autoregressive",
     "autoregressive_flow_matching",
     "bernoulli",
+    "bib_ae",
     "binned",
     "consistency",
     "consistency_function",
@@ -59,11 +62,13 @@ __all__ = [
     "noised",
     "preconditioned",
     "preconditioned_weighting",
+    "post_processor",
     "reconstruct",
     "sample_and_log_prob",
     "standard_normal",
     "uniform",
     "vae",
+    "vae_gan",
     "variational_bound",
     "with_unconditional",
     "with_width",

@@ -14,11 +14,12 @@ from jaxtyping import Array, Float
 
 from jgen.generative_model import Batch, GenerativeModel, num_events
 from jgen.nets.network import Network
+from jgen.typing import Key, PyTree
 
 Objective = Literal["saturating", "non_saturating", "least_squares", "wasserstein"]
 
 
-class _Game(NamedTuple):
+class Game(NamedTuple):
     """What each player minimises, as functions of the critic's output c."""
 
     real: Callable[[Array], Array]
@@ -28,15 +29,15 @@ class _Game(NamedTuple):
 
 # c is a logit for the first two, D = sigmoid(c): -log D(x), -log(1 - D(G)) and log(1 - D(G)) or
 # -log D(G); least squares is 1611.04076 with labels 1 and 0; Wasserstein is 1701.07875.
-_GAMES = {
-    "saturating": _Game(
+GAMES = {
+    "saturating": Game(
         lambda c: jax.nn.softplus(-c), jax.nn.softplus, lambda c: -jax.nn.softplus(c)
     ),
-    "non_saturating": _Game(
+    "non_saturating": Game(
         lambda c: jax.nn.softplus(-c), jax.nn.softplus, lambda c: jax.nn.softplus(-c)
     ),
-    "least_squares": _Game(lambda c: (c - 1) ** 2, jnp.square, lambda c: (c - 1) ** 2),
-    "wasserstein": _Game(jnp.negative, lambda c: c, jnp.negative),
+    "least_squares": Game(lambda c: (c - 1) ** 2, jnp.square, lambda c: (c - 1) ** 2),
+    "wasserstein": Game(jnp.negative, lambda c: c, jnp.negative),
 }
 
 
@@ -67,11 +68,11 @@ def gan(
     Raises:
       ValueError: for an unknown objective or a negative penalty.
     """
-    if objective not in _GAMES:
-        raise ValueError(f"unknown objective {objective!r}; one of {', '.join(_GAMES)}")
+    if objective not in GAMES:
+        raise ValueError(f"unknown objective {objective!r}; one of {', '.join(GAMES)}")
     if gradient_penalty < 0:
         raise ValueError(f"the gradient penalty must not be negative, got {gradient_penalty}")
-    game = _GAMES[objective]
+    game = GAMES[objective]
 
     def init(key):
         key_generator, key_critic = jax.random.split(key)
@@ -101,12 +102,7 @@ def gan(
 
     def penalty(params, key, batch, fake):
         def one(key, x, y, cond):
-            share = jax.random.uniform(key)
-            between = jax.tree.map(lambda a, b: a + share * (b - a), x, y)
-            slope = jax.grad(lambda z: critic.apply(params, z, cond, fake))(between)
-            square = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(slope))
-            # The root has no gradient at zero, where a critic that is dead on a segment is.
-            return (jnp.sqrt(square + 1e-12) - 1) ** 2
+            return slope_penalty(lambda z: critic.apply(params, z, cond, fake), key, x, y)
 
         keys = jax.random.split(key, num_events(batch))
         return jnp.mean(jax.vmap(one)(keys, batch.x, fake, batch.cond))
@@ -115,3 +111,18 @@ def gan(
         return generator.apply(params["generator"], key, cond)
 
     return GenerativeModel(init, loss, sample)
+
+
+def slope_penalty(
+    critic: Callable[[PyTree], Array], key: Key, x: PyTree, y: PyTree
+) -> Float[Array, ""]:
+    """(|grad critic| - 1)^2 at a random point of the segment from x to y (1704.00028, Eq. 3).
+
+    For one event; `critic` is a function of it alone.
+    """
+    share = jax.random.uniform(key)
+    between = jax.tree.map(lambda a, b: a + share * (b - a), x, y)
+    slope = jax.grad(critic)(between)
+    square = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(slope))
+    # The root has no gradient at zero, where a critic that is dead on a segment is.
+    return (jnp.sqrt(square + 1e-12) - 1) ** 2

@@ -1,0 +1,113 @@
+"""Bounds of VAEs: exact values of a small run, baselines by hand."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from experiments import _vae_bounds as parts
+from experiments import vae_bounds as study
+
+SMALL = study.SMOKE
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return out, study.main(SMALL, out)
+
+
+def test_the_trained_linear_bound_is_the_likelihood_of_probabilistic_pca(finished):
+    _, metrics = finished
+    assert metrics["linear/elbo"] == pytest.approx(metrics["linear/pca"], abs=0.01)
+    assert metrics["linear/log_prob"] <= metrics["linear/pca"] + 1e-4
+    assert 0 <= metrics["linear/elbo_short"] + 3 * metrics["linear/elbo_short_error"]
+
+
+def test_a_wide_encoder_falls_short_by_its_kl_and_draws_make_up_for_it(finished):
+    _, metrics = finished
+    gap, error = metrics["widened/gap"], metrics["widened/gap_error"]
+    assert metrics["widened/gap_exact"] == pytest.approx(np.e - 2, rel=1e-6)
+    assert abs(gap - metrics["widened/gap_exact"]) < 4 * error + 0.01
+    short = [metrics[f"widened/short_{2**i}"] for i in range(7)]
+    assert np.all(np.diff(short) < 0)
+    assert 0 < short[-1] + 3 * metrics["widened/short_64_error"] < 0.1
+
+
+def test_bounds_of_digits_rise_to_the_quadrature(finished):
+    _, metrics = finished
+    values = [metrics[f"digits/plane/iwae_{2**i}"] for i in range(7)]
+    assert np.all(np.diff(values) > 0)
+    assert values[0] == metrics["digits/plane/elbo"]
+    assert values[-1] < metrics["digits/plane/log_prob"]
+    assert metrics["digits/plane/quadrature_error"] < 1e-3
+    # Even this short training beats independent pixels.
+    assert metrics["digits/plain/iwae_64"] > metrics["digits/product"]
+
+
+def test_quadrature_and_draws_agree_on_a_decoder_that_ignores_its_latent():
+    logits = np.linspace(-2, 2, 64, dtype=np.float32)
+    coder = parts.Autoencoder(None, None, lambda params, r, cond=None: params + 0 * r[0])
+    trained = parts.Trained(coder, parts.bernoulli(), logits)
+    x = np.float32(np.random.default_rng(0).random((3, 64)) < 0.5)
+    expected = np.sum(x * logits - np.logaddexp(0, logits), axis=1)
+    found = parts.quadrature_log_prob(trained, x, 61)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_mixture_of_one_is_the_product_of_frequencies_and_more_are_better():
+    data = parts.digits_data(SMALL)
+    assert {name: len(x) for name, x in data.items()} == {
+        "test": 360, "validation": 200, "train": 1237
+    }  # fmt: skip
+    train, test = np.concatenate([data["train"], data["validation"]]), data["test"]
+    share = (train.sum(axis=0) + 0.5) / (len(train) + 1)
+    expected = -np.mean(np.sum(test * np.log(share) + (1 - test) * np.log1p(-share), axis=1))
+    product = parts.bernoulli_mixture(train, test, 1, 0)[1]
+    assert product == pytest.approx(expected, rel=1e-12)
+    assert product == pytest.approx(25.25, abs=0.5)
+    steps = [parts.bernoulli_mixture(train, test, 5, 0, steps=n)[0] for n in (1, 3, 10, 40)]
+    assert np.all(np.diff(steps) < 0)
+
+
+def test_probabilistic_pca_is_the_likelihood_at_its_solution():
+    x = parts.linear_events(SMALL).astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(x.T, bias=True))
+    noise = values[:2].mean()
+    weights = vectors[:, 2:] * np.sqrt(values[2:] - noise)
+    decoder = {
+        "mean": {"weights": weights, "shift": x.mean(axis=0)}, "log_scale": np.log(noise) / 2
+    }  # fmt: skip
+    found = parts.exact_linear_log_prob({"decoder": decoder}, x).mean()
+    assert found == pytest.approx(parts.pca_log_prob(x, 2), rel=1e-9)
+
+
+def test_a_finished_run_is_drawn_again(finished):
+    out, metrics = finished
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    figure = out / "figures" / "bounds.png"
+    figure.unlink()
+    assert study.main(SMALL, out, plot_only=True) == metrics
+    assert figure.exists()
+    assert set(study.count_parameters(SMALL)) == {"linear", *parts.DIGITS}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_importance": 48}, "power of two, got 48"),
+        ({"mixtures": (1,)}, "two components or more"),
+        ({"digits": dataclasses.replace(SMALL.digits, grid=20)}, "odd number from 3 on, got 20"),
+        ({"linear": dataclasses.replace(SMALL.linear, num_latent=4)}, "fewer latent numbers"),
+    ],
+)
+def test_bad_options_are_refused(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        study.main(dataclasses.replace(SMALL, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_plotting_needs_a_run(tmp_path):
+    with pytest.raises(ValueError, match="run without --plot-only"):
+        study.main(SMALL, tmp_path / "none", plot_only=True)

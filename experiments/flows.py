@@ -3,7 +3,7 @@
     python -m experiments.flows
 
 takes 17 minutes on 2 cores (the sum of 74 trainings of 2 to 38 seconds, half of that compilation,
-and of their judgement), the preset smoke half a minute. Three toys whose entropy is known (moons
+and of their judgement), the preset smoke under one minute. Three toys whose entropy is known (moons
 and circles of noise 0.05, eight Gaussians), four features of Pythia jets (pT, mass, tau21, tau32)
 and scikit-learn's digits of 8 x 8 pixels; flows of the same sizes, one training each, no options
 tuned for a single family but for the continuous ones.

@@ -199,7 +199,7 @@ def interpolate(
     Raises:
       ValueError: for an unknown kind.
     """
-    _check_kinds(kind)
+    check_kinds(kind)
     c = coefficients(path, t)
     return c[0] * x1 + c[1] * x0, _combine(c, x1, x0, kind)
 
@@ -227,7 +227,7 @@ def convert(
     Raises:
       ValueError: for an unknown kind.
     """
-    _check_kinds(source, target)
+    check_kinds(source, target)
     if source == target:
         return value
     alpha, sigma, alpha_dot, sigma_dot = c = coefficients(path, t)
@@ -258,7 +258,12 @@ def _combine(c, data, noise, kind):
     return -noise / sigma if kind == "score" else {"noise": noise, "data": data}[kind]
 
 
-def _check_kinds(*kinds):
+def check_kinds(*kinds: str) -> None:
+    """Refuse what is no kind of prediction.
+
+    Raises:
+      ValueError: naming it and the known ones.
+    """
     known = get_args(Prediction)
     for kind in kinds:
         if kind not in known:

@@ -31,6 +31,7 @@ from jgen.nets.network import Network
 from jgen.paths import (
     Path,
     Prediction,
+    check_kinds,
     convert,
     interpolate,
     on_unit_interval,
@@ -93,6 +94,7 @@ def diffusion(
       ValueError: for an unknown prediction, or one that is singular at an end of the path.
     """
     path = variance_preserving() if path is None else path
+    check_kinds(prediction)
     check_ends(path, alpha=prediction in ("noise", "score"), sigma=prediction in ("data", "score"))
     sampler = DDIM(50) if sampler is None else sampler
     if likelihood_solver is None:

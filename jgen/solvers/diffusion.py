@@ -137,7 +137,8 @@ class EDMHeun:
             gamma = min(self.churn / self.num_steps, np.sqrt(2) - 1)
             raised = jnp.minimum((1 + gamma) * now, level(jnp.asarray(path.t_min, now.dtype)))
             raised = jnp.where((low <= now) & (now <= high), jnp.maximum(raised, now), now)
-            added = jnp.sqrt(raised**2 - now**2)
+            # As a product, which rounding does not make negative where nothing is added.
+            added = jnp.sqrt((raised - now) * (raised + now))
             y = y + self.churn_noise * added * normal(key, x.shape, x.dtype)
             now, t = raised, time_of_noise(path, raised)
         slope = (y - denoiser(t, path.alpha(t) * y)) / now
@@ -284,8 +285,7 @@ def posterior(
     Eqs. 6 and 7; on any path 2107.00630, Eqs. 25 and 26).
     """
     alpha_s, sigma_s, sigma_t = path.alpha(s), path.sigma(s), path.sigma(t)
-    variance = _forward_variance(path, t, s)
-    ratio = path.alpha(t) / alpha_s
+    ratio, variance = path.alpha(t) / alpha_s, _forward_variance(path, t, s)
     mean = (ratio * sigma_s**2 * x + alpha_s * variance * data) / sigma_t**2
     return mean, sigma_s / sigma_t * jnp.sqrt(variance)
 

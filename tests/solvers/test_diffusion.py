@@ -1,0 +1,299 @@
+"""Samplers of diffusion against closed forms, the papers' algorithms, orders and exact mixtures."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jgen.paths import (
+    convert,
+    cosine,
+    edm,
+    from_betas,
+    linear,
+    reverse_sde_noise,
+    sub_variance_preserving,
+    variance_exploding,
+    variance_preserving,
+)
+from jgen.random import normal
+from jgen.solvers import (
+    DDIM,
+    Ancestral,
+    AnnealedLangevin,
+    Denoised,
+    EDMHeun,
+    EulerMaruyama,
+    NonStationary,
+    PredictorCorrector,
+    generate,
+    langevin,
+    posterior,
+    runge_kutta,
+)
+from jgen.toys import gaussian_mixture, mixture_on_path, mixture_prediction
+
+MIXTURE = gaussian_mixture(
+    [[-1.0, 0.5], [1.0, 1.0], [0.5, -1.5]], [[0.3, 0.2], [0.2, 0.5], [0.4, 0.4]], [0.5, 0.3, 0.2]
+)
+VP, VE, EDM = variance_preserving(), variance_exploding(0.01, 50.0), edm()
+
+
+def predict(path, mixture=MIXTURE):
+    """Exact predictions of all kinds."""
+    return lambda t, x, kind: mixture_prediction(mixture, path, kind)(t, x)
+
+
+def denoiser(path, mixture=MIXTURE):
+    return mixture_prediction(mixture, path, "data")
+
+
+def samples(sampler, path, key, n):
+    def one(key):
+        key_x, key_sampler = jax.random.split(key)
+        x0 = path.base_std * normal(key_x, (2,))
+        return generate(sampler, key_sampler, path, predict(path), x0)
+
+    return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(key, n)))
+
+
+def half(path):
+    return lambda tau: 0.5 * reverse_sde_noise(path)(tau)
+
+
+CASES = {
+    "ode": (runge_kutta("heun", 60), VP),
+    "sde vp": (EulerMaruyama(200, reverse_sde_noise(VP)), VP),
+    "sde sub-vp": (
+        EulerMaruyama(200, reverse_sde_noise(sub_variance_preserving())),
+        sub_variance_preserving(),
+    ),
+    "sde w = g/2": (EulerMaruyama(200, half(VP)), VP),
+    "sde w = sqrt(1 - t)": (EulerMaruyama(200), VP),
+    "ancestral": (Ancestral(200), cosine()),
+    "ancestral forward": (Ancestral(400, "forward"), from_betas(np.linspace(1e-4, 0.05, 401))),
+    "ddim": (DDIM(200), VE),
+    "ddim eta": (DDIM(200, 0.5), linear()),
+    "edm": (EDMHeun(40), EDM),
+    "edm churn": (EDMHeun(80, churn=20.0, churn_range=(0.05, 5.0)), EDM),
+    "pc": (PredictorCorrector(Ancestral(200), 1, 0.1), VE),
+    "langevin": (AnnealedLangevin(40, 40, 0.16), variance_exploding(0.05, 5.0)),
+    "denoised": (Denoised(Ancestral(200)), VP),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_sampler_reaches_the_floor(name, key):
+    """5000 events are not to be told from the truth, in three directions of the plane.
+
+    That the SDE's noise level does not matter is among it: g of the reverse SDE, half of it, and
+    sqrt(1 - t) have one marginal.
+    """
+    sampler, path = CASES[name]
+    x = samples(sampler, path, key, 5000)
+    truth = mixture_on_path(MIXTURE, path, jnp.asarray(path.t_max))
+    # The last denoising takes the noise of t_max, of width 0.01, away.
+    truth = MIXTURE if name == "denoised" else truth
+    for direction in np.array([[1.0, 0.0], [0.0, 1.0], [0.6, -0.8]]):
+        means, widths = truth.means @ direction, np.sqrt(truth.widths**2 @ direction**2)
+        cdf = lambda v: stats.norm.cdf(v[:, None], means, widths) @ truth.fractions  # noqa: B023
+        assert stats.kstest(x @ direction, cdf).pvalue > 1e-3
+        # Of events that are 5 % and a tenth off the same test says no.
+        assert stats.kstest(1.05 * x @ direction + 0.1, cdf).pvalue < 1e-4
+
+
+def ends(method, path, x0):
+    """x(t_max) by the exact probability-flow ODE."""
+    one = lambda x: generate(method, jax.random.key(0), path, predict(path), x)
+    return np.asarray(jax.jit(jax.vmap(one))(x0))
+
+
+def test_orders_of_the_ode(x64, key):
+    """1, 2, 2 and 4 on an exact mixture; DDIM is Euler's method and EDM's sampler Heun's."""
+    path = linear()._replace(t_min=0.05, t_max=0.98)
+    x0 = normal(key, (20, 2))
+    exact = ends(runge_kutta("rk4", 1000), path, x0)
+    methods = {
+        "euler": (lambda n: runge_kutta("euler", n), 1),
+        "midpoint": (lambda n: runge_kutta("midpoint", n), 2),
+        "heun": (lambda n: runge_kutta("heun", n), 2),
+        "rk4": (lambda n: runge_kutta("rk4", n), 4),
+        "ddim": (DDIM, 1),
+        "edm": (EDMHeun, 2),
+    }
+    for name, (make, order) in methods.items():
+        errors = [np.abs(ends(make(n), path, x0) - exact).mean() for n in (128, 256)]
+        found = np.log2(errors[0] / errors[1])
+        np.testing.assert_allclose(found, order, atol=0.1 * order, err_msg=name)
+
+
+def test_weak_order_one(key):
+    """Means over coupled Brownian paths: halving the steps halves the error of E[x^2].
+
+    The components overlap, so that neighbouring paths stay together.
+    """
+    n, finest, path = 20_000, 64, linear()
+    known = predict(path, gaussian_mixture([[-1.0], [1.0]], 0.7, [1.0, 2.0]))
+    velocity = lambda t, x: known(t, x, "velocity")
+    score = lambda t, x, u: convert(path, t, x, u, "velocity", "score")
+
+    @jax.jit
+    @jax.vmap
+    def squares(key):
+        x0, increments = normal(key, (1,)), normal(jax.random.fold_in(key, 1), (finest, 1))
+
+        def one(steps):
+            coarse = increments.reshape(steps, -1, 1).sum(axis=1) / (finest / steps) ** 0.5
+            return EulerMaruyama(steps)(key, velocity, score, x0, coarse)[0] ** 2
+
+        return jnp.stack([one(steps) for steps in (16, 32, 64)])
+
+    found = np.asarray(squares(jax.random.split(key, n)), np.float64)
+    first, second = -np.diff(found, axis=1).T
+    ratio = first.mean() / second.mean()
+    error = np.std(first / first.mean() - second / second.mean()) / n**0.5 * ratio
+    assert error < 0.1
+    # 2 up to the next order, which the coarsest steps have.
+    np.testing.assert_allclose(ratio, 2, atol=4 * error + 0.15)
+
+
+def test_ddim_with_eta_one_is_ancestral(x64, key):
+    @jax.jit
+    def both(x0):
+        return [
+            [
+                generate(sampler, key, path, predict(path), path.base_std * x0)
+                for sampler in (DDIM(20, 1.0), Ancestral(20))
+            ]
+            for path in (VP, VE, linear())
+        ]
+
+    for found, expected in both(normal(key, (2,))):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_ddpm_algorithm_2(x64, key):
+    """T steps of 2006.11239 with its betas, the last one without noise, as in the paper."""
+    steps = 20
+    betas = np.linspace(0.01, 0.4, steps)
+    path, abar = from_betas(betas), np.cumprod(1 - betas)
+    eps = jax.jit(mixture_prediction(MIXTURE, path, "noise"))
+    x = x0 = normal(key, (2,))
+    for i in range(steps, 0, -1):
+        beta, at = betas[i - 1], abar[i - 1]
+        mean = (x - beta / np.sqrt(1 - at) * eps(jnp.asarray(1 - i / steps), x)) / np.sqrt(1 - beta)
+        if i > 1:
+            std = np.sqrt((1 - abar[i - 2]) / (1 - at) * beta)
+            mean += std * normal(jax.random.fold_in(key, steps - i), (2,))
+        x = mean
+    sampler = Denoised(Ancestral(steps - 1))
+    assert sampler.n_eval == steps
+    found = generate(sampler, key, path, predict(path), x0)
+    np.testing.assert_allclose(found, x, rtol=1e-9)
+    # The other choice of the paper, sigma^2 = beta.
+    t, s = jnp.asarray(0.0), jnp.asarray(1 / steps)
+    step = lambda kind: Ancestral(9, kind).step(key, path, denoiser(path), x0, t, s)
+    z = normal(key, (2,))
+    wider = np.sqrt(betas[-1]) - np.sqrt((1 - abar[-2]) / (1 - abar[-1]) * betas[-1])
+    np.testing.assert_allclose(step("forward") - step("posterior"), wider * z, rtol=1e-9)
+
+
+def test_edm_algorithm_2(x64, key):
+    """2206.00364 with churn between two levels, on its grid, the last step to noise zero."""
+    steps, path = 12, edm(0.01, 5.0)
+    churn, low, high, factor = 4.0, 0.1, 2.0, 1.007
+    sampler = EDMHeun(steps, churn, (low, high), factor)
+    x0 = 5 * normal(key, (2,))
+    sigmas = 5 ** (1 / 7) + np.arange(steps + 1) / steps * (0.01 ** (1 / 7) - 5 ** (1 / 7))
+    sigmas = np.append(sigmas**7, 0.0)
+    # The denoiser at any sigma, the exact one of the mixture with this much noise.
+    noisy = linear()._replace(alpha=jnp.ones_like, sigma=lambda t: t)
+    clean = jax.jit(mixture_prediction(MIXTURE, noisy, "data"))
+    x = x0
+    for i, (now, then) in enumerate(itertools.pairwise(sigmas)):
+        gamma = min(churn / steps, 2**0.5 - 1) if low <= now <= high else 0.0
+        raised = now * (1 + gamma)
+        z = normal(jax.random.fold_in(key, i), (2,))
+        x = x + (raised**2 - now**2) ** 0.5 * factor * z
+        slope = (x - clean(jnp.asarray(raised), x)) / raised
+        new = x + (then - raised) * slope
+        if then > 0:
+            slope = (slope + (new - clean(jnp.asarray(then), new)) / then) / 2
+            new = x + (then - raised) * slope
+        x = new
+    found = generate(Denoised(sampler), key, path, predict(path), x0)
+    np.testing.assert_allclose(found, x, rtol=1e-7)
+
+
+def test_posterior_by_conditioning(x64):
+    """From the covariance of (x_t, x_s) given x1, by the formula for two normal variables."""
+    for path in (VP, VE, linear()):
+        t, s, data, x = jnp.asarray(0.4), jnp.asarray(0.5), 0.7, jnp.array([0.2])
+        alpha_t, alpha_s, sigma_t, sigma_s = (f(a) for f in path[:2] for a in (t, s))
+        covariance = alpha_t / alpha_s * sigma_s**2
+        mean = alpha_s * data + covariance / sigma_t**2 * (x - alpha_t * data)
+        variance = sigma_s**2 - covariance**2 / sigma_t**2
+        found = posterior(path, t, s, x, jnp.array([data]))
+        np.testing.assert_allclose(found[0], mean, rtol=1e-10)
+        np.testing.assert_allclose(found[1], np.sqrt(variance), rtol=1e-10)
+
+
+def test_langevin_steps_are_a_known_autoregression(key):
+    """Of data at zero x keeps 1 - 2 r^2 of itself and gains (2 r sigma)^2 of variance a step."""
+    r, steps, n, t = 0.3, 5, 20_000, jnp.asarray(0.5)
+    point = lambda t, x: jnp.zeros_like(x)
+    start = 3 * VE.sigma(t)
+    step = lambda key: langevin(key, VE, point, jnp.full(1, start), t, steps, r)
+    x = np.asarray(jax.jit(jax.vmap(step))(jax.random.split(key, n)))[:, 0] / float(VE.sigma(t))
+    kept = 1 - 2 * r**2
+    std = 2 * r * np.sqrt((1 - kept ** (2 * steps)) / (1 - kept**2))
+    np.testing.assert_allclose(x.mean(), 3 * kept**steps, atol=5 * std / n**0.5)
+    np.testing.assert_allclose(x.std(), std, rtol=5 / (2 * n) ** 0.5)
+
+
+def test_numbers_of_evaluations_are_counted():
+    calls = []
+
+    def counting(t, x, kind):
+        jax.debug.callback(lambda: calls.append(1))
+        return predict(EDM)(t, x, kind)
+
+    for sampler, expected in (
+        (PredictorCorrector(EDMHeun(5), 3), 25),
+        (PredictorCorrector(DDIM(5)), 10),
+        (AnnealedLangevin(5, 4), 20),
+        (Denoised(Ancestral(5)), 6),
+    ):
+        calls.clear()
+        jax.block_until_ready(generate(sampler, jax.random.key(0), EDM, counting, jnp.ones(2)))
+        jax.effects_barrier()
+        assert len(calls) == sampler.n_eval == expected
+
+
+def test_bespoke_solvers_run_on_every_path(key):
+    solver = runge_kutta("rk4", 3)
+    x0 = EDM.base_std * normal(key, (4, 2))
+    found = ends(NonStationary.from_runge_kutta(solver), EDM, x0)
+    np.testing.assert_allclose(found, ends(solver, EDM, x0), rtol=1e-3)
+
+
+def test_bad_input(key):
+    for make, message in (
+        (lambda: DDIM(0), "at least one step, got 0"),
+        (lambda: DDIM(5, 1.5), r"eta must be in \[0, 1\], got 1.5"),
+        (lambda: Ancestral(5, "large"), "unknown variance 'large'; posterior or forward"),
+        (lambda: EDMHeun(5, churn=-1.0), "churn must not be negative, got -1.0"),
+        (lambda: PredictorCorrector(DDIM(5), 0), "at least one step and a signal-to-noise ratio"),
+        (lambda: AnnealedLangevin(5, 5, 1.0), r"ratio in \(0, 1\), got 5 and 1.0"),
+        (lambda: ends(EDMHeun(5), linear(), jnp.ones((1, 2))), "alpha is 0 at t_min = 0.0"),
+        (
+            lambda: ends(EDMHeun(5), linear()._replace(t_min=0.1), jnp.ones((1, 2))),
+            "sigma is 0 at t_max = 1.0",
+        ),
+        (lambda: ends(AnnealedLangevin(5, 5), linear(), jnp.ones((1, 2))), "begin the path later"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()

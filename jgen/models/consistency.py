@@ -110,14 +110,21 @@ def consistency(
             target = function(jax.lax.stop_gradient(params), after, neighbour, cond)
             square = jnp.mean((function(params, t, x, cond) - target) ** 2)
             if huber is None:
-                return count**2 * square
+                return square * count**2
             return count * (jnp.sqrt(square + huber**2) - huber)
 
         return mean_loss(single, key, batch)
 
+    init = network.init if teacher is None else lambda key: jax.tree.map(jnp.asarray, frozen)
+    return GenerativeModel(init, loss, _sampler(function, path, shape, num_steps))
+
+
+def _sampler(function, path, shape, num_steps) -> Callable:
+    """Draw events by `num_steps` calls of a consistency function."""
+
     def sample(params, key, cond=None):
         keys = jax.random.split(key, num_steps)
-        times = path.t_min + span * jnp.arange(num_steps) / num_steps
+        times = path.t_min + (path.t_max - path.t_min) * jnp.arange(num_steps) / num_steps
         first = function(params, times[0], path.base_std * normal(keys[0], shape), cond)
 
         def improve(x, inputs):
@@ -126,8 +133,7 @@ def consistency(
 
         return jax.lax.scan(improve, first, (times[1:], keys[1:]))[0]
 
-    init = network.init if teacher is None else lambda key: jax.tree.map(jnp.asarray, frozen)
-    return GenerativeModel(init, loss, sample)
+    return sample
 
 
 def consistency_function(

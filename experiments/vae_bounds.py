@@ -54,7 +54,7 @@ from experiments._vae_bounds import (
 from jgen.nets import num_parameters
 from jgen.plotting import Curve, quality_curves, save
 from jgen.random import stream
-from jgen.training import RunFolder
+from jgen.training import OptimizerConfig, RunFolder
 
 DEFAULT = Config()
 SMOKE = Config(
@@ -62,13 +62,18 @@ SMOKE = Config(
         num_features=4,
         num_latent=2,
         num_events=400,
-        training=dataclasses.replace(LinearConfig().training, steps=1500),
+        training=dataclasses.replace(LinearConfig().training, steps=1500, batch_size=96),
     ),
     digits=DigitsConfig(
         hidden=(32,),
         num_latent=4,
         grid=121,
-        training=dataclasses.replace(DigitsConfig().training, steps=200),
+        training=dataclasses.replace(
+            DigitsConfig().training,
+            steps=500,
+            batch_size=96,
+            optimizer=OptimizerConfig(learning_rate=5e-3),
+        ),
     ),
     num_importance=64,
     mixtures=(10,),

@@ -2,8 +2,9 @@
 
     python -m experiments.bib_ae
 
-takes about 10 minutes on one core, the preset smoke a minute. Encoder, decoder and both critics,
-844,378 parameters together, are trained on 2000 of the bundled Geant4 electron showers (1 to 30
+took 21 minutes of wall time for its trainings on 2 shared cores (about 10 on a free one, by its
+rates; not measured), the preset smoke a minute. Encoder, decoder and both critics, 844,378
+parameters together, are trained on 2000 of the bundled Geant4 electron showers (1 to 30
 GeV, EM physics only), in 15 x 8 x 9 cells of 3 layers and 2 angles; 1000 showers are held out. The
 parts, one after another: a flow of the response E_vis / E_inc given E_inc; the autoencoder game of
 cells given both; a flow of the encoded latents; the post-processor on reconstructions. --data.data

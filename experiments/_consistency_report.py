@@ -61,7 +61,7 @@ def figures(
         yield "auc_time", quality_curves(curves, "AUC of high-level features", xlabel=_TIME)
     truth, *others = samples
     layer = 4 * geometry.num_layers // 9
-    names = ("E_tot", "E_layer", "EC_eta", "EC_r", "width_eta", "width_r", "sparsity")
+    names = ("E_tot", "E_layer", "EC_r", "width_eta", "width_r", "sparsity")
     made = {label: samples[label] for label in others}
     yield (
         "observables",

@@ -9,7 +9,11 @@ Euler's and the midpoint method with 1 to 25 calls, and for 1, 2 and 4 calls of 
 functions. Without --model a small teacher is trained first, in the run folder. An autoregressive
 energy network is not distilled but solved as its configuration says, in all rows.
 
-Takes minutes.
+Measured of `--preset long`, 6000 steps for the shapes and 2000 for the energies: one call takes 2.5
+ms of processor time a shower, 20 times less than the teacher's 25 steps of Euler's method. Nine of
+eleven distances are within 1.3 times the teacher's, sparsity and depth at 1.75; more calls do not
+help. Teacher and distillation take 4 minutes on one H200. The default preset has a quarter of the
+steps for the shapes; it has not been timed on two cores. Smoke: 1.5 minutes, to compile.
 """
 
 import dataclasses

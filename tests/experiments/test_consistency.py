@@ -68,8 +68,11 @@ def teacher(showers, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(teacher, tmp_path_factory):
+    """The study in a folder that has the energies' distillation already."""
     out = tmp_path_factory.mktemp("runs") / "study"
     config = dataclasses.replace(STUDY, model=str(teacher))
+    params = study.load_trained(teacher).params["energy"]
+    save_params(RunFolder(out, config).path / "energy" / "params.npz", params)
     return config, out, consistency.main(config, out)
 
 
@@ -83,6 +86,8 @@ def test_every_sampler_has_its_distances_beside_the_truths(finished):
     for row in config.rows:
         assert metrics[f"ms_per_shower/{row}"] > 0
         assert 0 <= metrics[f"auc/{row}"] <= 1
+    assert (out / "shape" / "params.npz").exists()
+    assert not (out / "energy" / "metrics.jsonl").exists()
     assert json.loads((out / "metrics.json").read_text()) == metrics
     ratios = [metrics[f"w1/consistency/1/{n}"] / metrics[f"w1/euler/2/{n}"] for n in LABELS]
     assert metrics["largest_w1_ratio/1"] == max(ratios)

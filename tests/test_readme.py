@@ -22,6 +22,18 @@ def test_the_contract_in_ten_lines():
     np.testing.assert_allclose((high - low) / 2, 1, atol=0.15)
 
 
+def test_training_without_data():
+    block = next(
+        b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "reverse_kl" in b
+    )
+    names = {}
+    exec(block, names)  # noqa: S102
+    log_weight = names["events"].log_weight
+    assert names["effective_sample_size"](log_weight).value > 0.95
+    # A lost well would lack 0.24; the statistical error is 0.0013.
+    assert abs(names["log_partition"](log_weight).value - 5.4269) < 0.01
+
+
 def test_files_and_studies_it_names_are_there():
     for path in re.findall(r"\((experiments/[^)]+)\)|`(notebooks/[^`]+)`", README):
         assert (ROOT / "".join(path)).exists()

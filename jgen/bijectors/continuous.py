@@ -39,7 +39,8 @@ def continuous(
         (params, t, x, cond) -> (velocity, divergence), for a network whose divergence has a closed
         form: both come from it then, and `network.apply` is not called.
       num_probes: of the Hutchinson estimate.
-      path: the path of flow matching, which sets the interval of times; `linear()` unless given.
+      path: the path of flow matching, which sets the interval of times; `linear()` unless given. A
+        flow-matched model's base is normal with the path's `base_std`.
 
     Raises:
       ValueError: for an unknown divergence; on a call, if "hutchinson" comes without a key.

@@ -10,9 +10,10 @@ from jaxtyping import Array, Float
 
 from jgen.generative_model import GenerativeModel, mean_loss
 from jgen.models.autoregressive import one_after_another
+from jgen.models.diffusion import base_log_prob
 from jgen.nets.network import AutoregressiveNetwork
 from jgen.paths import Path, interpolate, linear, on_unit_interval
-from jgen.solvers import NonStationary, RungeKutta, log_likelihood, normal_log_prob, runge_kutta
+from jgen.solvers import NonStationary, RungeKutta, log_likelihood, runge_kutta
 
 
 def autoregressive_flow_matching(
@@ -69,13 +70,13 @@ def autoregressive_flow_matching(
             flow = lambda f, x: span * network.velocity(params, f, x, context)
             return solver(flow, x0, features)
 
-        x0 = jax.random.normal(key, (num,))
+        x0 = path.base_std * jax.random.normal(key, (num,))
         return one_after_another(network, params, cond, component, x0)
 
     def log_prob(params, key, x: Float[Array, " num"], cond=None):
         def component(x_i, context):
             u = on_unit_interval(path, lambda t, y: velocity(params, t, y, context))
-            return log_likelihood(u, x_i, normal_log_prob, likelihood_solver)
+            return log_likelihood(u, x_i, lambda x0: base_log_prob(path, x0), likelihood_solver)
 
         return jnp.sum(jax.vmap(component)(x, network.contexts(params, x, cond)))
 

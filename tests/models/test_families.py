@@ -1,0 +1,114 @@
+"""Every family trains as an ensemble, resumes bitwise, and draws and scores events of a member."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jgen.bijectors import (
+    continuous,
+    coupling_flow,
+    rational_quadratic,
+)
+from jgen.generative_model import Batch, draw
+from jgen.models import (
+    autoregressive,
+    autoregressive_flow_matching,
+    binned,
+    consistency,
+    diffusion,
+    encoder_decoder,
+    flow,
+    flow_matching,
+    gan,
+    gaussian,
+    vae,
+)
+from jgen.nets import mlp, velocity_mlp
+from jgen.nets.adversarial import critic_mlp, generator_mlp
+from jgen.nets.causal import CausalConfig, causal
+from jgen.nets.transfusion import TransfusionConfig, transfusion
+from jgen.paths import cosine
+from jgen.solvers import runge_kutta
+from jgen.training import OptimizerConfig, TrainConfig, fit, make_optimizer, member, per_player
+
+STEPS, MEMBERS = 6, 4
+FEW = runge_kutta("midpoint", 2)
+VELOCITY = velocity_mlp(2, hidden=(8,))
+TRANSFORMER = CausalConfig(width=8, heads=2, blocks=1, feed_forward=8)
+EDGES = np.tile(np.linspace(-5, 5, 9), (2, 1))
+
+
+def autoencoder(width):
+    """Mean and log-variance of one latent number, and a mean of the event."""
+    encoder, decoder = mlp(2, 2, hidden=(width,)), mlp(1, 2, hidden=(width,))
+    encode = lambda params, x, cond: tuple(encoder.apply(params, x).reshape(2, 1))
+    decode = lambda params, r, cond: decoder.apply(params, r)
+    return encoder_decoder(encoder._replace(apply=encode), decoder._replace(apply=decode))
+
+
+FAMILIES = {
+    "gan": lambda: gan(
+        generator_mlp(2, hidden=(8,)),
+        critic_mlp(2, hidden=(8,)),
+        objective="wasserstein",
+        gradient_penalty=10.0,
+    ),
+    "vae": lambda: vae(autoencoder(8), (1,), likelihood=gaussian(0.1), num_importance=4),
+    "coupling flow": lambda: flow(
+        coupling_flow(2, rational_quadratic(num_bins=4), depth=2, hidden=(8,)), 2
+    ),
+    "continuous flow": lambda: flow(continuous(VELOCITY, solver=FEW), 2),
+    "flow matching": lambda: flow_matching(VELOCITY, (2,), solver=FEW),
+    "diffusion": lambda: diffusion(
+        VELOCITY, (2,), path=cosine(), prediction="noise", likelihood_solver=FEW
+    ),
+    "consistency": lambda: consistency(VELOCITY, (2,)),
+    "autoregressive": lambda: autoregressive(causal(2, 8, config=TRANSFORMER), binned(EDGES), 2),
+    "autoregressive flow matching": lambda: autoregressive_flow_matching(
+        transfusion(2, TransfusionConfig(8, 2, 1, 8, 8, 2)), 2, solver=FEW
+    ),
+}
+
+
+def players(name):
+    if name != "gan":
+        return None
+    adam = make_optimizer(OptimizerConfig(1e-3, beta1=0.5), STEPS)
+    return per_player({"generator": adam, "critic": adam}, every={"generator": 2})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ensemble_resumes_bitwise_and_a_member_draws(name, tmp_path):
+    model = FAMILIES[name]()
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    # The transformer of showers has one source token, the incident energy.
+    cond = x[:, :1] if name == "autoregressive flow matching" else None
+    config = TrainConfig(STEPS, 8, ensemble=MEMBERS, ema_decay=0.5, save_every=3, log_every=1)
+    run = lambda: fit(
+        model,
+        Batch(x, cond),
+        jax.random.key(0),
+        config,
+        optimizer=players(name),
+        folder=tmp_path,
+        devices=jax.devices()[:1],
+        progress=False,
+    )
+    first = run()
+    # As if it had been killed half-way.
+    shutil.rmtree(tmp_path / "checkpoints" / str(STEPS))
+    again = run()
+    jax.tree.map(np.testing.assert_array_equal, (again.state, again.params), first[1::-1])
+    losses = np.array([row["loss"] for row in again.history])
+    assert losses.shape == (STEPS, MEMBERS)
+    assert len(set(losses[-1])) == MEMBERS
+    params = member(first.params, 1)
+    cond = cond if cond is None else cond[:3]
+    events = draw(model, params, jax.random.key(1), 3, cond)
+    assert events.shape == (3, 2)
+    assert np.isfinite(events).all()
+    if model.log_prob is not None:
+        score = lambda x, cond: model.log_prob(params, jax.random.key(2), x, cond)
+        assert np.isfinite(jax.jit(jax.vmap(score))(events, cond)).all()

@@ -106,6 +106,11 @@ def check_options(config: Config) -> None:
     for name, least in (("num_train", 1000), ("num_test", 100), ("num_draw", 100), ("grid", 2)):
         if getattr(config, name) < least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+    if not config.regularisations:
+        raise ValueError("regularisations must name at least one")
+    for kind in (config.toys, config.jets, config.digits):
+        for training in (kind.usual, kind.continuous, kind.matching):
+            training.check()
     if not pairs(config):
         raise ValueError("nothing to train: Glow is for digits, and IAF is not trained on them")
 

@@ -137,6 +137,9 @@ class Config:
                 "errors need 100 or more configurations, got num_events "
                 f"{self.num_events} and {self.hmc.chains} x {self.hmc.num} of the chains"
             )
+        for name in self.flows:
+            getattr(self, name).training.check()
+            make_bijector(self, name)  # refuses sizes that do not fit
 
     @property
     def energy(self) -> Energy:
@@ -179,7 +182,7 @@ def make_bijector(config: Config, name: str, solver_steps: int | None = None) ->
         num_frequencies=options.num_frequencies,
         num_times=options.num_times,
         scale=config.scale,
-        solver=runge_kutta("rk4", solver_steps or options.sample_steps),
+        solver=runge_kutta("rk4", options.sample_steps if solver_steps is None else solver_steps),
     )
 
 
@@ -248,8 +251,9 @@ def sample_chains(config: Config) -> tuple[Found, Float[np.ndarray, "n l l"]]:
     """Hybrid Monte Carlo, and configurations of it that are far apart."""
     options = config.hmc
     key_first, key = jax.random.split(stream(jax.random.key(config.seed), "hmc"))
+    energy = config.energy  # one function for both halves: a program is compiled for each
     run = lambda key, start: jax.block_until_ready(hamiltonian(
-        key, config.energy, start, options.num,
+        key, energy, start, options.num,
         step_size=options.step_size, max_steps=options.max_steps,
     ))  # fmt: skip
     # The first half, which is compiled, too, is for the chains to forget their start.
@@ -312,6 +316,8 @@ def averages(config: Config, values: dict[str, np.ndarray]) -> dict[str, Estimat
     found = {name: chain_mean(values[name]) for name in MEASURED}
     susceptibility, first = found["V_M_squared"].value, found["first_momentum"].value
     length = lambda s, f: second_moment_length(s, f, config.length)
+    if susceptibility <= first:  # the length is below what these events resolve
+        return found
     # To first order the length fluctuates as this combination of the two averages.
     slopes = jax.grad(length, (0, 1))(jnp.float32(susceptibility), jnp.float32(first))
     series = float(slopes[0]) * values["V_M_squared"] + float(slopes[1]) * values["first_momentum"]

@@ -171,7 +171,7 @@ def make_digits_vae(config: Config, name: str) -> tuple[Autoencoder, GenerativeM
 
 
 def train_digits(config: Config, name: str, data: dict[str, np.ndarray], folder: Path) -> Trained:
-    """Train one of the VAEs of digits; validation is by the bound, also with free bits."""
+    """Train one of the VAEs of digits; validation is by its own loss, with free bits no bound."""
     coder, model = make_digits_vae(config, name)
     # Each image again and again: the loss is random in the latent.
     validation = Batch(np.repeat(data["validation"], 10, axis=0))

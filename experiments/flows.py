@@ -2,14 +2,14 @@
 
     python -m experiments.flows
 
-takes 17 minutes on 2 cores (the sum of 74 trainings of 2 to 38 seconds, half of that compilation,
-and of their judgement), the preset smoke under one minute. Three toys whose entropy is known (moons
-and circles of noise 0.05, eight Gaussians), four features of Pythia jets (pT, mass, tau21, tau32)
-and scikit-learn's digits of 8 x 8 pixels; flows of the same sizes, one training each, no options
-tuned for a single family but for the continuous ones.
+takes 17 minutes on 2 idle cores (the sum of 74 trainings of 2 to 38 seconds, half of that
+compilation, and of their judgement; 29 minutes beside other work), the preset smoke under one
+minute. Three toys whose entropy is known (moons and circles of noise 0.05, eight Gaussians), four
+features of Pythia jets (pT, mass, tau21, tau32) and scikit-learn's digits of 8 x 8 pixels; flows of
+the same sizes, one training each, no options tuned for a single family but for the continuous ones.
 
 What the default preset gave. Negative log-likelihoods in nats over the truth (toys) or over ten
-Gaussians behind the same fixed map (jets, digits), and digits in nats as they are:
+Gaussians behind the same fixed map (jets); of digits the log-likelihood itself:
 
     moons             RQ coupling 0.006(1), quadratic 0.007(1), cubic 0.009(1), MAF-RQS 0.012(1),
                       continuous 0.026(2), the same net flow-matched 0.030(2), RealNVP 0.041(2),
@@ -26,11 +26,11 @@ A flow of additive or Lipschitz-bounded layers is slow to tear a blob into rings
 Gaussian on the circles, and residual layers at 0.85 nats.
 
 Digits are (level + noise) / 17. All families train behind a fixed map under which every pixel by
-itself is normal, which is worth 75 nats by itself, and with other noise at every step; most of what
-separates them from ten Gaussians on the pixels is that map. One seed: errors are those of the test
+itself is normal, and with other noise at every step; most of what separates them from ten Gaussians
+on the pixels is that map. One seed: errors are those of the test
 events, and another training moves small gaps by as much as their size. In the continuous flow's
-training the solver needs eight steps: with four, the likelihood of the discrete solver went to
--6 nats and that of the flow to +12.
+training the solver needs eight steps: with four, the loss of the discrete solver went to -6
+nats in a pilot, and that of the flow to +12.
 """
 
 from pathlib import Path

@@ -22,7 +22,7 @@ What the default preset gave, in nats an event (figures/bounds shows what IWAE_K
 With so few images a VAE is worth no more than a mixture of Bernoullis: it beats those fitted here
 to the same images by 0.1 nats, less than its own error over test images, and does not reach the
 17.6 nats that a mixture gave on another split of the digits. Free bits, against latent numbers
-that die, help nothing where the training is stopped by the bound.
+that die, help nothing here, where the loss with them also says when to stop.
 """
 
 import dataclasses

@@ -59,10 +59,15 @@ def mean_loss(
     is unbiased in every minibatch, which sum(w l) / sum(w) is not.
 
     Raises:
-      ValueError: if the batch has a mask, which a loss of this form would ignore.
+      ValueError: if the batch has a mask, which a loss of this form would ignore, or no events.
     """
     if batch.mask is not None:
         raise ValueError("this model is for events of fixed size, but the batch has a mask")
+    if batch.x is None:
+        raise ValueError(
+            "this model learns from events, but the batch has none: give `fit` data, or make the "
+            "model one of an energy with jgen.transforms.reverse_kl"
+        )
     num = num_events(batch)
     losses = jax.vmap(single)(jax.random.split(key, num), batch.x, batch.cond)
     return jnp.mean(losses if batch.weight is None else batch.weight * losses)
@@ -128,7 +133,7 @@ def draw_chunks(
         raise ValueError(f"start must be one of the {num} events, got {start}")
     if cond is not None and num_events(cond) != num:
         raise ValueError(f"cond has {num_events(cond)} rows, but {num} events were asked for")
-    _check_one_member(model, params)
+    check_one_member(model, params)
     batch_size = min(batch_size, num)
     indices = jnp.arange(batch_size)
     bar = tqdm(total=num, initial=start, unit="event", desc="sampling", disable=not progress)
@@ -150,7 +155,7 @@ def draw_chunks(
     bar.close()
 
 
-def _check_one_member(model: GenerativeModel, params: Params) -> None:
+def check_one_member(model: GenerativeModel, params: Params) -> None:
     """Refuse the stacked parameters that a training of several members returns."""
     if model.init is None:
         return

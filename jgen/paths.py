@@ -162,6 +162,8 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     The paper's own time is sigma. sigma_max should be far above the spread of the data.
     """
     _check_sigmas(sigma_min, sigma_max)
+    if not rho > 0:
+        raise ValueError(f"rho must be positive, got {rho}")
     start, end = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return Path(
         alpha=jnp.ones_like,

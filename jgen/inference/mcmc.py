@@ -1,8 +1,9 @@
 """Markov chains: a model's events as proposals, random walks and Hamiltonian trajectories.
 
-All chains leave exp(-U) / Z invariant. Independence Metropolis makes the events of any model with a
-density exact (1904.12072, Sec. III); the others are blackjax's and need no model. How many
-independent events a chain is worth is in its integrated autocorrelation time.
+All chains leave exp(-U) / Z invariant. Independence Metropolis (1904.12072, Sec. III) makes events
+of the target from those of any model whose log-density is exact, not an estimate; the others are
+blackjax's and need no model. How many independent events a chain is worth is in its integrated
+autocorrelation time.
 """
 
 import functools
@@ -58,8 +59,16 @@ def independence_metropolis(key: Key, log_weight: Real[Array, " num"]) -> Indepe
       key: typed PRNG key.
       log_weight: of events of the model in the order of drawing, see `draw_weighted`. Proposals
         with -inf are never taken.
+
+    Raises:
+      ValueError: unless there is one axis of one or more weights.
     """
     log_weight = jnp.asarray(log_weight, float)
+    if log_weight.ndim != 1 or not log_weight.size:
+        raise ValueError(
+            f"log weights of one chain [num] are needed, got the shape {log_weight.shape}; for "
+            "several chains: jax.vmap(independence_metropolis)(keys, log_weight)"
+        )
     log_u = jnp.log(jax.random.uniform(key, log_weight.shape))
 
     def step(current, proposal):

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
-from jgen.generative_model import GenerativeModel, draw, num_events
+from jgen.generative_model import GenerativeModel, check_one_member, draw, num_events
 from jgen.inference.estimate import Estimate
 from jgen.typing import Cond, Energy, Key, Params, PyTree
 
@@ -55,8 +55,8 @@ def draw_weighted(
       num: number of events.
       energy: (x, cond) -> U in units of kT.
       cond: conditions with leading axis `num`, or None.
-      pair: (params, key, cond) -> (x, log q), where the family has both in one pass, as
-        `jgen.models.sample_and_log_prob` of a flow.
+      pair: (params, key, cond) -> (x, log q), where the family has both in one pass, see
+        `jgen.transforms.reverse_kl`.
       batch_size: events computed at once.
 
     Raises:
@@ -84,7 +84,8 @@ def log_weights(
     Args:
       model: one with a `log_prob`.
       params: its parameters.
-      key: used where the log-density is an estimate.
+      key: of a log-density that is an estimate. Weights are then biased, since the mean of
+        exp(-noise) is not one: judge with an exact log-determinant.
       x: events with leading axis [num].
       energy: (x, cond) -> U in units of kT.
       cond: their conditions, or None.
@@ -94,6 +95,9 @@ def log_weights(
       ValueError: if the model has no density, or a weight is not a number.
     """
     _check_density(model)
+    check_one_member(model, params)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
     num = num_events((x, cond))
     keys = jax.random.split(key, num)
 
@@ -129,6 +133,11 @@ def forward_effective_sample_size(log_weight: Real[np.ndarray, " num"]) -> Estim
     Raises:
       ValueError: if a weight is not a number or there are fewer than two.
     """
+    if np.any(np.isneginf(log_weight)):
+        raise ValueError(
+            "an event of the target has weight zero, log weight -inf: its energy is infinite, or "
+            "the model's density is"
+        )
     w, inverse = _scaled(log_weight), _scaled(-np.asarray(log_weight))
     scale = np.max(log_weight) - np.min(log_weight)  # of w and of 1 / w together, taken out of both
     value = np.exp(-scale) / (w.mean() * inverse.mean())
@@ -251,7 +260,10 @@ def _scaled(log_weight):
 def _checked(log_weight):
     log_weight = np.asarray(log_weight, np.float64)
     if log_weight.ndim != 1 or len(log_weight) < 2:
-        raise ValueError(f"weights of two or more events are needed, got {log_weight.shape}")
+        raise ValueError(
+            "one log weight an event is needed, of two or more events, got the shape "
+            f"{log_weight.shape}; is the energy one number an event?"
+        )
     if bad := int(np.sum(~(log_weight < np.inf))):
         raise ValueError(
             f"{bad} of {len(log_weight)} log weights are NaN or +inf: look at the energy and the "

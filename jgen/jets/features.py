@@ -119,6 +119,8 @@ def compute_features(
         raise ValueError(
             f"{path}: kin {kin.shape} and jet {jet.shape} must be (n, constituents, 3) and (n, 5)"
         )
+    # Constituents first, so that cutting the padding cuts nothing else.
+    kin = np.take_along_axis(kin, np.argsort(-kin[..., 0], axis=1)[..., None], axis=1)
     counts = (kin[..., 0] > 0).sum(axis=1)
     taus = np.zeros((len(kin), 3), np.float32)
     one = lambda constituents: n_subjettiness(constituents, (1, 2, 3), radius)

@@ -20,7 +20,12 @@ def n_subjettiness(
         be relative to the jet; rows of pT zero are padding.
       nums: numbers of axes.
       radius: of the jet.
+
+    Raises:
+      ValueError: if a number of axes is not positive.
     """
+    if min(nums) < 1:
+        raise ValueError(f"numbers of axes must be positive, got {nums}")
     pt, eta, phi = constituents.T
     there = pt > 0
     vectors = pt[:, None] * jnp.stack(

@@ -55,12 +55,14 @@ def checkerboard_flow(
       scale: size of the field where training starts.
 
     Raises:
-      ValueError: if the length is odd or not positive, or no channels are given.
+      ValueError: if the length is odd or not positive, or there are no layers or no channels.
     """
     if length < 2 or length % 2:
         raise ValueError(f"a checkerboard closes on lattices of even length, got {length}")
     if not hidden:
         raise ValueError("the convolutions need one or more hidden widths, got none")
+    if depth < 1:
+        raise ValueError(f"depth must be positive, got {depth}")
     network = _odd_convolutions(hidden)
     even = np.indices((length, length)).sum(axis=0) % 2 == 0
     masks = np.stack([even if layer % 2 else ~even for layer in range(depth)])

@@ -41,6 +41,8 @@ def second_moment_length(
 ) -> Float[Array, ""]:
     """Correlation length sqrt(G(0) / G(p) - 1) / (2 sin(p / 2)) at the first momentum 2 pi / L.
 
+    NaN where noise has the susceptibility below `first`.
+
     Args:
       susceptibility: average of `spectrum` at momentum zero.
       first: its average at the first momentum, both directions averaged.

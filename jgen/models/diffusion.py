@@ -171,7 +171,12 @@ def preconditioned(network: Network, path: Path, data_std: float) -> Network:
       network: F, apply(params, t, x, cond) -> array of x's shape.
       path: the path.
       data_std: standard deviation of the data.
+
+    Raises:
+      ValueError: if `data_std` is not positive.
     """
+    if not data_std > 0:
+        raise ValueError(f"data_std must be positive, got {data_std}")
 
     def apply(params, t, x, cond):
         alpha, sigma = path.alpha(t), path.sigma(t)
@@ -214,12 +219,20 @@ def with_unconditional(
       probability: of losing the condition.
 
     Raises:
-      ValueError: if the probability is not between 0 and 1.
+      ValueError: if the probability is not between 0 and 1; in training, if `null` does not look
+        like a condition.
     """
     if not 0 < probability < 1:
         raise ValueError(f"probability must be between 0 and 1, got {probability}")
 
     def loss(params, key, batch):
+        shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+        one = shapes(jax.tree.map(lambda c: c[0], batch.cond))
+        if batch.cond is None or one != shapes(null):
+            raise ValueError(
+                f"null must have the shapes of the condition of one event, got {shapes(null)} for "
+                f"{one}"
+            )
         key_drop, key_loss = jax.random.split(key)
         dropped = jax.random.bernoulli(key_drop, probability, (num_events(batch),))
         replace = lambda d, cond: jax.tree.map(lambda n, c: jnp.where(d, n, c), null, cond)

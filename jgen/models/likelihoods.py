@@ -67,16 +67,25 @@ def gaussian(scale: float | None = 1.0) -> Likelihood:
 
 
 def _gaussian_of_learned_width() -> Likelihood:
+    def parts(parameters):
+        # An array of two numbers would unpack, too.
+        if not isinstance(parameters, tuple) or len(parameters) != 2:
+            raise ValueError(
+                "gaussian(None) needs a decoder of (mean, log_scale); with_width makes one of a "
+                "decoder of means"
+            )
+        return parameters
+
     def log_prob(parameters, x):
-        mean, log_scale = parameters
+        mean, log_scale = parts(parameters)
         terms = -0.5 * ((x - mean) * jnp.exp(-log_scale)) ** 2 - log_scale
         return jnp.sum(terms) - 0.5 * x.size * math.log(2 * math.pi)
 
     def sample(key, parameters):
-        mean, log_scale = parameters
+        mean, log_scale = parts(parameters)
         return mean + jnp.exp(log_scale) * normal(key, mean.shape, mean.dtype)
 
-    return Likelihood(log_prob, lambda parameters: parameters[0], sample)
+    return Likelihood(log_prob, lambda parameters: parts(parameters)[0], sample)
 
 
 def with_width(decoder: Network, scale: float = 1.0) -> Network:

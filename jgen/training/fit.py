@@ -296,7 +296,10 @@ def _validate(model, config, key, state, best, data_set, batches):
 
 
 def _padded(data: Batch, batch_size: int) -> Batch:
-    """Events as [batches, batch size, ...]; padding has weight zero, so that the mean is exact."""
+    """Events as [batches, batch size, ...]; padding has weight zero, so that the mean is exact.
+
+    Where nothing is padded there are no weights, which some models refuse.
+    """
     num = num_events(data)
     batch_size = min(batch_size, num)
     batches = -(-num // batch_size)
@@ -304,8 +307,9 @@ def _padded(data: Batch, batch_size: int) -> Batch:
     rows = np.minimum(np.arange(padded), num - 1)
     weight = np.ones(num, np.float32) if data.weight is None else np.asarray(data.weight)
     weight = np.where(np.arange(padded) < num, weight[rows], 0) * np.float32(padded / num)
+    weighted = data.weight is not None or padded > num
     data = jax.tree.map(lambda a: np.asarray(a)[rows], data._replace(weight=None))
-    data = data._replace(weight=weight.astype(np.float32))
+    data = data._replace(weight=weight.astype(np.float32) if weighted else None)
     return jax.tree.map(lambda a: a.reshape(batches, batch_size, *a.shape[1:]), data)
 
 
@@ -331,6 +335,8 @@ def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
                 "a training without data has no validation, plain members and no data sets, got "
                 f"members {config.members!r} and {config.data_sets} data sets"
             )
+        if config.keep == "best":
+            raise ValueError('without data nothing says which step is best; use keep="last"')
         return
     for what, batch in (("data", data), ("validation", validation)):
         if batch is None:

@@ -43,8 +43,9 @@ def reverse_kl(
       gradient: "total", or "path", which leaves out the derivative of log q by the parameters at
         fixed x (1703.09194, 2207.08219): zero on average, so that the gradient stays unbiased, and
         its noise vanishes as q becomes the target. It needs sample and log_prob, one after another.
-      pair: (params, key, cond) -> (x, log q(x)), where the family has both in one pass, as
-        `jgen.models.sample_and_log_prob` of a flow; else they come from `sample` and `log_prob`.
+      pair: (params, key, cond) -> (x, log q(x)), where the family has both in one pass, of a flow
+        `functools.partial(jgen.models.sample_and_log_prob, bijector, standard_normal(2))`; else
+        they come from `sample` and `log_prob`.
 
     Raises:
       ValueError: if the model has no density, a number is out of range, or "path" comes with a
@@ -63,16 +64,17 @@ def reverse_kl(
         return log_q + energy(x, cond) / temperature
 
     def loss(params, key, batch: Batch):
-        without_data = not callable(likelihood) and likelihood == 0
-        if batch.mask is not None or (without_data and batch.weight is not None):
-            raise ValueError("events made by the model have no mask and no weights; leave them out")
+        if batch.mask is not None:
+            raise ValueError("events made by the model have no mask; leave it out")
         key_model, key_data = jax.random.split(key)
         done = 1.0 if batch.progress is None else batch.progress[0]
         at = lambda schedule: schedule(done) if callable(schedule) else schedule
         keys = jax.random.split(key_model, num_events(batch))
         terms = jax.vmap(one, in_axes=(None, 0, 0, None))
-        divergence = jnp.mean(terms(params, keys, batch.cond, at(temperature)))
-        if without_data:
+        values = terms(params, keys, batch.cond, at(temperature))
+        # Weights are those of conditions; where validation pads its last batch they are zero.
+        divergence = jnp.mean(values if batch.weight is None else batch.weight * values)
+        if not callable(likelihood) and likelihood == 0:
             return divergence
         if batch.x is None:
             raise ValueError("a likelihood needs data; train with events or with likelihood=0")

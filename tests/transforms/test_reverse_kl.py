@@ -95,16 +95,21 @@ def test_likelihood_is_mixed_in_with_its_weight():
     np.testing.assert_allclose(losses[2], 0.75 * losses[0] + 0.25 * losses[1], rtol=1e-5)
 
 
-def test_training_without_data_finds_the_target_for_every_condition(tmp_path):
+def test_training_without_data_finds_the_target_for_every_condition():
     model = flow(coupling_flow(2, affine(), depth=4, num_cond=1, hidden=(16,)), 2)
     trained = reverse_kl(model, energy)
     config = TrainConfig(400, 128, ensemble=2, optimizer=OptimizerConfig(1e-2), save_every=200)
     shifts = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
-    run = lambda data, folder, steps: fit(
-        trained, data, jax.random.key(0), config, folder=folder, progress=False
+    fitted = fit(
+        trained,
+        Batch(None, shifts),
+        jax.random.key(0),
+        config,
+        validation=Batch(None, np.tile(shifts, (3, 1))),  # padded with conditions of weight zero
+        progress=False,
     )
-    fitted = run(Batch(None, shifts), tmp_path, 400)
-    assert fitted.history[-1]["loss"] == pytest.approx([-LOG_Z] * 2, abs=0.15)
+    losses = [row["validation_loss"] for row in fitted.history if "validation_loss" in row]
+    assert losses[-1] == pytest.approx([-LOG_Z] * 2, abs=0.15)
     params = member(fitted.params, 1)
     x = MEAN + 0.5 + WIDTH
     expected = -energy(x, 0.5) - LOG_Z
@@ -144,7 +149,11 @@ def test_bad_use():
         fit(model, None, jax.random.key(0), TrainConfig(1, 8), progress=False)
     with pytest.raises(ValueError, match="training without data has no validation"):
         fit(model, None, jax.random.key(0), TrainConfig(1, 8, members="bootstrap", ensemble=2))
-    with pytest.raises(ValueError, match="no mask and no weights"):
+    with pytest.raises(ValueError, match="without data nothing says which step is best"):
+        fit(model, None, jax.random.key(0), TrainConfig(1, 8, keep="best"), progress=False)
+    with pytest.raises(ValueError, match="no mask; leave it out"):
         reverse_kl(normal_model(), energy).loss(
-            None, jax.random.key(0), Batch(jnp.zeros((4, 2)), weight=jnp.ones(4))
+            None, jax.random.key(0), Batch(jnp.zeros((4, 2)), mask=jnp.ones(4))
         )
+    with pytest.raises(ValueError, match="learns from events, but the batch has none"):
+        fit(normal_model(), None, jax.random.key(0), TrainConfig(1, 8), progress=False)

@@ -15,7 +15,7 @@ from jgen.generative_model import Batch
 from jgen.models import flow_matching
 from jgen.nets import velocity_mlp
 from jgen.toys import eight_gaussians
-from jgen.training import make_step
+from jgen.training import TrainConfig, fit, make_step
 
 NETWORK = velocity_mlp(2, hidden=(32, 32))
 
@@ -199,3 +199,11 @@ def test_transport_straightens_the_flow_so_that_one_step_does(key):
     # 2-Wasserstein distances; solved in 25 steps both flows are good.
     assert one_step["transport"] < 0.6 * one_step["independent"]
     assert solved["transport"] < 1.1 * solved["independent"]
+
+
+def test_validation_that_fills_its_batches_has_no_weights(key):
+    """A coupling refuses weights, which the padding of a last batch would bring."""
+    model = flow_matching(velocity_mlp(2, hidden=(4,)), (2,), coupling=optimal_transport())
+    data = Batch(np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32))
+    fitted = fit(model, data, key, TrainConfig(2, 16), validation=data, progress=False)
+    assert np.isfinite(fitted.history[-1]["validation_loss"]).all()

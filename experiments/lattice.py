@@ -18,8 +18,8 @@ Found with the default preset (L = 8, m^2 = -4, lam = 8; errors in brackets):
                          0.973(1), 0.972(1). Published couplings of this size: 0.4 to 0.6
     <phi^2>, V<M^2>      0.1433(3), 0.75(2) and 0.1434(2), 0.756(8); chains 0.14339(5), 0.748(3)
     acceptance, tau_int  0.56, 3.5(2) and 0.91, 0.64(2); chains 0.88, 1.60(2)
-    independent          couplings 2150 a second, equivariant 1810, chains 38,000 on one idle core: at
-    configurations       this size hybrid Monte Carlo is cheapest, and it needs no training
+    independent          couplings 2150 a second, equivariant 1810, chains 38,000 on one idle core:
+    configurations       hybrid Monte Carlo is cheapest at this size, and needs no training
 
 Deviations: the couplings start from a free field with a trained spectrum and have the symmetries of
 the lattice; see `jgen.lattice`. Learning rates and sizes were chosen by hand on this lattice.

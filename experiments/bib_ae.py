@@ -100,9 +100,7 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
                                          was drawn for it and that showers are scaled to
     separation/..., wasserstein/...      see `jgen.metrics.compare`; auc_cells of a classifier
     """
-    shape = box_shape(config.data)
-    if config.post.num > np.prod(shape):
-        raise ValueError(f"post.num must be at most the {np.prod(shape)} cells of the box")
+    _check(config)
     samples = out / "samples.npz"
     if plot_only and not samples.exists():
         raise ValueError(f"{samples} is not there to plot; run without --plot-only first")
@@ -126,6 +124,28 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
     plot(config, folder, data, made)
     print(table(config, metrics))
     return metrics
+
+
+def _check(config: Config) -> None:
+    """Refuse bad options before anything is trained."""
+    post, data = config.post, config.data
+    for name, value in (
+        ("data.layers", data.layers),
+        ("data.angles", data.angles),
+        ("autoencoder.every", config.autoencoder.every),
+        ("post.stride", post.stride),
+        ("num_bins", config.num_bins),
+        ("num_repeats", config.num_repeats),
+    ):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    cells = np.prod(box_shape(data))
+    if not 1 <= post.window <= post.num <= cells:
+        raise ValueError(
+            f"post.window must be from 1 to post.num, and that at most the {cells} cells of the "
+            f"box, got {post.window} and {post.num}"
+        )
+    config.autoencoder.weights.check()
 
 
 def count_parameters(config: Config) -> dict[str, int]:

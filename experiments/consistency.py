@@ -136,6 +136,10 @@ def _check(config: Config) -> study.Config:
         raise ValueError(f"calls must be at least 1, got {config.calls}")
     if config.num_showers < 40:
         raise ValueError(f"num_showers is {config.num_showers}; a comparison needs 40 at least")
+    if min(config.bootstrap, config.batch) < 1:
+        raise ValueError(
+            f"bootstrap and batch must be at least 1, got {config.bootstrap} and {config.batch}"
+        )
     model = load_config(study.Config, config.model) if config.model else config.calodream
     if model.space != "voxel":
         raise ValueError("this study distils models of voxels; the model's space is a latent one")

@@ -14,3 +14,5 @@ Velocity = Callable[[PyTree, PyTree], PyTree]
 """(t, x) -> dx/dt for one event; parameters and condition are already bound."""
 Energy = Callable[[PyTree, Cond], jax.Array]
 """(x, cond) -> U in units of kT for one event: the density is exp(-U) / Z."""
+Schedule = Callable[[jax.Array], jax.Array]
+"""The fraction of the training that is done, in [0, 1] -> a number."""

@@ -26,10 +26,8 @@ from jgen.nets.network import Network
 from jgen.paths import Path, Prediction, convert, interpolate, linear
 from jgen.random import normal
 from jgen.solvers import NonStationary, RungeKutta, check_ends, runge_kutta
-from jgen.typing import Params
-
-Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
-"""The fraction of the training that is done, in [0, 1] -> a number."""
+from jgen.solvers.diffusion import forward_variance
+from jgen.typing import Params, Schedule
 
 
 def consistency(
@@ -172,8 +170,7 @@ def noised(
     """
     last = jnp.asarray(path.t_max, jnp.result_type(t))
     ratio = path.alpha(t) / path.alpha(last)
-    variance = path.sigma(t) ** 2 - (ratio * path.sigma(last)) ** 2
-    return ratio * end + jnp.sqrt(jnp.maximum(variance, 0)) * noise
+    return ratio * end + jnp.sqrt(forward_variance(path, t, last)) * noise
 
 
 def doubling(first: int = 10, last: int = 1280) -> Schedule:

@@ -264,7 +264,10 @@ def guided(network: Network, null: Cond, weight: float) -> Network:
 def variational_bound(
     network: Network, *, path: Path, prediction: Prediction, num_steps: int
 ) -> Callable[..., Float[Array, ""]]:
-    """Lower bound on log p of the discrete chain that `Ancestral(num_steps)` samples.
+    """Lower bound on log p of the chain of `Ancestral(num_steps)` and a last normal step to x1.
+
+    Steps that are equal in t are coarse near the data, so that few of them make a loose bound
+    whatever the network: take hundreds or more.
 
     The bound of DDPM (2006.11239, Eq. 5): with x_k at the nodes of the sampler, from the noise on,
 

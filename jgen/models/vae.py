@@ -24,7 +24,7 @@ from jgen.generative_model import Batch, GenerativeModel, mean_loss, num_events
 from jgen.models.likelihoods import Likelihood, bernoulli
 from jgen.nets.network import Network
 from jgen.random import normal
-from jgen.typing import Cond, Key, Params, PyTree
+from jgen.typing import Cond, Key, Params, PyTree, Schedule
 
 
 class Autoencoder(NamedTuple):
@@ -157,10 +157,6 @@ def importance_bound(log_weights: Float[Array, "... num"]) -> Float[Array, "..."
     in 1 / K, where that variance exists (1808.09034, Theorem 3).
     """
     return jax.nn.logsumexp(log_weights, axis=-1) - math.log(log_weights.shape[-1])
-
-
-Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
-"""The fraction of the training that is done, in [0, 1] -> a number."""
 
 
 def vae(

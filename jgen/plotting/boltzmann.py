@@ -11,6 +11,7 @@ from jgen.plotting.style import (
     BAND,
     COLORS,
     ENERGY_MAP,
+    MARKERS,
     REFERENCE,
     TEXT_WIDTH,
     color,
@@ -20,8 +21,6 @@ from jgen.plotting.style import (
     stack_panels,
     styled,
 )
-
-_MARKERS = "osD^vP"
 
 
 class Landscape(NamedTuple):
@@ -209,7 +208,7 @@ def free_energy_profiles(
             # To the same order as the error of the probability, which may be all of it.
             bars = np.minimum(error / value, 1.0)
             handles[label] = axes.errorbar(
-                middle[seen], profile, yerr=bars, fmt=_MARKERS[i % 6], color=color(i),
+                middle[seen], profile, yerr=bars, fmt=MARKERS[i % 6], color=color(i),
                 markersize=2.5, linewidth=0.8,
             )  # fmt: skip
         axes.set(xlim=panel.edges[[0, -1]], ylim=(-0.5, height), xlabel=panel.xlabel)

@@ -8,9 +8,7 @@ from jaxtyping import Real
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from jgen.plotting.style import BAND, REFERENCE, TEXT_WIDTH, color, new_figure, styled
-
-_MARKERS = "osD^vP"
+from jgen.plotting.style import BAND, MARKERS, REFERENCE, TEXT_WIDTH, color, new_figure, styled
 
 
 class Curve(NamedTuple):
@@ -56,7 +54,7 @@ def quality_curves(
         if curve.error is not None:
             error = np.asarray(curve.error)[order]
             axes.fill_between(x, y - error, y + error, color=color(i), alpha=0.25, linewidth=0.0)
-        axes.plot(x, y, color=color(i), marker=_MARKERS[i % 6], markersize=3.5, label=label)
+        axes.plot(x, y, color=color(i), marker=MARKERS[i % 6], markersize=3.5, label=label)
     ticks = np.unique(np.concatenate([c.cost for c in curves.values()]))
     axes.set_xscale("log", base=2)
     # Powers of two between the smallest and the largest number are enough to read.

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, new_figure, styled
-
-_MARKERS = "osD^vP"
+from jgen.plotting.style import MARKERS, REFERENCE, TEXT_WIDTH, color, new_figure, styled
 
 
 @styled
@@ -37,7 +35,7 @@ def equivalent_events_chart(
         # A logarithmic axis has no zero: bars reach down to a tenth of the value at most.
         bars = np.stack([np.minimum(error, 0.9 * value), error])
         axes.errorbar(
-            x, value, yerr=bars, fmt=_MARKERS[i % 6], color=color(i), markersize=4, label=label
+            x, value, yerr=bars, fmt=MARKERS[i % 6], color=color(i), markersize=4, label=label
         )
     axes.set(yscale="log", ylabel="Equivalent true events", xlim=(-0.6, len(names) - 0.4))
     axes.set_xticks(range(len(names)), names, rotation=20 if len(names) > 5 else 0)

@@ -7,9 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from jgen.plotting.curves import Curve
-from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
-
-_MARKERS = "osD^vP"
+from jgen.plotting.style import MARKERS, REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
 
 
 @styled
@@ -44,7 +42,7 @@ def quality_grid(
                 low = np.maximum(y - error, 1e-3 * y)
                 axes.fill_between(x, low, y + error, color=color(i), alpha=0.25, linewidth=0.0)
             (handles[label],) = axes.plot(
-                x, y, color=color(i), marker=_MARKERS[i % 6], markersize=3.5
+                x, y, color=color(i), marker=MARKERS[i % 6], markersize=3.5
             )
         axes.set(xscale="log", yscale="log")
         axes.set_title(title, pad=3)

@@ -27,6 +27,8 @@ BAND = "#c4c4c4"
 """Colour of the truth's statistical band."""
 COLORS = ("#0a5fb4", "#d1541b", "#1f8a5b", "#8a3f9e", "#b8860b", "#2aa0b8")
 """Colours of the samples in the order they are given; they differ in lightness, too."""
+MARKERS = "osD^vP"
+"""Markers of points, in the order of the colours."""
 ENERGY_MAP = "viridis"
 """Colour map of energies."""
 RATIO_MAP = "RdBu_r"

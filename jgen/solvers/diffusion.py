@@ -92,7 +92,7 @@ class Ancestral:
         """From x_t to x_s."""
         mean, std = posterior(path, t, s, x, denoiser(t, x))
         if self.variance == "forward":
-            std = jnp.sqrt(_forward_variance(path, t, s))
+            std = jnp.sqrt(forward_variance(path, t, s))
         return mean + std * normal(key, x.shape, x.dtype)
 
 
@@ -285,7 +285,7 @@ def posterior(
     Eqs. 6 and 7; on any path 2107.00630, Eqs. 25 and 26).
     """
     alpha_s, sigma_s, sigma_t = path.alpha(s), path.sigma(s), path.sigma(t)
-    ratio, variance = path.alpha(t) / alpha_s, _forward_variance(path, t, s)
+    ratio, variance = path.alpha(t) / alpha_s, forward_variance(path, t, s)
     mean = (ratio * sigma_s**2 * x + alpha_s * variance * data) / sigma_t**2
     return mean, sigma_s / sigma_t * jnp.sqrt(variance)
 
@@ -355,7 +355,7 @@ def _over_grid(sampler, key, path, denoiser, x0):
     return jax.lax.scan(step, x0, inputs)[0]
 
 
-def _forward_variance(path, t, s):
+def forward_variance(path, t, s):
     """Variance of x_t given x_s, for s nearer to the data."""
     ratio = path.alpha(t) / path.alpha(s)
     return jnp.maximum(path.sigma(t) ** 2 - (ratio * path.sigma(s)) ** 2, 0)

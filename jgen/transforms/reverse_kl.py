@@ -5,13 +5,10 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jgen.generative_model import Batch, GenerativeModel, num_events
-from jgen.typing import Cond, Energy, Key, Params, PyTree
-
-Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
-"""The fraction of the training that is done, in [0, 1] -> a number."""
+from jgen.typing import Cond, Energy, Key, Params, PyTree, Schedule
 
 
 def reverse_kl(

@@ -109,6 +109,8 @@ def test_bad_options_are_refused(tmp_path):
     many = dataclasses.replace(SMALL.post, num=91)
     with pytest.raises(ValueError, match="at most the 90 cells"):
         study.main(dataclasses.replace(SMALL, post=many), tmp_path / "run")
+    with pytest.raises(ValueError, match="num_repeats must be at least 1"):
+        study.main(dataclasses.replace(SMALL, num_repeats=0), tmp_path / "run")
     with pytest.raises(ValueError, match="run without --plot-only"):
         study.main(SMALL, tmp_path / "none", plot_only=True)
     assert not (tmp_path / "run").exists()

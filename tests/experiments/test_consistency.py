@@ -142,6 +142,7 @@ def test_bad_options(tmp_path):
         ({"teacher": "euler-3"}, "the teacher 'euler-3' is none of the solvers"),
         ({"calls": (0, 1)}, "calls must be at least 1"),
         ({"num_showers": 10}, "40 at least"),
+        ({"bootstrap": 0}, "bootstrap and batch must be at least 1"),
         ({"calodream": SMOKE_LATENT}, "distils models of voxels"),
         ({"model": str(tmp_path)}, "holds no run"),
     ):

@@ -11,9 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from experiments._flows_data import TOYS, DataName, DataSet, with_new_noise
 from experiments._flows_families import FAMILIES, Sizes, make_model
+from experiments._judging import stored, timed_draw, timed_log_prob
 from jgen.bijectors import standardize
-from jgen.files import atomic_path
-from jgen.generative_model import Batch, GenerativeModel, draw
+from jgen.generative_model import Batch, GenerativeModel
 from jgen.metrics import wasserstein
 from jgen.random import stream
 from jgen.training import OptimizerConfig, TrainConfig, fit, member
@@ -29,7 +29,6 @@ SKIPPED = {
     ("residual", "digits"): "a 64 x 64 Jacobian a layer",
 }
 """Pairs of family and data set that make no sense, and why."""
-_CHUNK = 1000
 
 
 def _training(
@@ -129,17 +128,16 @@ def train_and_judge(
       log_prob [test], samples [num_draw, dim], density [grid, grid] (of toys), and the numbers
       train_s [seconds], ms_sample and ms_log_prob [milliseconds an event].
     """
-    path = folder / "results.npz"
-    if not path.exists():
+
+    def compute():
         start = time.perf_counter()
         params = _train(config, name, family, data, folder)
         seconds = time.perf_counter() - start
         key = stream(jax.random.key(config.seed), f"judge {name} {family}")
         found = _judge(config, judged_model(config, data, family), params, data, key)
-        with atomic_path(path) as partial, partial.open("wb") as file:
-            np.savez(file, train_s=seconds, **found)
-    with np.load(path) as file:
-        return dict(file)
+        return {"train_s": seconds, **found}
+
+    return stored(folder / "results.npz", compute)
 
 
 def density_points(config: Config, data: DataSet) -> tuple[np.ndarray, tuple]:
@@ -177,33 +175,13 @@ def _judge(config, model, params, data, key) -> dict[str, np.ndarray]:
     points = data.test
     if data.exact:
         points = np.concatenate([points, density_points(config, data)[0]])
-    log_prob, ms_log_prob = _log_prob(model, params, key, points)
-    draw(model, params, key, _CHUNK, batch_size=_CHUNK)  # compiles
-    start = time.perf_counter()
-    samples = draw(model, params, key, config.num_draw, batch_size=_CHUNK)
-    ms_sample = 1e3 * (time.perf_counter() - start) / len(samples)
+    log_prob, ms_log_prob = timed_log_prob(model, params, key, points)
+    samples, ms_sample = timed_draw(model, params, key, config.num_draw)
     found = {"log_prob": log_prob[: len(data.test)], "samples": samples}
     found |= {"ms_sample": ms_sample, "ms_log_prob": ms_log_prob}
     if data.exact:
         found["density"] = np.exp(log_prob[len(data.test) :]).reshape(config.grid, config.grid)
     return found
-
-
-def _log_prob(model, params, key, points) -> tuple[np.ndarray, float]:
-    """Log-densities [n] and milliseconds for one of them, without the compilation."""
-    many = jax.jit(jax.vmap(lambda params, x: model.log_prob(params, key, x, None), (None, 0)))
-    padded = np.pad(points, ((0, -len(points) % _CHUNK), (0, 0)), mode="edge")
-    chunks = padded.reshape(-1, _CHUNK, points.shape[1])
-    many(params, chunks[0]).block_until_ready()
-    start = time.perf_counter()
-    found = np.concatenate([np.asarray(many(params, chunk)) for chunk in chunks])
-    return found[: len(points)], 1e3 * (time.perf_counter() - start) / len(padded)
-
-
-def events_mean(data: DataSet, values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard error over test events, whose copies count as one."""
-    values = np.asarray(values, np.float64).reshape(-1, data.repeats).mean(axis=1)
-    return values.mean(), values.std(ddof=1) / len(values) ** 0.5
 
 
 def mean_wasserstein(config: Config, data: DataSet, samples: np.ndarray) -> tuple[float, float]:
@@ -219,18 +197,16 @@ def baselines(config: Config, data: DataSet, path: Path) -> dict[str, np.ndarray
 
     `truth` of toys; `mixture` and `mapped_mixture` of other data, see `mixture_log_prob`.
     """
-    if not path.exists():
+
+    def compute():
         if data.exact:
-            found = {"truth": jax.jit(jax.vmap(data.exact[1]))(data.test)}
-        else:
-            found = {
-                "mixture": mixture_log_prob(config, data, mapped=False),
-                "mapped_mixture": mixture_log_prob(config, data, mapped=True),
-            }
-        with atomic_path(path) as partial, partial.open("wb") as file:
-            np.savez(file, **found)
-    with np.load(path) as file:
-        return dict(file)
+            return {"truth": jax.jit(jax.vmap(data.exact[1]))(data.test)}
+        return {
+            "mixture": mixture_log_prob(config, data, mapped=False),
+            "mapped_mixture": mixture_log_prob(config, data, mapped=True),
+        }
+
+    return stored(path, compute)
 
 
 def mixture_log_prob(config: Config, data: DataSet, *, mapped: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Data sets of the flow study, each with the fixed map that all families train behind."""
+"""Data sets of the studies of flows and families, with the fixed map that all train behind."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -13,11 +13,18 @@ from jgen.bijectors import Bijector, compose, standardize
 from jgen.generative_model import GenerativeModel
 from jgen.jets import read_features, sample_path
 from jgen.random import stream
-from jgen.toys import Entropy, circles, eight_gaussians, entropy, moons
+from jgen.toys import Entropy, camel_back, circles, eight_gaussians, entropy, moons
 
 DataName = Literal["moons", "circles", "eight-gaussians", "jets", "digits"]
+"""Data sets of the flow study, which has none of one dimension."""
 
-TOYS = {"moons": moons(0.05), "circles": circles(0.5, 0.05), "eight-gaussians": eight_gaussians()}
+TOYS = {
+    "moons": moons(0.05),
+    "circles": circles(0.5, 0.05),
+    "eight-gaussians": eight_gaussians(),
+    "camel": camel_back(),
+}
+"""Toys of this study and of that of the families, experiments/families.py."""
 PT_RANGE = (500.0, 1000.0)
 """The jets were selected in this window of pT [GeV], in which their spectrum is nearly flat."""
 NUM_LEVELS = 17
@@ -53,7 +60,9 @@ class DataSet(NamedTuple):
         return self.train.shape[1]
 
 
-def make_data(name: DataName, num_train: int, num_test: int, seed: int) -> DataSet:
+def make_data(
+    name: DataName | Literal["camel"], num_train: int, num_test: int, seed: int
+) -> DataSet:
     """A data set; both numbers are for the toys, and upper limits for the jets."""
     key = stream(jax.random.key(seed), f"data {name}")
     if name in TOYS:

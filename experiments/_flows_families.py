@@ -83,14 +83,21 @@ def make_model(family: str, sizes: Sizes, dim: int, *, judged: bool = False) -> 
     return flow(BIJECTORS[family](sizes, dim), dim)
 
 
-def _continuous(family, sizes, dim, judged):
-    """One velocity field, trained by the likelihood or by flow matching."""
-    dense = mlp(dim + 1, dim, hidden=sizes.velocity_hidden)
-    # Time as it is: with the frequencies of an embedding a few steps of the solver are too coarse,
-    # and the likelihood makes use of that.
-    network = Network(
+def velocity_field(dim: int, hidden: tuple[int, ...]) -> Network:
+    """Velocity field (t, x [dim]) -> [dim] that sees the time as it is.
+
+    With the frequencies of an embedding a few steps of the solver are too coarse, and a training
+    by likelihood makes use of that.
+    """
+    dense = mlp(dim + 1, dim, hidden=hidden)
+    return Network(
         dense.init, lambda params, t, x, cond=None: dense.apply(params, jnp.append(x, t))
     )
+
+
+def _continuous(family, sizes, dim, judged):
+    """One velocity field, trained by the likelihood or by flow matching."""
+    network = velocity_field(dim, sizes.velocity_hidden)
     solver = runge_kutta("rk4", sizes.fine_steps if judged else sizes.solver_steps)
     if family == "flow-matching":
         return flow_matching(network, (dim,), solver=solver)

@@ -9,11 +9,11 @@ from experiments._flows import (
     SKIPPED,
     Config,
     density_points,
-    events_mean,
     judged_model,
     mean_wasserstein,
 )
 from experiments._flows_data import DataName, DataSet
+from experiments._judging import events_mean
 from jgen.nets import num_parameters
 from jgen.plotting import (
     Panel,

@@ -23,7 +23,7 @@ from jgen.metrics.comparison import (
     compare,
 )
 from jgen.metrics.cross_fitting import CrossFitted, cross_fitted_log_ratio
-from jgen.metrics.distances import Wasserstein, wasserstein
+from jgen.metrics.distances import Wasserstein, sliced_wasserstein, wasserstein
 from jgen.metrics.frechet import (
     FrechetPhysicsDistance,
     KernelPhysicsDistance,
@@ -83,5 +83,6 @@ __all__ = [
     "precision_recall_density_coverage",
     "separation",
     "separation_floor",
+    "sliced_wasserstein",
     "wasserstein",
 ]

@@ -11,6 +11,7 @@ from scipy import stats
 
 from experiments import _flows as parts
 from experiments import _flows_data as data_sets
+from experiments import _judging
 from experiments import flows as study
 from experiments._command_line import run
 from experiments._flows_families import FAMILIES, Sizes, make_model
@@ -139,7 +140,7 @@ def test_the_mixture_is_a_density_in_the_units_of_the_data():
 
 def test_events_count_once_however_many_copies():
     data = data_sets.DataSet(*[np.zeros((4, 1))] * 3, None, repeats=2)
-    mean, error = parts.events_mean(data, np.array([1.0, 3.0, 4.0, 4.0]))
+    mean, error = _judging.events_mean(data, np.array([1.0, 3.0, 4.0, 4.0]))
     assert (mean, error) == (3.0, pytest.approx(np.std([2, 4], ddof=1) / 2**0.5))
 
 

@@ -1,0 +1,200 @@
+"""Trainings of the study of families, and what each of them is judged by."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from experiments._families_models import FAMILIES, Sizes, make_model, players
+from experiments._flows_data import TOYS, DataSet, with_new_noise
+from experiments._judging import stored, timed_draw, timed_log_prob
+from jgen.generative_model import Batch
+from jgen.metrics import ClassifierConfig, classifier_test, sliced_wasserstein
+from jgen.random import stream
+from jgen.training import (
+    OptimizerConfig,
+    TrainConfig,
+    fit,
+    load_params,
+    member,
+    save_params,
+)
+from jgen.typing import Params
+
+DataName = Literal["moons", "eight-gaussians", "camel", "jets", "digits"]
+Family = Literal[FAMILIES]
+
+
+def _training(steps: int, batch_size: int, rate: float, **options) -> TrainConfig:
+    adam = {name: options.pop(name) for name in ("beta1", "beta2", "schedule") if name in options}
+    optimizer = OptimizerConfig(
+        learning_rate=rate, weight_decay=options.pop("weight_decay", 0.0), **adam
+    )
+    return TrainConfig(
+        steps, batch_size, optimizer=optimizer, log_every=200, save_every=5000, **options
+    )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the families are made and trained on one kind of data."""
+
+    sizes: Sizes = Sizes()
+    """Sizes of the models."""
+    adversarial: TrainConfig = _training(
+        20_000, 256, 1e-3, ema_decay=0.999, beta1=0.5, beta2=0.9, schedule="constant"
+    )
+    """Both GANs."""
+    likelihood: TrainConfig = _training(2000, 256, 5e-3, ema_decay=0.995)
+    """Flow, autoregressive model and VAE."""
+    paths: TrainConfig = _training(14_000, 512, 1e-2, ema_decay=0.999)
+    """Diffusion and flow matching, whose losses are random in noise and time."""
+    distillation: TrainConfig = _training(6000, 256, 1e-3, ema_decay=0.999)
+    """Consistency model."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every family on every data set."""
+
+    data: tuple[DataName, ...] = ("moons", "eight-gaussians", "camel", "jets", "digits")
+    """Data sets."""
+    families: tuple[Family, ...] = FAMILIES
+    """Families."""
+    num_train: int = 50_000
+    """Training events of a toy, and at most of the jets; there are 1294 digits for it."""
+    num_test: int = 10_000
+    """Test events of a toy, and at most of the jets; of the digits 360, each with five noises."""
+    num_draw: int = 10_000
+    """Events drawn from each model."""
+    toys: Kind = Kind()
+    """Models and trainings of the toys."""
+    jets: Kind = Kind()
+    """Those of the jets."""
+    digits: Kind = Kind()
+    """Those of the digits."""
+    num_directions: int = 64
+    """Directions of the sliced Wasserstein distance."""
+    bootstrap: int = 20
+    """Resamplings behind its error."""
+    classifier: ClassifierConfig = ClassifierConfig(
+        hidden=(64, 64), learning_rate=1e-3, batch_size=256, epochs=20, num_seeds=2
+    )
+    """Classifier of generated against test events."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+def kind_of(config: Config, name: DataName) -> Kind:
+    """Options of a data set."""
+    return config.toys if name in TOYS else getattr(config, name)
+
+
+def training_of(kind: Kind, family: Family) -> TrainConfig:
+    """Training of a family."""
+    groups = {
+        "adversarial": ("gan", "wgan-gp"),
+        "paths": ("diffusion", "flow-matching"),
+        "distillation": ("consistency",),
+    }
+    field = next((name for name, members in groups.items() if family in members), "likelihood")
+    return getattr(kind, field)
+
+
+def trained(
+    config: Config, name: DataName, family: Family, data: DataSet, out: Path
+) -> tuple[Params, float]:
+    """Parameters of a family and the seconds that their training took, compilation included.
+
+    Those of a finished training are read from its folder. A consistency model needs those of flow
+    matching on the same data, whose training is not counted.
+    """
+    kind, folder = kind_of(config, name), out / name / family
+
+    def train():
+        is_distilled = family == "consistency"
+        teacher = trained(config, name, "flow-matching", data, out)[0] if is_distilled else None
+        model = make_model(family, kind.sizes, data, teacher)
+        training = training_of(kind, family)
+        start = time.perf_counter()
+        fitted = fit(
+            with_new_noise(model) if name == "digits" else model,
+            Batch(data.train),
+            stream(jax.random.key(config.seed), f"{name} {family}"),
+            training,
+            validation=Batch(data.validation) if training.keep == "best" else None,
+            optimizer=players(family, kind.sizes, training),
+            folder=folder,
+            name=f"{name}, {family}",
+        )
+        save_params(folder / "params.npz", member(fitted.params, 0))
+        return {"seconds": time.perf_counter() - start}
+
+    seconds = stored(folder / "training.npz", train)["seconds"]
+    init = make_model(family, kind.sizes, data).init
+    return load_params(folder / "params.npz", init), float(seconds)
+
+
+def train_and_judge(
+    config: Config, name: DataName, family: Family, data: DataSet, out: Path
+) -> dict[str, np.ndarray]:
+    """Results of one training; those of a finished one are read from its folder.
+
+    Returns:
+      samples [num_draw, dim], log_prob [test] where there is a density or a bound, what `compared`
+      returns, and the numbers train_s [seconds] and ms_sample [milliseconds an event].
+    """
+
+    def judge():
+        params, seconds = trained(config, name, family, data, out)
+        model = make_model(family, kind_of(config, name).sizes, data)
+        key = stream(jax.random.key(config.seed), f"judge {name} {family}")
+        samples, ms_sample = timed_draw(model, params, key, config.num_draw)
+        found = {"samples": samples, "ms_sample": ms_sample, "train_s": seconds}
+        if model.log_prob is not None:
+            found["log_prob"] = timed_log_prob(model, params, key, data.test)[0]
+        return found | compared(config, name, data, samples)
+
+    return stored(out / name / family / "results.npz", judge)
+
+
+def truth(config: Config, name: DataName, data: DataSet, path: Path) -> dict[str, np.ndarray]:
+    """What `compared` says of training events, and -log p of the test events of a toy."""
+
+    def compute():
+        found = compared(config, name, data, data.train[:: data.repeats])
+        if data.exact:
+            found["log_prob"] = jax.jit(jax.vmap(data.exact[1]))(data.test)
+        return found
+
+    return stored(path, compute)
+
+
+def compared(
+    config: Config, name: DataName, data: DataSet, samples: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Distances of a sample to the test events: pairs (value, error) of sw1 and auc.
+
+    Samples are cut to the common size of test, training and drawn events, and are in units of the
+    test events' standard deviations.
+    """
+    test, train = data.test[:: data.repeats], data.train[:: data.repeats]
+    size = min(len(test), len(train), config.num_draw)
+    std = test.std(axis=0)
+    reference, samples = test[:size] / std, samples[:size] / std
+    distance = sliced_wasserstein(
+        samples,
+        reference,
+        num_directions=config.num_directions,
+        num_bootstrap=config.bootstrap,
+    )
+    key = stream(jax.random.key(config.seed), f"classifier {name}")
+    found = classifier_test(reference, samples, key, config.classifier)
+    error = np.hypot(found.spread("auc"), found.auc_statistical_error)
+    return {
+        "sw1": np.array([distance.value, distance.error]),
+        "auc": np.array([found.mean("auc"), error]),
+    }

@@ -143,6 +143,10 @@ def _check(config: Config) -> study.Config:
     model = load_config(study.Config, config.model) if config.model else config.calodream
     if model.space != "voxel":
         raise ValueError("this study distils models of voxels; the model's space is a latent one")
+    trained = study.Trained(model, Path(config.model or "calodream"), None, {})
+    for part in parts(model):
+        for name in config.solvers:
+            trained.solver(part, name)
     return model
 
 

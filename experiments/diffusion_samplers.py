@@ -39,8 +39,8 @@ from experiments._diffusion_samplers import (
     SAMPLERS,
     Config,
     check_options,
+    divergence_from_truth,
     moons_model,
-    negative_log_likelihood,
     sampler_errors,
     samplers_of,
     smaller,
@@ -90,7 +90,7 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
         values = where / "excess.npz"
         if not values.exists() or name == "vp v" and not results.exists():
             params[name] = train(config, name, where)
-            excess = negative_log_likelihood(config, name, params[name])
+            excess = divergence_from_truth(config, name, params[name])
             with atomic_path(values) as partial, partial.open("wb") as file:
                 np.savez(file, excess=excess)
         with np.load(values) as file:

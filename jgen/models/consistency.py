@@ -70,7 +70,7 @@ def consistency(
         is added again up to equally spaced times, and taken away. (The paper looks for good times.)
 
     Raises:
-      ValueError: for numbers that are not positive, a solver without a teacher, parameters of
+      ValueError: for numbers that are not positive or not whole, a solver without a teacher, parameters of
         another network, or a prediction that is singular at an end of the path.
     """
     path = linear() if path is None else path
@@ -189,9 +189,14 @@ def doubling(first: int = 10, last: int = 1280) -> Schedule:
 
 
 def _check(network, teacher, solver, intervals, huber, num_steps) -> None:
-    for name, value in (("intervals", intervals), ("huber", huber), ("num_steps", num_steps)):
-        if value is not None and not callable(value) and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+    if huber is not None and not huber > 0:
+        raise ValueError(f"huber must be positive, got {huber}")
+    numbers = {"num_steps": num_steps}
+    if intervals is not None and not callable(intervals):
+        numbers["intervals"] = intervals
+    for name, value in numbers.items():
+        if value < 1 or value % 1:
+            raise ValueError(f"{name} must be a whole number, at least 1, got {value}")
     if teacher is None:
         if solver is not None:
             raise ValueError("a solver makes the steps of a teacher; give its parameters, too")

@@ -44,6 +44,7 @@ from jgen.solvers import (
     RungeKutta,
     Sampler,
     check_ends,
+    check_sampler,
     generate,
     grid,
     log_likelihood,
@@ -92,11 +93,13 @@ def diffusion(
 
     Raises:
       ValueError: for an unknown prediction, or one that is singular at an end of the path.
+      TypeError: for a sampler that is none.
     """
     path = variance_preserving() if path is None else path
     check_kinds(prediction)
     check_ends(path, alpha=prediction in ("noise", "score"), sigma=prediction in ("data", "score"))
     sampler = DDIM(50) if sampler is None else sampler
+    check_sampler(sampler)
     if likelihood_solver is None:
         is_rk = isinstance(sampler, RungeKutta)
         likelihood_solver = sampler if is_rk else runge_kutta("midpoint", 50)

@@ -163,6 +163,11 @@ class PredictorCorrector:
 
     def __post_init__(self):
         """Check the options."""
+        if not isinstance(self.predictor, DDIM | Ancestral | EDMHeun):
+            raise TypeError(
+                "the predictor must be DDIM(...), Ancestral(...) or EDMHeun(...), which step from "
+                f"one time of the path to the next, got {self.predictor!r}"
+            )
         _check_langevin(self.num_corrections, self.snr)
 
     @property
@@ -230,6 +235,10 @@ class Denoised:
 
     sampler: "Sampler"
 
+    def __post_init__(self):
+        """Check the other sampler."""
+        check_sampler(self.sampler)
+
     @property
     def n_eval(self) -> int:
         """Number of network evaluations of one solution."""
@@ -238,6 +247,20 @@ class Denoised:
 
 PathSampler = DDIM | Ancestral | EDMHeun | PredictorCorrector | AnnealedLangevin
 Sampler = PathSampler | EulerMaruyama | RungeKutta | NonStationary | Denoised
+
+
+def check_sampler(sampler: Sampler) -> None:
+    """Refuse what `generate` cannot run.
+
+    Raises:
+      TypeError: unless it is one of the samplers, or a solver: a function (velocity, x0) -> x1.
+    """
+    is_made = isinstance(sampler, PathSampler | Denoised) or callable(sampler)
+    if not is_made or isinstance(sampler, type):
+        raise TypeError(
+            "the sampler must be one of jgen.solvers, such as DDIM(50), EulerMaruyama(100) or "
+            f'runge_kutta("midpoint", 20), got {sampler!r}'
+        )
 
 
 def generate(
@@ -301,9 +324,12 @@ def langevin(
 ) -> Float[Array, "*x"]:
     """Unadjusted Langevin steps x + epsilon s + sqrt(2 epsilon) z at a fixed time.
 
-    epsilon = 2 (snr sigma)^2. In 2011.13456, Algorithms 4 and 5, it is 2 (snr |z| / |s|)^2 with
-    norms that are means over a batch, and sigma in their place for NCSN: |s| is about |z| / sigma.
-    The norms of one event would make the step depend on the noise in it.
+    epsilon = 2 (snr sigma)^2. In 2011.13456, Algorithm 4, it is 2 (snr |z| / |s|)^2 with norms that
+    are means over a batch, which the norms of one event cannot replace: the step would depend on
+    the noise in it. With the score at fixed data |s| is |z| / sigma, the step taken here; where the
+    noise is narrower than the data the true |s| is smaller, and the paper's steps are longer.
+    Algorithm 5, for paths that preserve the variance, multiplies by alpha_i = 1 - beta_i, which is
+    one but for the width of the grid (0.98 to 1 there), and is left out.
     """
     sigma = path.sigma(t)
 
@@ -362,13 +388,13 @@ def forward_variance(path, t, s):
 
 
 def _check_steps(num_steps):
-    if num_steps < 1:
-        raise ValueError(f"a sampler needs at least one step, got {num_steps}")
+    if num_steps < 1 or num_steps % 1:
+        raise ValueError(f"a sampler needs a whole number of steps, at least one, got {num_steps}")
 
 
 def _check_langevin(num_corrections, snr):
-    if num_corrections < 1 or not 0 < snr < 1:
+    if num_corrections < 1 or num_corrections % 1 or not 0 < snr < 1:
         raise ValueError(
-            "Langevin needs at least one step and a signal-to-noise ratio in (0, 1), got "
-            f"{num_corrections} and {snr}"
+            "Langevin needs a whole number of steps, at least one, and a signal-to-noise ratio in "
+            f"(0, 1), got {num_corrections} and {snr}"
         )

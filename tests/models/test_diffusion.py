@@ -144,18 +144,22 @@ def test_preconditioned_targets_have_unit_variance(key, path):
     """A network that says zero has the loss one at every noise level, for normal data."""
     std = 0.5
     zero = Network(lambda key: {}, lambda p, t, x, c: jnp.zeros_like(x))
-    for t in (0.2, 0.9):
+
+    @jax.jit
+    def loss(t, x):
         model = diffusion(
             preconditioned(zero, path, std),
             (4,),
             path=path,
             prediction="data",
             weighting=preconditioned_weighting(path, std),
-            times=lambda key, t=t: jnp.asarray(t),
+            times=lambda key: t,
         )
-        x = std * normal(key, (10_000, 4))
-        loss = jax.jit(model.loss)({}, key, Batch(x))
-        np.testing.assert_allclose(loss, 1, atol=5 * (2 / 40_000) ** 0.5)
+        return model.loss({}, key, Batch(x))
+
+    x = std * normal(key, (10_000, 4))
+    for t in (0.2, 0.9):
+        np.testing.assert_allclose(loss(t, x), 1, atol=5 * (2 / 40_000) ** 0.5)
 
 
 def test_log_normal_noise_levels(key):
@@ -193,9 +197,12 @@ def test_guidance_is_the_score_of_a_tilted_density(x64):
         logs = [mixture_toy(mixture_on_path(m, VP, t)).log_prob(x) for m in (MIXTURE, broad)]
         return (1 + w) * logs[0] - w * logs[1]
 
+    @jax.jit
+    def both(w):
+        return guided(network, null, w).apply({}, t, x, ~null), jax.grad(log_density)(x, w)
+
     for w in (2.0, 0.0, -1.0):
-        found = guided(network, null, w).apply({}, t, x, jnp.asarray(True))
-        np.testing.assert_allclose(found, jax.grad(log_density)(x, w), rtol=1e-10)
+        np.testing.assert_allclose(*both(w), rtol=1e-10)
 
 
 def test_conditions_are_dropped_for_the_unconditional_model(key):
@@ -283,3 +290,6 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=message):
             make()
+    for sampler in ("ddim", DDIM):  # a name, and a class in the place of one of it
+        with pytest.raises(TypeError, match=r"must be one of jgen.solvers, such as DDIM\(50\)"):
+            diffusion(network, (2,), sampler=sampler)

@@ -282,11 +282,12 @@ def test_bespoke_solvers_run_on_every_path(key):
 
 def test_bad_input(key):
     for make, message in (
-        (lambda: DDIM(0), "at least one step, got 0"),
+        (lambda: DDIM(0), "whole number of steps, at least one, got 0"),
+        (lambda: EDMHeun(1.5), "whole number of steps, at least one, got 1.5"),
         (lambda: DDIM(5, 1.5), r"eta must be in \[0, 1\], got 1.5"),
         (lambda: Ancestral(5, "large"), "unknown variance 'large'; posterior or forward"),
         (lambda: EDMHeun(5, churn=-1.0), "churn must not be negative, got -1.0"),
-        (lambda: PredictorCorrector(DDIM(5), 0), "at least one step and a signal-to-noise ratio"),
+        (lambda: PredictorCorrector(DDIM(5), 0), "whole number of steps, at least one, and a"),
         (lambda: AnnealedLangevin(5, 5, 1.0), r"ratio in \(0, 1\), got 5 and 1.0"),
         (lambda: ends(EDMHeun(5), linear(), jnp.ones((1, 2))), "alpha is 0 at t_min = 0.0"),
         (
@@ -297,3 +298,7 @@ def test_bad_input(key):
     ):
         with pytest.raises(ValueError, match=message):
             make()
+    with pytest.raises(TypeError, match="predictor must be DDIM.*got RungeKutta"):
+        PredictorCorrector(runge_kutta("heun", 5))
+    with pytest.raises(TypeError, match="sampler must be one of jgen.solvers.*got 'ddim'"):
+        Denoised("ddim")

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -28,6 +28,19 @@ DataName = Literal["moons", "eight-gaussians", "camel", "jets", "digits"]
 Family = Literal[FAMILIES]
 
 
+# Family -> its field of `Kind`.
+_GROUPS = {
+    "gan": "adversarial",
+    "wgan-gp": "adversarial",
+    "vae": "likelihood",
+    "flow": "flow",
+    "diffusion": "paths",
+    "flow-matching": "paths",
+    "consistency": "distillation",
+    "autoregressive": "likelihood",
+}
+
+
 def _training(steps: int, batch_size: int, rate: float, **options) -> TrainConfig:
     adam = {name: options.pop(name) for name in ("beta1", "beta2", "schedule") if name in options}
     optimizer = OptimizerConfig(
@@ -38,21 +51,25 @@ def _training(steps: int, batch_size: int, rate: float, **options) -> TrainConfi
     )
 
 
+def _decaying(steps: int, rate: float, **options) -> TrainConfig:
+    return _training(steps, 128, rate, weight_decay=1e-2, keep="best", **options)
+
+
 @dataclass(frozen=True)
 class Kind:
     """How the families are made and trained on one kind of data."""
 
     sizes: Sizes = Sizes()
     """Sizes of the models."""
-    adversarial: TrainConfig = _training(
-        20_000, 256, 1e-3, ema_decay=0.999, beta1=0.5, beta2=0.9, schedule="constant"
-    )
+    adversarial: TrainConfig = _training(20_000, 256, 1e-3, ema_decay=0.999, beta1=0.5, beta2=0.9)
     """Both GANs."""
     likelihood: TrainConfig = _training(2000, 256, 5e-3, ema_decay=0.995)
-    """Flow, autoregressive model and VAE."""
+    """Flow and autoregressive model."""
+    bound: TrainConfig = _training(6000, 256, 5e-3, ema_decay=0.998)
+    """VAE."""
     paths: TrainConfig = _training(14_000, 512, 1e-2, ema_decay=0.999)
     """Diffusion and flow matching, whose losses are random in noise and time."""
-    distillation: TrainConfig = _training(6000, 256, 1e-3, ema_decay=0.999)
+    distillation: TrainConfig = _training(12_000, 256, 2e-3, ema_decay=0.999)
     """Consistency model."""
 
 
@@ -70,12 +87,25 @@ class Config:
     """Test events of a toy, and at most of the jets; of the digits 360, each with five noises."""
     num_draw: int = 10_000
     """Events drawn from each model."""
-    toys: Kind = Kind()
+    toys: Kind = Kind(sizes=Sizes(penalty=0.1))
     """Models and trainings of the toys."""
-    jets: Kind = Kind()
-    """Those of the jets."""
-    digits: Kind = Kind()
-    """Those of the digits."""
+    jets: Kind = Kind(
+        sizes=Sizes(penalty=0.1),
+        flow=_training(1500, 256, 2e-3, ema_decay=0.99, keep="best", validate_every=100),
+        likelihood=_training(6000, 256, 2e-3, ema_decay=0.998, keep="best", validate_every=200),
+        paths=_training(10_000, 512, 5e-3, ema_decay=0.999, keep="best", validate_every=500),
+    )
+    """Those of the jets; what has a loss that says something stops where that of the validation
+    events is smallest."""
+    digits: Kind = Kind(
+        sizes=Sizes(hidden=(128, 128, 128)),
+        adversarial=_training(8000, 128, 5e-4, ema_decay=0.999, beta1=0.5, beta2=0.9),
+        flow=_decaying(600, 3e-3, ema_decay=0.99, validate_every=50),
+        likelihood=_decaying(3000, 2e-3, ema_decay=0.995, validate_every=100),
+        paths=_decaying(5000, 5e-3, ema_decay=0.998, validate_every=250),
+        distillation=_training(5000, 128, 1e-3, ema_decay=0.998),
+    )
+    """Those of the digits, stopped likewise; weights decay."""
     num_directions: int = 64
     """Directions of the sliced Wasserstein distance."""
     bootstrap: int = 20
@@ -88,6 +118,29 @@ class Config:
     """Seed of everything random."""
 
 
+def pairs(config: Config) -> list[tuple[DataName, Family]]:
+    """All (data set, family) that are judged, in their order."""
+    return [(name, family) for name in config.data for family in config.families]
+
+
+def check_options(config: Config) -> None:
+    """Refuse bad options before the folder is made."""
+    if not config.data or not config.families:
+        raise ValueError("data and families must name at least one each")
+    for field, known in (("data", get_args(DataName)), ("families", FAMILIES)):
+        if unknown := set(getattr(config, field)) - set(known):
+            raise ValueError(f"unknown {field} {sorted(unknown)}; there are {', '.join(known)}")
+    for name, least in (("num_train", 1000), ("num_test", 100), ("num_draw", 100)):
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+    if config.bootstrap < 2:
+        raise ValueError(f"an error needs two resamplings or more, got {config.bootstrap}")
+    for name, family in pairs(config):
+        kind = kind_of(config, name)
+        kind.sizes.check()
+        training_of(kind, family).check()
+
+
 def kind_of(config: Config, name: DataName) -> Kind:
     """Options of a data set."""
     return config.toys if name in TOYS else getattr(config, name)
@@ -95,13 +148,7 @@ def kind_of(config: Config, name: DataName) -> Kind:
 
 def training_of(kind: Kind, family: Family) -> TrainConfig:
     """Training of a family."""
-    groups = {
-        "adversarial": ("gan", "wgan-gp"),
-        "paths": ("diffusion", "flow-matching"),
-        "distillation": ("consistency",),
-    }
-    field = next((name for name, members in groups.items() if family in members), "likelihood")
-    return getattr(kind, field)
+    return getattr(kind, _GROUPS[family])
 
 
 def trained(
@@ -162,10 +209,11 @@ def train_and_judge(
 
 
 def truth(config: Config, name: DataName, data: DataSet, path: Path) -> dict[str, np.ndarray]:
-    """What `compared` says of training events, and -log p of the test events of a toy."""
+    """Training events in the place of samples, and log p of the test events of a toy."""
 
     def compute():
-        found = compared(config, name, data, data.train[:: data.repeats])
+        samples = data.train[:: data.repeats][: config.num_draw]
+        found = {"samples": samples} | compared(config, name, data, samples)
         if data.exact:
             found["log_prob"] = jax.jit(jax.vmap(data.exact[1]))(data.test)
         return found

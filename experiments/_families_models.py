@@ -1,5 +1,6 @@
 """The families of the study: a generative model of each, in the data's own units."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -56,15 +57,26 @@ class Sizes:
     num_bins: int = 128
     """Bins a component of the autoregressive model; the digits have their grey levels."""
     penalty: float = 10.0
-    """Weight of WGAN-GP's penalty, that of the paper."""
+    """Weight of WGAN-GP's penalty, that of the paper; its authors' code for toys has 0.1."""
     critic_steps: int = 5
     """Steps of WGAN-GP's critic for one of its generator, those of the paper."""
     intervals: int = 18
-    """Intervals of the consistency model's grid of times."""
+    """Intervals of the consistency model's grid of times, those of the paper."""
+    huber: float = 0.03
+    """Difference in which its distance turns from a square to an absolute value, in units of
+    sqrt(dim). The paper's 0.00054 is for images."""
     solver_steps: int = 20
     """Steps of the samplers: midpoint for flow matching, EDM's for diffusion, two calls each."""
     likelihood_steps: int = 25
-    """Steps of the classical Runge-Kutta method for the densities of both."""
+    """Steps of the classical Runge-Kutta method for the density of flow matching; diffusion, whose
+    path spans more scales, has twice as many."""
+
+    def check(self) -> None:
+        """Raise a ValueError for sizes that no model can have."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if min(value if isinstance(value, tuple) else (value,), default=0) <= 0:
+                raise ValueError(f"{field.name} must be positive, got {value}")
 
 
 def make_model(
@@ -146,8 +158,12 @@ def _flow(sizes: Sizes, dim: int) -> GenerativeModel:
 
 
 def _diffusion(sizes: Sizes, dim: int) -> GenerativeModel:
-    """EDM (2206.00364), of data of unit variance."""
-    path = edm()
+    """EDM (2206.00364), of data of unit variance.
+
+    Deviation: noise begins at 20, not 80 (at standard deviations of 1, not 0.5). Hardly a time of
+    the training is beyond, where an untrained network would move the mean.
+    """
+    path = edm(sigma_max=20.0)
     return diffusion(
         preconditioned(flows.velocity_field(dim, sizes.hidden), path, 1.0),
         (dim,),
@@ -171,9 +187,13 @@ def _flow_matching(sizes: Sizes, dim: int) -> GenerativeModel:
 
 def _consistency(sizes: Sizes, dim: int, teacher: Params | None = None) -> GenerativeModel:
     """Distilled from the velocity of flow matching, and sampled with one call."""
-    intervals = sizes.intervals
-    network = flows.velocity_field(dim, sizes.hidden)
-    return consistency(network, (dim,), teacher=teacher, intervals=intervals)
+    return consistency(
+        flows.velocity_field(dim, sizes.hidden),
+        (dim,),
+        teacher=teacher,
+        intervals=sizes.intervals,
+        huber=sizes.huber,
+    )
 
 
 def _autoregressive(sizes: Sizes, data: DataSet) -> GenerativeModel:

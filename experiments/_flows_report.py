@@ -13,7 +13,7 @@ from experiments._flows import (
     mean_wasserstein,
 )
 from experiments._flows_data import DataName, DataSet
-from experiments._judging import events_mean
+from experiments._judging import events_mean, table_block
 from jgen.nets import num_parameters
 from jgen.plotting import (
     Panel,
@@ -120,48 +120,24 @@ def gap_figure(config: Config, folder: RunFolder, metrics: Mapping[str, float]) 
 
 def table(config: Config, metrics: Mapping[str, float]) -> str:
     """Likelihoods, distances and times of all families on all data sets, as text."""
-
-    def number(kind, family, name, digits):
-        label = f"{kind}/{family}/{name}" if family else f"{kind}/{name}"
-        if label not in metrics:
-            return ""
-        error = metrics.get(label.replace(kind, f"{kind}_error", 1))
-        value = f"{metrics[label]:.{digits}f}"
-        return value if error is None else f"{value} +- {error:.{digits}f}"
-
-    def row(title, kind, family, digits):
-        cells = [number(kind, family, name, digits) for name in config.data]
-        cells = [
-            "-" if not cell and (family, name) in SKIPPED else cell
-            for cell, name in zip(cells, config.data, strict=True)
-        ]
-        return "".join([f"{title:<24}", *(f"{cell:>20}" for cell in cells)]).rstrip()
-
-    def block(title, kind, digits, before=()):
-        head = "".join([f"{title:<24}", *(f"{name:>20}" for name in config.data)])
-        rows = [row(label, *where, digits) for label, *where in before]
-        return [head, *rows, *(row(f, kind, f, digits) for f in config.families), ""]
-
-    lines = block(
-        "NLL [nats]",
-        "nll",
-        3,
-        [
-            ("entropy", "entropy", ""),
-            ("truth on the test events", "truth", ""),
-            ("mixture", "mixture", ""),
-            ("mixture, same map", "mapped_mixture", ""),
-        ],
-    )
-    lines += block("NLL - truth, mapped mix.", "gap", 3)
-    lines += block("W1 [std]", "w1", 4, [("truth", "w1", "truth")])
-    for title, kind, digits in (
-        ("ms a sample", "ms_sample", 4),
-        ("ms a log_prob", "ms_log_prob", 4),
-        ("training [s]", "train_s", 0),
-        ("parameters", "parameters", 0),
+    baselines = {
+        "entropy": "entropy",
+        "truth on the test events": "truth",
+        "mixture": "mixture",
+        "mixture, same map": "mapped_mixture",
+    }
+    of = lambda kind: {family: f"{kind}/{family}" for family in config.families}
+    lines = []
+    for title, rows, digits in (
+        ("NLL [nats]", baselines | of("nll"), 3),
+        ("NLL - truth, mapped mix.", of("gap"), 3),
+        ("W1 [std]", {"truth": "w1/truth"} | of("w1"), 4),
+        ("ms a sample", of("ms_sample"), 4),
+        ("ms a log_prob", of("ms_log_prob"), 4),
+        ("training [s]", of("train_s"), 0),
+        ("parameters", of("parameters"), 0),
     ):
-        lines += block(title, kind, digits)
+        lines += table_block(metrics, title, config.data, rows, digits)
     present = {(f, n): why for (f, n), why in SKIPPED.items() if f in config.families}
     lines += [f"- {f} on {n}: {why}" for (f, n), why in present.items() if n in config.data]
     return "\n".join(lines)

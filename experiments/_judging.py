@@ -1,7 +1,7 @@
 """What the studies of many trainings share: kept results, timed draws and densities, means."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -57,3 +57,33 @@ def events_mean(data: DataSet, values: Float[np.ndarray, " n"]) -> tuple[float, 
     """Mean and standard error over test events, whose copies count as one."""
     values = np.asarray(values, np.float64).reshape(-1, data.repeats).mean(axis=1)
     return values.mean(), values.std(ddof=1) / len(values) ** 0.5
+
+
+def table_block(
+    metrics: Mapping[str, float],
+    title: str,
+    columns: Sequence[str],
+    rows: Mapping[str, str],
+    digits: int,
+) -> list[str]:
+    """Lines of a table: a heading, a row for each label, and an empty line.
+
+    Args:
+      metrics: name -> number, errors of kind/... in kind_error/...
+      title: heading of the rows.
+      columns: data sets.
+      rows: label -> name of the metrics without the data set, such as "nll/flow".
+      digits: behind the point.
+    """
+
+    def cell(name):
+        if name not in metrics:
+            return "-"
+        kind, _, rest = name.partition("/")
+        error = metrics.get(f"{kind}_error/{rest}")
+        value = f"{metrics[name]:.{digits}f}"
+        return value if error is None else f"{value} +- {error:.{digits}f}"
+
+    line = lambda first, cells: "".join([f"{first:<26}", *(f"{c:>20}" for c in cells)]).rstrip()
+    found = [line(label, [cell(f"{name}/{d}") for d in columns]) for label, name in rows.items()]
+    return [line(title, columns), *found, ""]

@@ -20,6 +20,7 @@ from jgen.plotting.differential import (
     refinement_map,
 )
 from jgen.plotting.equivalents import equivalent_events_chart
+from jgen.plotting.gallery import Images, Line, Plane, sample_gallery
 from jgen.plotting.histograms import Panel, histogram_grid, ratio_histogram
 from jgen.plotting.lattice import bound_curves, field_configurations, two_point_functions
 from jgen.plotting.shower_report import observable_panel, shower_figures
@@ -30,7 +31,7 @@ from jgen.plotting.showers import (
     polar_view,
     single_showers,
 )
-from jgen.plotting.speed import quality_grid
+from jgen.plotting.speed import quality_grid, quality_points
 from jgen.plotting.style import save
 from jgen.plotting.uncertainty import (
     coverage_curves,
@@ -43,8 +44,11 @@ __all__ = [
     "Counted",
     "Curve",
     "ExactMarginal",
+    "Images",
     "Landscape",
+    "Line",
     "Panel",
+    "Plane",
     "bound_curves",
     "chain_traces",
     "coverage_curves",
@@ -68,11 +72,13 @@ __all__ = [
     "pull_distribution",
     "quality_curves",
     "quality_grid",
+    "quality_points",
     "quantile_error_curves",
     "ratio_histogram",
     "refinement_map",
     "response_figure",
     "roc_curves",
+    "sample_gallery",
     "save",
     "shower_figures",
     "single_showers",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
-from jgen.metrics import wasserstein
+from jgen.metrics import sliced_wasserstein, wasserstein
 
 
 def test_agrees_with_scipy_in_every_column():
@@ -69,3 +69,30 @@ def test_bad_input_is_refused():
         wasserstein(np.zeros(2), np.zeros(3), np.ones(3))
     with pytest.raises(ValueError, match="not all zero"):
         wasserstein(np.zeros(2), np.zeros(3), np.zeros(2))
+
+
+def test_sliced_distance_of_a_shift_is_known():
+    """W1 along u is |a u|: its mean over directions is 1, 2 / pi and 1 / 2 of |a| in 1, 2, 3-D."""
+    rng = np.random.default_rng(5)
+    for shift, mean, num in (([5.0], 1, 1), ([3.0, -4.0], 2 / np.pi, 64), ([3, 0, 4], 0.5, 4000)):
+        x = rng.normal(size=(20, len(shift)))
+        found = sliced_wasserstein(x, x + shift, num_directions=num, num_bootstrap=0)
+        # Of directions drawn in space the spread of |a u| is |a| / sqrt(12).
+        assert found.value == pytest.approx(5 * mean, rel=1e-3 if num < 100 else 0.04)
+        assert np.isnan(found.error)
+
+
+def test_sliced_distance_in_one_dimension_is_the_distance():
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(size=(50, 1)), rng.normal(0.5, size=(70, 1))
+    line, sliced = wasserstein(x, y, num_bootstrap=9), sliced_wasserstein(x, y, num_bootstrap=9)
+    assert sliced.value == line.value[0]
+    assert sliced.error == line.error[0]
+    np.testing.assert_array_equal(sliced.replicas, line.replicas[:, 0])
+
+
+def test_bad_samples_for_directions():
+    with pytest.raises(ValueError, match=r"\[n, d\] and \[m, d\], got \(5, 2\) and \(4, 3\)"):
+        sliced_wasserstein(np.zeros((5, 2)), np.zeros((4, 3)))
+    with pytest.raises(ValueError, match="num_directions must be positive, got 0"):
+        sliced_wasserstein(np.zeros((5, 2)), np.ones((4, 2)), num_directions=0)

@@ -1,0 +1,92 @@
+"""Every family of generative models on toys, jets and digits: quality beside cost.
+
+    python -m experiments.families
+
+TODO
+"""
+
+from pathlib import Path
+
+import jax
+
+from experiments._command_line import run
+from experiments._families import (
+    Config,
+    check_options,
+    kind_of,
+    pairs,
+    train_and_judge,
+    truth,
+)
+from experiments._families_models import make_model
+from experiments._families_presets import DEFAULT, SMOKE
+from experiments._families_report import data_metrics, gallery, jet_figures, summary, table
+from experiments._flows_data import make_data
+from jgen.nets import num_parameters
+from jgen.training import RunFolder
+
+PRESETS = {"default": DEFAULT, "smoke": SMOKE}
+
+
+def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, float]:
+    """Train all families on all data sets, judge and draw them; returns metrics, see metrics.json.
+
+    With f for a family and d for a data set; each with an error in <kind>_error/...:
+
+    nll/f/d         mean of -log q over the test events, in nats and in the data's own units: exact
+                    of flow and autoregressive model, by the probability-flow ODE of diffusion and
+                    flow matching, of the VAE the bound IWAE_K, which is above
+    entropy/d       of a toy: the best that can be, by quadrature
+    truth/d         of a toy: -log p over the same test events
+    gap/f/d         nll minus truth, event by event: an estimate of the Kullback-Leibler divergence
+    sw1/f/d         sliced Wasserstein distance to the test events, in their standard deviations
+    auc/f/d         of a classifier of generated against test events
+    sw1/truth/d, auc/truth/d     the same of training events, as many
+    modes/f/lowest, modes/f/highest     smallest and largest share of the eight Gaussians over 1/8,
+                    by the nearest centre, with f = truth for training events
+
+    and without an error modes/f/lost, modes with less than half of 1/8; modes/f/astray, the
+    fraction of events more than four widths from all centres; ms_sample/f/d, milliseconds an event
+    in batches of 1000, without compilation; calls/f/d, passes through the network an event;
+    train_s/f/d, seconds with compilation, of the consistency model without those of its teacher;
+    parameters/f/d.
+    """
+    check_options(config)
+    if plot_only:
+        for path in (out / name / family / "results.npz" for name, family in pairs(config)):
+            if not path.exists():
+                raise ValueError(f"{path} is not there to plot; run without --plot-only first")
+    folder = RunFolder(out, config)
+    metrics, found = {}, {}
+    for name in config.data:
+        data = make_data(name, config.num_train, config.num_test, config.seed)
+        found[name] = {"truth": truth(config, name, data, out / name / "truth.npz")}
+        for family in config.families:
+            found[name][family] = train_and_judge(config, name, family, data, out)
+        metrics |= data_metrics(config, name, data, found[name])
+    if jax.process_index() != 0:
+        return {}
+    gallery(config, folder, found)
+    summary(config, folder, metrics)
+    if "jets" in found:
+        jet_figures(config, folder, found["jets"])
+    folder.write_metrics(metrics)
+    print(table(config, metrics))
+    return metrics
+
+
+def count_parameters(config: Config) -> dict[str, int]:
+    """Of every model."""
+    check_options(config)
+    found = {}
+    for name in config.data:
+        # The number of events does not change the models.
+        data = make_data(name, 1000, 100, config.seed)
+        for family in config.families:
+            model = make_model(family, kind_of(config, name).sizes, data)
+            found[f"{family} {name}"] = num_parameters(model.init)
+    return found
+
+
+if __name__ == "__main__":
+    run("families", __doc__, PRESETS, main, count_parameters)

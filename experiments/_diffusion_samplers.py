@@ -64,7 +64,7 @@ SAMPLERS = {
     "Ancestral": ("vp", Ancestral),
     "Reverse SDE": ("vp", lambda n: EulerMaruyama(n, reverse_sde_noise(PATHS["vp"]))),
     "Ancestral VE": ("ve", Ancestral),
-    "Predictor-corrector VE": ("ve", lambda n: PredictorCorrector(Ancestral(n // 2), 1, 0.1)),
+    "Predictor-corrector VE": ("ve", lambda n: PredictorCorrector(Ancestral(n // 2), 1, 0.5)),
     "Annealed Langevin VE": ("ve", lambda n: AnnealedLangevin(n // 8, 8, 0.2)),
     "EDM Heun": ("edm", lambda n: EDMHeun(n // 2)),
     "EDM Heun, churn": ("edm", lambda n: EDMHeun(n // 2, churn=n / 8, churn_range=(0.05, 5.0))),
@@ -98,11 +98,11 @@ class Config:
     likelihood_steps: int = 50
     """Steps of classical Runge-Kutta for it."""
     training: TrainConfig = TrainConfig(
-        steps=6000,
+        steps=14_000,
         batch_size=512,
         ema_decay=0.999,
-        optimizer=OptimizerConfig(learning_rate=2e-3),
-        save_every=3000,
+        optimizer=OptimizerConfig(learning_rate=1e-2, clip_norm=1.0),
+        save_every=2000,
     )
     """Of each network."""
     seed: int = 0

@@ -13,11 +13,12 @@ from jaxtyping import Float
 
 from jgen.bijectors import TrainableBijector
 from jgen.files import atomic_path
-from jgen.generative_model import GenerativeModel, draw
+from jgen.generative_model import GenerativeModel
 from jgen.inference import (
     Estimate,
     autocorrelation_time,
     chain_mean,
+    draw_weighted,
     effective_sample_size,
     forward_effective_sample_size,
     hamiltonian,
@@ -214,37 +215,26 @@ def sample_flow(
     model, pair = make_model(config, name)
     key = stream(jax.random.key(config.seed), f"{name} configurations")
 
-    def weighted(model, num):
-        # As `draw_weighted`, but of a program that is compiled and so can be timed.
-        return draw(model, params, key, num, batch_size=config.sample_batch)
+    def weighted(pair, num):
+        options = {"pair": pair, "batch_size": config.sample_batch}
+        return draw_weighted(model, params, key, num, energy, **options)
 
-    fine = _weighted(config, pair)
-    weighted(fine, config.sample_batch)
+    energy = config.energy
+    weighted(pair, config.sample_batch)  # compiles
     clock = time.perf_counter()
-    x, log_weight = weighted(fine, config.num_events)
+    x, log_weight = weighted(pair, config.num_events)
     seconds = (time.perf_counter() - clock) / config.num_events
     solver_error = 0.0
     if name == "equivariant":
         # Events depend on the key and their number alone, so these are the same ones.
-        coarse = _weighted(config, make_model(config, name, config.equivariant.solver_steps)[1])
-        few = weighted(coarse, config.sample_batch)[1]
+        _, coarse = make_model(config, name, config.equivariant.solver_steps)
+        few = weighted(coarse, config.sample_batch).log_weight
         solver_error = float(np.std(few - log_weight[: len(few)]))
     forward = log_weights(
         model, params, key, configurations, config.energy, batch_size=config.sample_batch
     )
     values = _measure(config, x)
-    log_weight = np.asarray(log_weight, np.float64)
     return Found(values, x[:4], seconds, log_weight, forward, solver_error, np.nan)
-
-
-def _weighted(config: Config, pair: Callable) -> GenerativeModel:
-    """A model whose events are (phi, -S - log q)."""
-
-    def sample(params, key, cond):
-        phi, log_q = pair(params, key, cond)
-        return phi, -config.energy(phi) - log_q
-
-    return GenerativeModel(None, None, sample)
 
 
 def sample_chains(config: Config) -> tuple[Found, Float[np.ndarray, "n l l"]]:

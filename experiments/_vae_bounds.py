@@ -18,7 +18,6 @@ from jgen.models import (
     bernoulli,
     encoder_decoder,
     gaussian,
-    importance_bound,
     log_importance_weights_of_events,
     vae,
     with_width,
@@ -195,8 +194,8 @@ def bounds(config: Config, trained: Trained, x: np.ndarray, key: Key) -> dict[in
         log_importance_weights_of_events(*trained, key, Batch(x), num=config.num_importance)
     ).astype(np.float64)
     sizes = 2 ** np.arange(int(np.log2(config.num_importance)) + 1)
-    groups = lambda k: log_w.reshape(len(x), -1, k)
-    return {int(k): np.asarray(importance_bound(groups(k))).mean(axis=1) for k in sizes}
+    bound = lambda k: logsumexp(log_w.reshape(len(x), -1, k), axis=2) - np.log(k)
+    return {int(k): bound(k).mean(axis=1) for k in sizes}
 
 
 def quadrature_log_prob(trained: Trained, x: np.ndarray, num: int) -> np.ndarray:

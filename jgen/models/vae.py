@@ -194,7 +194,8 @@ def vae(
         len(x) / len(r).
 
     Raises:
-      ValueError: if `beta`, `free_bits` or `num_importance` is negative or `reduction` is unknown.
+      ValueError: if `beta`, `free_bits` or `num_importance` is negative, the latter no whole
+        number, or `reduction` is unknown.
     """
     for name, value in (
         ("beta", beta),
@@ -203,6 +204,8 @@ def vae(
     ):
         if not callable(value) and not value >= 0:
             raise ValueError(f"{name} must not be negative, got {value}")
+    if num_importance != int(num_importance):
+        raise ValueError(f"num_importance must be a whole number, got {num_importance}")
     if reduction not in ("sum", "mean"):
         raise ValueError(f"unknown reduction {reduction!r}; sum or mean")
     likelihood = bernoulli() if likelihood is None else likelihood

@@ -1,35 +1,27 @@
 """Judging files of any generator, as a user does it."""
 
+import contextlib
+import io
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from experiments import evaluate_showers as study
+from experiments._command_line import run
 from experiments.evaluate_showers import PRESETS, Config, find_geometry, main
 from jgen.showers import Showers, get_geometry, load_evaluation, read_showers, sample_path
 from jgen.showers import write_showers as write
 
-ROOT = Path(__file__).parents[2]
 GEOMETRY = get_geometry("ds2")
 
 
-def command(*args, code=0):
-    process = subprocess.run(
-        [sys.executable, "-m", "experiments.evaluate_showers", *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-        env=os.environ | {"COLUMNS": "100"},
-    )
-    assert process.returncode == code, process.stderr
-    return process.stdout if code == 0 else process.stderr
+def command(*args):
+    """The command line, in this process."""
+    args = [str(a) for a in args]
+    return run("evaluate_showers", study.__doc__, PRESETS, main, study.count_parameters, args)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +36,10 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(files, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "judged"
-    return out, command(*files, "--preset", "smoke", "--out", out)
+    out, printed = tmp_path_factory.mktemp("runs") / "judged", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        command(*files, "--preset", "smoke", "--out", out)
+    return out, printed.getvalue()
 
 
 def test_smoke_run_prints_the_table_and_leaves_everything(finished):
@@ -67,36 +61,41 @@ def test_smoke_run_prints_the_table_and_leaves_everything(finished):
             assert (out / "figures" / f"{name}{suffix}").stat().st_size > 1000
 
 
-def test_plot_only_draws_again_and_changed_files_are_refused(finished, files, tmp_path):
+def test_plot_only_draws_again_and_changed_files_are_refused(
+    finished, files, tmp_path, monkeypatch, capsys
+):
     out, printed = finished
     stored = (out / "evaluation.npz").read_bytes()
-    (out / "figures" / "response.png").unlink()
-    again = command(*files, "--preset", "smoke", "--out", out, "--plot-only")
-    assert (out / "figures" / "response.png").exists()
+    drawn = []
+    monkeypatch.setattr(study, "save", lambda figure, path: drawn.append(path.name))
+    command(*files, "--preset", "smoke", "--out", out, "--plot-only")
+    assert {"summary", "response", "features"} <= set(drawn)
     assert (out / "evaluation.npz").read_bytes() == stored
-    assert again == printed
+    assert capsys.readouterr().out == printed
     content = files[1].read_bytes()
     showers = read_showers(files[1], GEOMETRY)
     write(files[1], showers._replace(voxels=2 * showers.voxels), GEOMETRY)
-    message = command(*files, "--preset", "smoke", "--out", out, code=1)
+    with pytest.raises(SystemExit, match="generated.h5 changed since"):
+        command(*files, "--preset", "smoke", "--out", out)
     files[1].write_bytes(content)
-    assert "generated.h5 changed since" in message
-    message = command(*files, "--out", tmp_path / "none", "--plot-only", code=1)
-    assert "holds no run to plot" in message
+    with pytest.raises(SystemExit, match="holds no run to plot"):
+        command(*files, "--out", tmp_path / "none", "--plot-only")
 
 
-def test_bad_command_lines_and_files_are_refused(files, tmp_path):
-    assert "GENERATED.h5" in command(files[0], code=2)
-    message = command(files[0], tmp_path / "no.h5", "--out", tmp_path / "a", code=1)
-    assert "no.h5: no such file" in message
-    assert "Traceback" not in message
+def test_bad_command_lines_and_files_are_refused(files, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command(files[0])
+    assert "GENERATED.h5" in capsys.readouterr().err
     odd = tmp_path / "odd.h5"
     with h5py.File(odd, "w") as file:
         file["incident_energies"], file["showers"] = np.ones((5, 1)), np.ones((5, 100))
-    message = command(odd, files[1], "--out", tmp_path / "a", code=1)
-    assert "has 100 voxels a shower; known geometries" in message
-    message = command(files[0], odd, "--out", tmp_path / "a", code=1)
-    assert "100 voxels per shower, but geometry 'ds2' has 6480" in message
+    for pair, message in (
+        ((files[0], tmp_path / "no.h5"), "no.h5: no such file"),
+        ((odd, files[1]), "has 100 voxels a shower; known geometries"),
+        ((files[0], odd), "100 voxels per shower, but geometry 'ds2' has 6480"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            command(*pair, "--out", tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,15 @@ import h5py
 import numpy as np
 import pytest
 
+from experiments import calodream as study
+from experiments._command_line import run
 from jgen.showers import get_geometry, read_showers, sample_path
 
 ROOT = Path(__file__).parents[2]
 
 
-def command(*args, code=0):
+def module(*args, code=0):
+    """Output of `python -m ...`: its start takes five seconds, so most tests have `command`."""
     process = subprocess.run(
         [sys.executable, "-m", *map(str, args)],
         capture_output=True,
@@ -29,8 +33,16 @@ def command(*args, code=0):
     return process.stdout if code == 0 else process.stderr
 
 
+def command(*args):
+    """The command line of experiments.calodream, in this process."""
+    args = [str(a) for a in args]
+    return run(
+        "calodream", study.__doc__, study.PRESETS, study.main, study.count_parameters, args
+    )
+
+
 def test_the_list_of_studies():
-    lines = command("experiments")
+    lines = module("experiments")
     for name in ("calodream", "evaluate_showers", "generate_showers", "benchmarks.showers"):
         assert f"python -m experiments.{name} " in lines
 
@@ -38,7 +50,7 @@ def test_the_list_of_studies():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "smoke"
-    command("experiments.calodream", "--preset", "smoke", "--out", out)
+    command("--preset", "smoke", "--out", out)
     return out
 
 
@@ -60,33 +72,35 @@ def test_smoke_run_leaves_metrics_samples_and_figures(finished):
             assert (finished / "figures" / f"{name}{suffix}").stat().st_size > 1000
 
 
-def test_a_finished_run_is_not_run_again(finished):
-    files = ("samples.h5", "evaluation.npz", "shape/metrics.jsonl")
+def test_a_finished_run_is_not_run_again_but_drawn(finished):
+    files = ("samples.h5", "evaluation.npz", "shape/metrics.jsonl", "metrics.json")
     before = [(finished / name).read_bytes() for name in files]
-    metrics = (finished / "metrics.json").read_text()
-    command("experiments.calodream", "--preset", "smoke", "--out", finished)
-    assert [(finished / name).read_bytes() for name in files] == before
-    assert (finished / "metrics.json").read_text() == metrics
-
-
-def test_plot_only_draws_again(finished):
     figure = finished / "figures" / "features.png"
     figure.unlink()
-    command("experiments.calodream", "--preset", "smoke", "--out", finished, "--plot-only")
+    command("--preset", "smoke", "--out", finished)
+    assert [(finished / name).read_bytes() for name in files] == before
     assert figure.exists()
 
 
+def test_plot_only_draws_what_is_there(finished, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(study, "save", lambda figure, path: drawn.append(path.name))
+    command("--preset", "smoke", "--out", finished, "--plot-only")
+    assert {"features", "layer_ratios", "training_energy"} <= set(drawn)
+    with pytest.raises(SystemExit, match="plot"):
+        command("--preset", "smoke", "--out", tmp_path / "none", "--plot-only")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_changed_configuration_is_refused(finished):
-    message = command(
-        "experiments.calodream", "--preset", "smoke", "--out", finished, "--seed", 3, code=1
-    )
-    assert "another configuration (seed: 0 -> 3)" in message
-    assert "Traceback" not in message
+    with pytest.raises(SystemExit, match=r"another configuration \(seed: 0 -> 3\)"):
+        command("--preset", "smoke", "--out", finished, "--seed", 3)
 
 
 @pytest.mark.parametrize(("preset", "shape"), [("paper-ds2", 26_042_688), ("paper-ds3", 5_868_870)])
-def test_paper_presets_are_the_published_set_ups(preset, shape):
-    resolved = json.loads(command("experiments.calodream", "--preset", preset, "--dry-run"))
+def test_paper_presets_are_the_published_set_ups(preset, shape, capsys):
+    command("--preset", preset, "--dry-run")
+    resolved = json.loads(capsys.readouterr().out)
     assert resolved["parameters"] == {"energy": 2_384_705, "shape": shape}
     config = resolved["config"]
     assert config["energy_solver"] == {"method": "kutta38", "steps": 50}
@@ -105,9 +119,10 @@ def test_paper_presets_are_the_published_set_ups(preset, shape):
     ("preset", "shape", "steps"),
     [("paper-ds2-latent", 10_711_566, 625_000), ("paper-ds3-latent", 10_720_224, 312_500)],
 )
-def test_latent_paper_presets_are_the_published_set_ups(preset, shape, steps):
+def test_latent_paper_presets_are_the_published_set_ups(preset, shape, steps, capsys):
     """Tabs. 2 and 4; 100,000 showers in batches of 128 are 781 steps an epoch."""
-    resolved = json.loads(command("experiments.calodream", "--preset", preset, "--dry-run"))
+    command("--preset", preset, "--dry-run")
+    resolved = json.loads(capsys.readouterr().out)
     assert resolved["parameters"]["shape"] == shape
     config = resolved["config"]
     assert (config["space"], config["beta"]) == ("latent", 1e-6)
@@ -122,21 +137,24 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path):
         file["incident_energies"] = np.ones((50, 1))
         file["showers"] = np.full((50, 6480), np.nan, np.float32)
     out = tmp_path / "run"
-    message = command(
+    message = module(
         "experiments.calodream", "--data", path, "--num-test", 20, "--out", out, code=1
     )
     assert "nan" in message
     assert "Traceback" not in message
-    missing = command("experiments.calodream", "--data", tmp_path / "no.h5", "--out", out, code=1)
-    assert "no.h5" in missing
+    smoke, sample = ("--preset", "smoke"), sample_path()
+    for options, said in (
+        (("--data", tmp_path / "no.h5"), "no.h5"),
+        ((*smoke, "--shape-network.patch", 7, 7, 7), "patch (7, 7, 7) does not divide"),
+        ((*smoke, "--data", sample, "--test-data", sample), "both data and test data"),
+        ((*smoke, "--num-test", 5000), "too few"),
+    ):
+        with pytest.raises(SystemExit, match=re.escape(said)):
+            command("--out", out, *options)
     assert not out.exists()  # nothing of the above marks the folder
-    options = ("--preset", "smoke", "--out", out)
-    patch = command("experiments.calodream", *options, "--shape-network.patch", 7, 7, 7, code=1)
-    assert "patch (7, 7, 7) does not divide" in patch
-    twice = ("--data", sample_path(), "--test-data", sample_path())
-    assert "both data and test data" in command("experiments.calodream", *options, *twice, code=1)
-    few = command("experiments.calodream", *options, "--num-test", 5000, code=1)
-    assert "too few" in few
-    assert not out.exists()
-    unknown = command("experiments.calodream", "--preset", "smok", code=2)
-    assert "smok" in unknown
+
+
+def test_an_unknown_preset_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command("--preset", "smok")
+    assert "smok" in capsys.readouterr().err

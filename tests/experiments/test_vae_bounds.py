@@ -30,17 +30,23 @@ def test_a_wide_encoder_falls_short_by_its_kl_and_draws_make_up_for_it(finished)
     gap, error = metrics["widened/gap"], metrics["widened/gap_error"]
     assert metrics["widened/gap_exact"] == pytest.approx(np.e - 2, rel=1e-6)
     assert abs(gap - metrics["widened/gap_exact"]) < 4 * error + 0.01
-    short = [metrics[f"widened/short_{2**i}"] for i in range(7)]
-    assert np.all(np.diff(short) < 0)
-    assert 0 < short[-1] + 3 * metrics["widened/short_64_error"] < 0.1
+    # With z the standardised latent under the exact posterior, log w - log p(x) is this for every
+    # event: the ratio of N(z; 0, 1) and N(z; 0, e) at z = sqrt(e) n.
+    square = np.random.default_rng(0).normal(size=(20_000, 64, 2)) ** 2
+    log_w = np.sum(0.5 + 0.5 * (1 - np.e) * square, axis=-1)
+    for k in (2, 8, 64):
+        expected = -np.mean(np.log(np.mean(np.exp(log_w[:, :k]), axis=1)))
+        error = metrics[f"widened/short_{k}_error"]
+        assert metrics[f"widened/short_{k}"] == pytest.approx(expected, abs=4 * error + 0.01), k
 
 
 def test_bounds_of_digits_rise_to_the_quadrature(finished):
     _, metrics = finished
     values = [metrics[f"digits/plane/iwae_{2**i}"] for i in range(7)]
-    assert np.all(np.diff(values) > 0)
     assert values[0] == metrics["digits/plane/elbo"]
-    assert values[-1] < metrics["digits/plane/log_prob"]
+    # What is missing to the quadrature falls as 1/K where the weights vary little.
+    short = metrics["digits/plane/log_prob"] - np.array(values)
+    assert 0 < short[-1] < 0.7 * short[-2]
     assert metrics["digits/plane/quadrature_error"] < 1e-3
     # Even this short training beats independent pixels.
     assert metrics["digits/plain/iwae_64"] > metrics["digits/product"]

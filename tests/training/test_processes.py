@@ -54,13 +54,13 @@ def arrays(folder):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    finish(start(folder, "--steps", 3000))
+    finish(start(folder, "--steps", 1000))
     return folder
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_interrupted_is_uninterrupted_bit_for_bit(tmp_path, whole, how):
-    process = start(tmp_path, "--steps", 3000)
+    process = start(tmp_path, "--steps", 1000)
     wait_for_step(tmp_path, 120, process)
     process.send_signal(how)
     output = finish(process, -9 if how == signal.SIGKILL else 143)
@@ -68,7 +68,7 @@ def test_interrupted_is_uninterrupted_bit_for_bit(tmp_path, whole, how):
         assert "SIGTERM at step" in output
         assert "Traceback" not in output
     assert not (tmp_path / "final.npz").exists()
-    finish(start(tmp_path, "--steps", 3000))
+    finish(start(tmp_path, "--steps", 1000))
     assert rows(tmp_path) == rows(whole)
     for found, expected in zip(arrays(tmp_path), arrays(whole), strict=True):
         np.testing.assert_array_equal(found, expected)

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+pytestmark = pytest.mark.usefixtures("optimized")
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 

@@ -42,8 +42,9 @@ class Sizes:
     """Sizes of the models of one kind of data."""
 
     hidden: tuple[int, ...] = (64, 64, 64)
-    """Widths of the hidden layers of generator, critic, encoder, decoder, velocity, denoiser and
-    autoregressive network."""
+    """Widths of the hidden layers of generator, critic, encoder, decoder, velocity and denoiser."""
+    causal_hidden: tuple[int, ...] = (64, 64, 64)
+    """Widths of the autoregressive network's, which components share among them."""
     num_noise: int = 16
     """Random numbers that go into the generators of the GANs."""
     num_latent: int = 2
@@ -214,7 +215,7 @@ def equal_bins(z: np.ndarray, num: int) -> np.ndarray:
 
 def _of_bins(sizes, edges):
     head = binned(edges)
-    network = made(len(edges), head.num_outputs, hidden=sizes.hidden)
+    network = made(len(edges), head.num_outputs, hidden=sizes.causal_hidden)
     return autoregressive(network, head, len(edges))
 
 

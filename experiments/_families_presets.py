@@ -17,6 +17,7 @@ def _short(training: TrainConfig, steps: int) -> TrainConfig:
 _KIND = Kind(
     sizes=Sizes(
         hidden=(16,),
+        causal_hidden=(16,),
         num_importance=4,
         flow_hidden=(16,),
         flow_depth=2,
@@ -28,7 +29,8 @@ _KIND = Kind(
     ),
     adversarial=_short(DEFAULT.toys.adversarial, 200),
     flow=_short(DEFAULT.toys.flow, 200),
-    likelihood=_short(DEFAULT.toys.likelihood, 200),
+    vae=_short(DEFAULT.toys.vae, 200),
+    autoregressive=_short(DEFAULT.toys.autoregressive, 200),
     paths=_short(DEFAULT.toys.paths, 200),
     distillation=_short(DEFAULT.toys.distillation, 100),
 )

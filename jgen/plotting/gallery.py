@@ -8,8 +8,18 @@ from jaxtyping import Real
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from jgen.plotting.histograms import Panel, ratio_histogram
-from jgen.plotting.style import ENERGY_MAP, TEXT_WIDTH, new_figure, styled
+from jgen.metrics import histogram
+from jgen.plotting.histograms import Panel, band, fraction_ratio, mark_outside
+from jgen.plotting.style import (
+    BAND,
+    ENERGY_MAP,
+    REFERENCE,
+    TEXT_WIDTH,
+    color,
+    new_figure,
+    ratio_axis,
+    styled,
+)
 
 
 class Plane(NamedTuple):
@@ -59,7 +69,8 @@ def sample_gallery(
 ) -> Figure:
     """A row for the truth and one for each model, a column for each data set.
 
-    Histograms are of fractions, so that samples may have any size; bands are statistical.
+    Histograms are of fractions of all events, also of those outside the edges, so that samples may
+    have any size; bands are statistical. Ratios go from 0.5 to 1.5.
 
     Args:
       views: data set -> its truth, and how it is drawn.
@@ -108,12 +119,29 @@ def _draw_plane(axes, view, events):
 
 
 def _draw_line(axes, view, values, is_truth, is_last):
-    samples = {} if is_truth or values is None else {"": values}
-    ratio_histogram(axes, Panel(view.edges, view.truth, samples, view.xlabel))
+    """As `ratio_histogram`, on a panel too small for words."""
     main, ratio = axes
-    main.set_yticks([])
+    panel = Panel(view.edges, view.truth, {}, view.xlabel)
+    truth = histogram(view.truth, view.edges)
+    band(main, view.edges, truth.fractions, truth.fraction_errors, BAND, alpha=1.0)
+    main.stairs(truth.fractions, view.edges, color=REFERENCE, linewidth=0.9)
+    band(ratio, view.edges, *fraction_ratio(truth, truth), BAND, alpha=1.0)
+    ratio.axhline(1.0, color=REFERENCE, linewidth=0.6)
+    top = truth.fractions.max()
+    if values is not None and not is_truth:
+        sample = histogram(values, view.edges)
+        main.stairs(sample.fractions, view.edges, color=color(0), linewidth=0.9, baseline=None)
+        relative, error = fraction_ratio(sample, truth)
+        band(ratio, view.edges, relative, error, color(0), alpha=0.25)
+        ratio.stairs(relative, view.edges, color=color(0), linewidth=0.9, baseline=None)
+        mark_outside(ratio, panel, relative, color(0))
+        top = max(top, sample.fractions.max())
+    main.set(xlim=view.edges[[0, -1]], ylim=(0.0, 1.15 * top), yticks=[])
     main.minorticks_off()
+    main.tick_params(labelbottom=False)
+    ratio_axis(ratio.yaxis, panel.ratio_range)
     ratio.tick_params(labelsize=5.5, pad=1.5, labelbottom=is_last)
+    ratio.tick_params(which="minor", left=False, right=False)
     ratio.set_xlabel(view.xlabel if is_last else "", fontsize=7.0, labelpad=1.5)
 
 

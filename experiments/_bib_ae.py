@@ -1,13 +1,14 @@
-"""Data, models and trainings of the BIB-AE study."""
+"""Options, models and trainings of the BIB-AE study."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._bib_ae_data import GEOMETRY, Data, DataConfig, box_shape, conditions
 from jgen.bijectors import autoregressive_flow, coupling_flow, rational_quadratic
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.models import (
@@ -18,6 +19,8 @@ from jgen.models import (
     gaussian,
     post_processor,
     reconstruct,
+    sorted_spectrum,
+    voxel_score,
 )
 from jgen.nets.voxel_autoencoder import (
     latent_critic,
@@ -27,8 +30,12 @@ from jgen.nets.voxel_autoencoder import (
     voxel_map,
 )
 from jgen.random import stream
-from jgen.showers import get_geometry, read_showers, sample_path
-from jgen.showers.box import compressed, cut_and_scaled, decompressed, merged_cells
+from jgen.showers.box import (
+    compressed,
+    cut_and_scaled,
+    decompressed,
+    poisson_deviance,
+)
 from jgen.training import (
     OptimizerConfig,
     TrainConfig,
@@ -40,26 +47,7 @@ from jgen.training import (
 from jgen.transforms import latent
 from jgen.typing import Params
 
-GEOMETRY = get_geometry("ds2")
 _GAME = OptimizerConfig(learning_rate=5e-4, beta1=0.5, beta2=0.9)
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Showers and their box."""
-
-    data: Path | None = None
-    """CaloChallenge file in DS2 voxels; the bundled Geant4 showers unless given."""
-    layers: int = 3
-    """Layers that make one cell of the box."""
-    angles: int = 2
-    """Angles that make one cell."""
-    num_test: int = 1000
-    """Showers at the end of the file that are kept for the comparison."""
-    num_validation: int = 200
-    """Showers before these that stop the trainings of the flows."""
-    scale: float = 0.1
-    """Networks see log(1 + E / scale) of a cell, in MeV."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +63,13 @@ class AutoencoderConfig:
     latent_hidden: tuple[int, ...] = (64, 64)
     """Widths of the latent critic's hidden layers."""
     weights: BibAeWeights = BibAeWeights(
-        critic=10.0, latent_critic=1.0, latent_mmd=100.0, kl=0.2, reconstruction=0.5
+        critic=1.0, latent_critic=1.0, latent_mmd=10.0, kl=0.5, reconstruction=0.5
     )
-    """Weights of the terms."""
+    """Weights of the terms; with a Poisson deviance, 0.5 is that of a log-likelihood."""
     every: int = 2
     """Encoder and decoder move at every so many steps of the critics (published: 5)."""
     training: TrainConfig = TrainConfig(
-        steps=10_000,
+        steps=6000,
         batch_size=64,
         ema_decay=0.998,
         optimizer=_GAME,
@@ -111,14 +99,28 @@ class FlowsConfig:
     """Training of the latent's flow, stopped likewise."""
 
 
+_POST = TrainConfig(
+    steps=1500,
+    batch_size=8,
+    ema_decay=0.99,
+    optimizer=OptimizerConfig(learning_rate=5e-3),
+    log_every=100,
+    save_every=1500,
+)
+
+
 @dataclass(frozen=True)
 class PostConfig:
-    """The post-processor."""
+    """The post-processor, and one of the published loss beside it."""
 
     hidden: tuple[int, ...] = (32, 32)
-    """Widths of its layers, for each cell."""
-    scales: tuple[float, ...] = (0.2, 1.0)
-    """Widths of the kernel, in log(1 + E / scale)."""
+    """Widths of the layers of either, for each cell."""
+    floor: float = 0.02
+    """Cells are weighted with 1 / (y + floor) in the score, y = log(1 + E / scale)."""
+    training: TrainConfig = _POST
+    """Training."""
+    scales: tuple[float, ...] = (0.05, 0.2)
+    """Of the published loss: widths of the kernel, in log(1 + E / scale)."""
     window: int = 16
     """Sorted cells that are compared with one another."""
     stride: int = 16
@@ -129,10 +131,8 @@ class PostConfig:
     """Weight of the squared change."""
     mmd: float = 5.0
     """Weight of the sorted-kernel MMD."""
-    training: TrainConfig = TrainConfig(
-        steps=800, batch_size=32, ema_decay=0.99, log_every=100, save_every=800
-    )
-    """Training."""
+    sorted_training: TrainConfig = dataclasses.replace(_POST, steps=500)
+    """Training with the published loss."""
 
 
 @dataclass(frozen=True)
@@ -157,69 +157,6 @@ class Config:
     """Seed of everything random."""
 
 
-class Showers(NamedTuple):
-    """Showers in the box.
-
-    Attributes:
-      energies: incident [n], MeV.
-      cells: [n, z, alpha, r], MeV.
-    """
-
-    energies: np.ndarray
-    cells: np.ndarray
-
-    @property
-    def log_response(self) -> np.ndarray:
-        """Logarithm of visible over incident energy [n]."""
-        return np.log(self.cells.sum(axis=(1, 2, 3), dtype=np.float64) / self.energies)
-
-
-class Data(NamedTuple):
-    """Disjoint sets of showers, and the numbers that the training set scales conditions with.
-
-    Attributes:
-      train, validation, test: showers.
-      centre: mean of the logarithms (incident energy / MeV, response).
-      width: their standard deviation.
-    """
-
-    train: Showers
-    validation: Showers
-    test: Showers
-    centre: np.ndarray
-    width: np.ndarray
-
-
-def load_data(config: DataConfig) -> Data:
-    """Read, merge cells and split."""
-    showers = read_showers(config.data or sample_path(), GEOMETRY)
-    cells = merged_cells(showers.voxels, GEOMETRY, config.layers, config.angles)
-    every = Showers(showers.energies, cells)
-    held = config.num_test + config.num_validation
-    if not 2 <= config.num_validation or not 100 <= config.num_test <= (len(cells) - held):
-        raise ValueError(
-            f"{len(cells)} showers are too few for {config.num_test} to test on, "
-            f"{config.num_validation} to validate on and as many as the former to train on; "
-            "num_test must be 100 or more"
-        )
-    cut = [len(cells) - held, len(cells) - config.num_test]
-    parts = [Showers(*(np.split(a, cut)[i] for a in every)) for i in range(3)]
-    logs = np.stack([np.log(parts[0].energies), parts[0].log_response], axis=1)
-    return Data(*parts, logs.mean(axis=0), logs.std(axis=0))
-
-
-def conditions(data: Data, showers: Showers) -> np.ndarray:
-    """Standardised logarithms [n, 2] of incident energy and response."""
-    logs = np.stack([np.log(showers.energies), showers.log_response], axis=1)
-    return np.float32((logs - data.centre) / data.width)
-
-
-def box_shape(config: DataConfig) -> tuple[int, int, int]:
-    """(z, alpha, r) of the box."""
-    num_z, num_alpha, num_r = GEOMETRY.shape
-    return num_z // config.layers, num_alpha // config.angles, num_r
-
-
 def networks(config: Config):
     """Encoder, decoder, pair critic and latent critic."""
     one, shape = config.autoencoder, box_shape(config.data)
@@ -239,7 +176,8 @@ def response_model(config: Config) -> GenerativeModel:
 
 def game_model(config: Config) -> GenerativeModel:
     """The BIB-AE of compressed cells."""
-    return bib_ae(*networks(config), (config.autoencoder.num_latent,), config.autoencoder.weights)
+    one = config.autoencoder
+    return bib_ae(*networks(config), (one.num_latent,), one.weights, distance=poisson_deviance)
 
 
 def latent_model(config: Config, coder_params: Params) -> GenerativeModel:
@@ -253,21 +191,22 @@ def latent_model(config: Config, coder_params: Params) -> GenerativeModel:
     return latent(density, coder, coder_params, likelihood=gaussian())
 
 
-def post_model(config: Config, coder_params: Params, generate) -> GenerativeModel:
-    """The post-processor of compressed cells."""
+def post_models(config: Config, coder_params: Params, generate) -> dict[str, GenerativeModel]:
+    """Post-processors of compressed cells: "post", and "sorted" with the published loss."""
     one = config.post
     coder = encoder_decoder(*networks(config)[:2])
-    return post_processor(
+    parts = (
         voxel_map(box_shape(config.data), 2, hidden=one.hidden),
         lambda key, x, cond: reconstruct(coder, gaussian(), coder_params, key, x, cond),
         generate,
-        one.scales,
-        window=one.window,
-        stride=one.stride,
-        num=one.num,
-        mse=one.mse,
-        mmd=one.mmd,
     )
+    published = sorted_spectrum(
+        one.scales, window=one.window, stride=one.stride, num=one.num, mse=one.mse, mmd=one.mmd
+    )
+    return {
+        "sorted": post_processor(*parts, published),
+        "post": post_processor(*parts, voxel_score(one.floor)),
+    }
 
 
 def train(config: Config, data: Data, folder: Path) -> tuple[dict, dict]:
@@ -275,7 +214,7 @@ def train(config: Config, data: Data, folder: Path) -> tuple[dict, dict]:
     batch = lambda showers: Batch(
         np.asarray(compressed(showers.cells, config.data.scale)), conditions(data, showers)
     )
-    train_batch, validation = batch(data.train), batch(data.validation)
+    train_batch, validation = batch(data.copies), batch(data.validation)
     only_response = lambda b: Batch(b.cond[:, 1:], b.cond[:, :1])
 
     def run(name, model, events, training, validation=None, optimizer=None):
@@ -301,8 +240,10 @@ def train(config: Config, data: Data, folder: Path) -> tuple[dict, dict]:
     models["latent"] = latent_model(config, coder_params)
     params["latent"] = run("latent", models["latent"], train_batch, config.flows.latent, validation)
     generate = lambda key, cond: models["latent"].sample(params["latent"], key, cond)
-    models["post"] = post_model(config, coder_params, generate)
-    params["post"] = run("post", models["post"], train_batch, config.post.training)
+    models |= post_models(config, coder_params, generate)
+    one = config.post
+    for name, training in (("sorted", one.sorted_training), ("post", one.training)):
+        params[name] = run(name, models[name], train_batch, training)
     return models, params
 
 
@@ -320,37 +261,34 @@ def _players(config: AutoencoderConfig):
     )
 
 
-GENERATED = ("prior", "without", "with")
+GENERATED = {"prior": "game", "without": "latent", "sorted": "sorted", "with": "post"}
 
 
 def generate(
     config: Config, data: Data, models: dict, params: dict, energies: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Showers [n, z, alpha, r] in MeV for incident energies, by how they were made.
+    """Showers [n, z, y, x] in MeV for incident energies, by how they were made.
 
-    prior: the latent from N(0, 1), no post-processor. without, with: the latent from its density
-    estimate, without and with post-processor. Each has "/free" beside it: its visible energy [n]
-    before cells were cut and scaled to the response that was drawn first.
+    prior: the latent from N(0, 1), no post-processor. without: the latent from its density
+    estimate. sorted, with: as without, and a post-processor of the published loss or of ours. Each
+    has "/free" beside it: its visible energy [n] over the one that was drawn first, before cells
+    were cut and scaled to that.
     """
     centre, width = np.float32(data.centre), np.float32(data.width)
-    samplers = {
-        "prior": lambda key, cond: models["game"].sample(params["game"], key, cond),
-        "without": lambda key, cond: models["latent"].sample(params["latent"], key, cond),
-        "with": lambda key, cond: models["post"].sample(params["post"], key, cond),
-    }
     found = {}
-    for name, sampler in samplers.items():
+    for name, part in GENERATED.items():
 
-        def sample(_, key, energy, sampler=sampler):
+        def sample(_, key, energy, part=part):
             key_response, key_shape = jax.random.split(key)
             log_energy = ((jnp.log(energy) - centre[0]) / width[0])[None]
             response = models["response"].sample(params["response"], key_response, log_energy)
             cond = jnp.concatenate([log_energy, response])
-            cells = decompressed(sampler(key_shape, cond), config.data.scale)
+            cells = models[part].sample(params[part], key_shape, cond)
+            cells = decompressed(cells, config.data.scale)
             total = energy * jnp.exp(response[0] * width[1] + centre[1])
-            return cut_and_scaled(cells, total, GEOMETRY.threshold), jnp.sum(cells)
+            return cut_and_scaled(cells, total, GEOMETRY.threshold), jnp.sum(cells) / total
 
-        # The same key for all three: they differ in what is compared and in nothing else.
+        # The same key for all: they have the same responses.
         key = stream(jax.random.key(config.seed), "sample")
         model = GenerativeModel(None, None, sample)
         found[name], found[f"{name}/free"] = draw(model, {}, key, len(energies), energies)

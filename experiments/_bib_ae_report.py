@@ -2,8 +2,10 @@
 
 import jax
 import numpy as np
+from scipy.stats import norm
 
-from experiments._bib_ae import GENERATED, GEOMETRY, Config, Data, Showers
+from experiments._bib_ae import GENERATED, Config
+from experiments._bib_ae_data import GEOMETRY, Data, Showers
 from jgen.metrics import (
     ClassifierConfig,
     classifier_comparison,
@@ -13,7 +15,12 @@ from jgen.plotting import Panel, histogram_grid, longitudinal_profile, longitudi
 from jgen.random import stream
 from jgen.training import RunFolder
 
-LABELS = {"with": "With post-processor", "without": "Without", "prior": "Normal latent"}
+LABELS = {
+    "with": "With post-processor",
+    "sorted": "Published loss",
+    "without": "Without",
+    "prior": "Normal latent",
+}
 _NUM_REPLICAS = 100
 
 
@@ -25,19 +32,25 @@ def energy_bins(config: Config, data: Data) -> list[tuple[str, float, float]]:
     return [(f"{a / 1000:.1f}-{b / 1000:.1f}_gev", a, b) for a, b in pairs]
 
 
+def radii(side: int) -> np.ndarray:
+    """Distances [side, side] of the centres of cells from the axis, in mm."""
+    line = (np.arange(side) + 0.5) / side * 2 - 1
+    return GEOMETRY.layers[0].r_edges[-1] * np.hypot(line[:, None], line)
+
+
 def observables(showers: Showers) -> dict[str, np.ndarray]:
-    """What single showers are compared in; energies in MeV, positions in cells."""
+    """What single showers are compared in; energies in MeV, depths in cells, radii in mm."""
     cells = np.asarray(showers.cells, np.float64)
     total = np.maximum(cells.sum(axis=(1, 2, 3)), 1e-12)
-    layers, rings = cells.sum(axis=(2, 3)), cells.sum(axis=(1, 2))
-    z, r = np.arange(layers.shape[1]), np.arange(rings.shape[1]) + 0.5
+    layers, image = cells.sum(axis=(2, 3)), cells.sum(axis=1)
+    z, r = np.arange(layers.shape[1]), radii(image.shape[1])
     depth = layers @ z / total
     return {
         "response": total / showers.energies,
         "num_hits": (cells > 0).sum(axis=(1, 2, 3)).astype(np.float64),
         "depth": depth,
         "length": np.sqrt(np.maximum(layers @ z**2 / total - depth**2, 0)),
-        "radius": rings @ r / total,
+        "radius": (image * r).sum(axis=(1, 2)) / total,
         "hottest_cell": cells.max(axis=(1, 2, 3)) / showers.energies,
     }
 
@@ -47,7 +60,7 @@ _LABELS = {
     "num_hits": "Cells above threshold",
     "depth": "Centre in depth [cells]",
     "length": "Width in depth [cells]",
-    "radius": "Mean radius [cells]",
+    "radius": "Mean radius [mm]",
     "hottest_cell": r"$E_\mathrm{max} / E_\mathrm{inc}$",
 }
 
@@ -64,31 +77,45 @@ def measure(config: Config, data: Data, made: dict[str, np.ndarray]) -> dict[str
         ours, theirs = (observables(s)["num_hits"] for s in (showers, test))
         metrics |= _ratio(f"num_hits_mean/{name}", ours, theirs)
         if name != "truth":
-            share = made[f"{name}/free"] / showers.cells.sum(axis=(1, 2, 3))
-            metrics[f"free_energy_mean/{name}"] = float(share.mean())
-            metrics[f"free_energy_mean/{name}_error"] = float(share.std() / len(share) ** 0.5)
+            # Latents that the decoder never saw give any energy: quantiles do not mind.
+            low, median, high = np.quantile(made[f"{name}/free"], norm.cdf([-1, 0, 1]))
+            metrics[f"free_energy_median/{name}"] = median
+            metrics[f"free_energy_width/{name}"] = (high - low) / 2
     first = slice(None, None, config.num_repeats)  # one generated shower for each test shower
-    paired = Showers(made["energies"][first], made["with"][first])
-    found = compare(
+    paired = {name: Showers(*(a[first] for a in s)) for name, s in sets.items() if name != "truth"}
+    metrics |= compare(
         observables(test),
         observables(sets["truth"]),
-        observables(paired),
+        observables(paired["with"]),
         lambda name, values: np.linspace(*np.quantile(values, [0.002, 0.998]), 31),
         seed=config.seed,
-    )
-    metrics |= found.numbers
+    ).numbers
     if config.classifier_epochs:
-        flat = lambda s: np.concatenate(
-            [np.log(s.energies)[:, None], np.log1p(s.cells.reshape(len(s.cells), -1) / 0.1)], axis=1
-        )
-        key = stream(jax.random.key(config.seed), "classifier")
-        options = ClassifierConfig(
-            hidden=(128, 128), learning_rate=1e-3, batch_size=200,
-            epochs=config.classifier_epochs, num_seeds=2,
-        )  # fmt: skip
-        triple = (flat(test), flat(sets["truth"]), flat(paired))
-        metrics |= classifier_comparison(*triple, key, "cells", options).numbers
+        metrics |= _classifiers(config, test, sets["truth"], paired)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _classifiers(config, test, truth, paired):
+    """Of all cells, and of the observables."""
+    log_energy = lambda s: np.log(s.energies)[:, None]
+    cells = lambda s: np.concatenate(
+        [log_energy(s), np.log1p(s.cells.reshape(len(s.cells), -1) / config.data.scale)], axis=1
+    )
+    few = lambda s: np.stack([log_energy(s)[:, 0], *observables(s).values()], axis=1)
+    options = ClassifierConfig(
+        hidden=(128, 128), learning_rate=1e-3, batch_size=200,
+        epochs=config.classifier_epochs, num_seeds=2,
+    )  # fmt: skip
+    key = stream(jax.random.key(config.seed), "classifier")
+    metrics = {}
+    for tag, inputs, name in (
+        ("cells_sorted", cells, "sorted"),
+        ("cells", cells, "with"),
+        ("observables", few, "with"),
+    ):
+        triple = (inputs(test), inputs(truth), inputs(paired[name]))
+        metrics |= classifier_comparison(*triple, key, tag, options).numbers
+    return metrics
 
 
 def _responses(config, data, name, showers):
@@ -154,26 +181,24 @@ def _counts(cells: np.ndarray) -> np.ndarray:
 
 def plot(config: Config, folder: RunFolder, data: Data, made: dict[str, np.ndarray]) -> None:
     """All figures."""
-    test, labels = data.test, {name: LABELS[name] for name in GENERATED[::-1]}
+    test, shown = data.test, ("sorted", "with")
     hits = lambda cells: cells[cells > 0]
     panel = Panel(
         spectrum_edges(),
         hits(test.cells),
-        {label: hits(made[name]) for name, label in labels.items()},
+        {LABELS[name]: hits(made[name]) for name in ("without", *shown)},
         "Energy of a cell [MeV]",
         log_x=True,
         log_y=True,
         ratio_range=(0.0, 2.0),
     )
     own = observables(test)
-    found = {name: observables(Showers(made["energies"], made[name])) for name in labels}
-    with_, without = found["with"], found["without"]
+    found = {name: observables(Showers(made["energies"], made[name])) for name in LABELS}
     counts = Panel(
-        np.linspace(0, np.prod(test.cells.shape[1:]), 31),
+        np.linspace(0, 1.5 * own["num_hits"].max(), 31),
         own["num_hits"],
-        {label: found[name]["num_hits"] for name, label in labels.items()},
+        {LABELS[name]: found[name]["num_hits"] for name in shown},
         _LABELS["num_hits"],
-        log_y=True,
         ratio_range=(0.0, 2.0),
     )
     save(histogram_grid([panel, counts]), folder.figure("spectrum"))
@@ -182,7 +207,7 @@ def plot(config: Config, folder: RunFolder, data: Data, made: dict[str, np.ndarr
         Panel(
             np.linspace(*np.quantile(own[name], [0.002, 0.998]), 26),
             own[name],
-            {LABELS["with"]: with_[name], LABELS["without"]: without[name]},
+            {LABELS[made]: found[made][name] for made in shown},
             _LABELS[name],
             ratio_range=(0.0, 2.0),
         )
@@ -196,13 +221,23 @@ def plot(config: Config, folder: RunFolder, data: Data, made: dict[str, np.ndarr
         edges = np.linspace(*np.quantile(reference, [0.005, 0.995]), 21)
         name = label.removesuffix("_gev").replace("-", " to ")
         title = rf"$E_\mathrm{{vis}} / E_\mathrm{{inc}}$, {name} GeV"
-        ours = {LABELS["with"]: pick(made["energies"], with_["response"])}
+        ours = {LABELS["with"]: pick(made["energies"], found["with"]["response"])}
         panels.append(Panel(edges, reference, ours, title, ratio_range=(0.0, 2.0)))
     save(histogram_grid(panels, num_columns=2), folder.figure("visible-energy"))
-    shown = {LABELS[name]: made[name] for name in ("with", "without")}
-    save(longitudinal_profile(test.cells, shown), folder.figure("longitudinal-profile"))
-    image = longitudinal_view(test.cells, made["with"], generated_label="BIB-AE")
+    samples = {LABELS[name]: made[name] for name in ("without", *shown)}
+    save(longitudinal_profile(test.cells, samples), folder.figure("longitudinal-profile"))
+    rings, edges = zip(*(_in_rings(cells) for cells in (test.cells, made["with"])), strict=True)
+    image = longitudinal_view(*rings, r_edges=edges[0], generated_label="BIB-AE")
     save(image, folder.figure("average-image"))
+
+
+def _in_rings(cells):
+    """Mean energy [n, z, 1, ring] of the cells around the axis, and edges of the rings [mm]."""
+    side = cells.shape[-1]
+    edges = np.arange(side // 2 + 1) * GEOMETRY.layers[0].r_edges[-1] * 2 / side
+    index = np.digitize(radii(side), edges) - 1
+    means = [cells[:, :, index == ring].mean(axis=2) for ring in range(side // 2)]
+    return np.stack(means, axis=2)[:, :, None], edges
 
 
 def table(config: Config, metrics: dict[str, float]) -> str:
@@ -214,11 +249,18 @@ def table(config: Config, metrics: dict[str, float]) -> str:
         mean, width = f"visible_energy_mean/{label}", f"visible_energy_width/{label}"
         truth = number(f"{width}/truth")
         lines.append(f"{label:<30}{number(mean):>18}{number(width):>18}{truth:>18}")
-    lines.append(f"\n{'':<30}{'spectrum JSD [bits]':>22}{'cells hit':>18}")
+    titles = f"{'spectrum JSD [bits]':>22}{'cells hit':>18}{'free energy: median':>22}{'width':>8}"
+    lines.append(f"\n{'':<30}{titles}")
     for name in (*GENERATED, "truth"):
         jsd = f"{metrics[f'spectrum_jsd/{name}']:.5f} +- "
         jsd += f"{metrics[f'spectrum_jsd/{name}_error']:.5f}"
-        lines.append(f"{name:<30}{jsd:>22}{number(f'num_hits_mean/{name}'):>18}")
+        free = ""
+        if name != "truth":
+            median, width = (metrics[f"free_energy_{part}/{name}"] for part in ("median", "width"))
+            free = f"{median:>22.3f}{width:>8.3f}"
+        lines.append(f"{name:<30}{jsd:>22}{number(f'num_hits_mean/{name}'):>18}{free}")
     if config.classifier_epochs:
-        lines.append(f"\nAUC {number('auc_cells')}, truth {number('auc_cells_truth')}")
+        for tag in ("cells_sorted", "cells", "observables"):
+            truth = number(f"auc_{tag}_truth")
+            lines.append(f"{'AUC ' + tag:<30}{number(f'auc_{tag}'):>18}, truth {truth}")
     return "\n".join(lines)

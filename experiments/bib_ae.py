@@ -40,17 +40,15 @@ import numpy as np
 from experiments._bib_ae import (
     AutoencoderConfig,
     Config,
-    DataConfig,
     FlowsConfig,
     PostConfig,
-    box_shape,
     game_model,
     generate,
-    load_data,
-    post_model,
+    post_models,
     response_model,
     train,
 )
+from experiments._bib_ae_data import DataConfig, box_shape, load_data
 from experiments._bib_ae_report import measure, plot, table
 from experiments._command_line import run
 from jgen.files import atomic_path
@@ -60,7 +58,7 @@ from jgen.training import RunFolder
 DEFAULT = Config()
 _FEW = {"log_every": 50, "save_every": 1000}
 SMOKE = Config(
-    data=DataConfig(layers=9, angles=8, num_test=300, num_validation=100),
+    data=DataConfig(layers=9, side=4, copies=2, num_test=300, num_validation=100),
     autoencoder=AutoencoderConfig(
         num_latent=4,
         hidden=(32,),
@@ -78,6 +76,7 @@ SMOKE = Config(
         hidden=(16,),
         num=64,
         training=dataclasses.replace(PostConfig().training, steps=200, **_FEW),
+        sorted_training=dataclasses.replace(PostConfig().training, steps=50, **_FEW),
     ),
     num_bins=2,
     num_repeats=3,
@@ -96,8 +95,9 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
     visible_energy_width/<bin>[/<made>]  and its standard deviation, both over Geant4's, with _error
     spectrum_jsd/<made>                  Jensen-Shannon divergence of the spectra of cells, in bits
     num_hits_mean/<made>                 mean number of cells above threshold over Geant4's
-    free_energy_mean/<made>              visible energy of the decoder itself over the response that
-                                         was drawn for it and that showers are scaled to
+    free_energy_median/<made>            median of the visible energy that networks give over the
+                                         one that was drawn first and that showers are scaled to,
+    free_energy_width/<made>             and half the range of the central 68 % of the showers
     separation/..., wasserstein/...      see `jgen.metrics.compare`; auc_cells of a classifier
     """
     _check(config)
@@ -131,7 +131,8 @@ def _check(config: Config) -> None:
     post, data = config.post, config.data
     for name, value in (
         ("data.layers", data.layers),
-        ("data.angles", data.angles),
+        ("data.side", data.side),
+        ("data.copies", data.copies),
         ("autoencoder.every", config.autoencoder.every),
         ("post.stride", post.stride),
         ("num_bins", config.num_bins),
@@ -153,7 +154,7 @@ def count_parameters(config: Config) -> dict[str, int]:
     models = {
         "response": response_model(config),
         "autoencoder": game_model(config),
-        "post-processor": post_model(config, None, None),
+        "post-processor": post_models(config, None, None)["post"],
     }
     return {name: num_parameters(model.init) for name, model in models.items()}
 

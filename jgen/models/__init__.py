@@ -2,8 +2,22 @@
 
 from jgen.models.autoregressive import Head, autoregressive, binned, gaussian_mixture
 from jgen.models.autoregressive_flow_matching import autoregressive_flow_matching
-from jgen.models.bib_ae import BibAeWeights, bib_ae, post_processor, vae_gan
-from jgen.models.consistency import consistency, consistency_function, doubling, noised
+from jgen.models.bib_ae import (
+    BibAeWeights,
+    bib_ae,
+    post_processor,
+    sorted_spectrum,
+    vae_gan,
+    voxel_score,
+)
+from jgen.models.consistency import (
+    consistency,
+    consistency_function,
+    distilled,
+    doubling,
+    noised,
+    trajectory_ends,
+)
 from jgen.models.diffusion import (
     diffusion,
     guided,
@@ -45,6 +59,7 @@ __all__ = [
     "consistency",
     "consistency_function",
     "diffusion",
+    "distilled",
     "doubling",
     "elbo",
     "elbo_of_events",
@@ -65,11 +80,14 @@ __all__ = [
     "post_processor",
     "reconstruct",
     "sample_and_log_prob",
+    "sorted_spectrum",
     "standard_normal",
+    "trajectory_ends",
     "uniform",
     "vae",
     "vae_gan",
     "variational_bound",
+    "voxel_score",
     "with_unconditional",
     "with_width",
 ]

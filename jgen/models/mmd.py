@@ -16,9 +16,13 @@ def gaussian_mmd(
     """Unbiased MMD^2; k(x, y) is the mean of exp(-|x - y|^2 / (2 s^2)) over the `scales` s.
 
     Unbiased, so that it is zero on average for samples of one distribution, and may be negative.
-    It needs two events or more on both sides.
+
+    Raises:
+      ValueError: if there is only one event on a side, whose own distances have no mean.
     """
     n, m = len(x), len(y)
+    if min(n, m) < 2:
+        raise ValueError(f"an unbiased MMD needs two events or more of each, got {n} and {m}")
     own = lambda a: jnp.sum(_kernel(_squares(a, a), scales)) - len(a)
     between = jnp.mean(_kernel(_squares(x, y), scales))
     return own(x) / (n * (n - 1)) + own(y) / (m * (m - 1)) - 2 * between

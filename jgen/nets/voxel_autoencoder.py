@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jgen.nets.mlp import MLP, mlp
 from jgen.nets.network import Network, from_linen
 
+_SMALLEST = 1e-5
+
 
 def voxel_encoder(
     shape: tuple[int, ...], num_cond: int, num_latent: int, *, hidden: tuple[int, ...]
@@ -65,22 +67,21 @@ class _VoxelMap(nn.Module):
     hidden: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x, cond=None):
-        inputs = [x[..., None]]
-        if cond is not None:
-            cond = jnp.ravel(cond)
-            inputs.append(jnp.broadcast_to(cond, (*x.shape, cond.size)))
-        change = MLP(self.hidden, 1, zero_output=True)(jnp.concatenate(inputs, axis=-1))
-        return x + change[..., 0]
+    def __call__(self, x, noise, cond=None):
+        # The logarithm tells voxels apart that are hardly ever hit.
+        inputs = [x, jnp.log(jnp.expm1(x) + _SMALLEST) / 4, noise]
+        inputs += [] if cond is None else [jnp.broadcast_to(c, x.shape) for c in jnp.ravel(cond)]
+        change = MLP(self.hidden, 1, nn.tanh, zero_output=True)(jnp.stack(inputs, axis=-1))
+        return nn.relu(x + change[..., 0])
 
 
 def voxel_map(shape: tuple[int, ...], num_cond: int, *, hidden: tuple[int, ...]) -> Network:
-    """Map (x of `shape`, cond [num_cond]) -> the same shape, each voxel by itself.
+    """Map (x, noise, both of `shape`, cond [num_cond]) -> the same shape, each voxel by itself.
 
-    Convolutions of size one, as of the BIB-AE's post-processor (2005.05334). Starts as the
-    identity.
+    Convolutions of size one, as of the BIB-AE's post-processor (2005.05334), for numbers
+    x = log(1 + E) from zero on; they also see log E. Starts as the identity.
     """
-    example = [jax.ShapeDtypeStruct(shape, jnp.float32)]
+    example = [jax.ShapeDtypeStruct(shape, jnp.float32)] * 2
     if num_cond:
         example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
     return from_linen(_VoxelMap(tuple(hidden)), *example)

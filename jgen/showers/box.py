@@ -1,37 +1,93 @@
-"""A small box of larger cells, for generators that see a shower as one array."""
+"""A box of square cells, for generators that see a shower as one array."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jgen.showers.geometry import Geometry
 
+# Far below the threshold of any cell; the logarithm of a mean of zero stays finite.
+_SMALLEST_MEAN = 1e-9
 
-def merged_cells(
-    voxels: Float[np.ndarray, "n num_voxels"], geometry: Geometry, layers: int, angles: int
-) -> Float[np.ndarray, "n z alpha r"]:
-    """Energies [MeV] of cells of `layers` x `angles` neighbouring voxels of a regular geometry.
 
-    Of DS2, 3 layers and 2 angles give 15 x 8 x 9 cells. Each is an exact sum of what was read out.
-    A Cartesian box of the same size, such as the 10 x 10 x 15 of 2008.06545, would have to split
-    the energies of rings among squares, which invents small energies and so changes the spectrum
-    of single cells that a post-processor is to learn.
+def cartesian_cells(
+    voxels: Float[np.ndarray, "n num_voxels"],
+    geometry: Geometry,
+    rng: np.random.Generator,
+    *,
+    layers: int,
+    side: int,
+) -> Float[np.ndarray, "n z y x"]:
+    """Energies [MeV] of cells of `layers` layers and `side` x `side` squares over regular voxels.
+
+    Of DS2, 3 layers and side 10 give 15 x 10 x 10 cells of 8.37 mm. Those in the corners, outside
+    of the largest ring, are always empty.
+
+    Squares cut through rings, and the read-out does not say where in its voxel an energy was left.
+    So each voxel of each shower gives its whole energy to one cell: that of a point drawn uniformly
+    in its ring sector. Each merged layer keeps its energy, every cell is a sum of energies that
+    were read out, and no small ones are invented, as they would be if voxels were split in
+    proportion to areas: those would change the spectrum of single cells. The price is randomness
+    that Geant4 did not make: another generator moves a voxel on the border of two cells from one to
+    the other. And within a voxel the energy falls with the radius, which uniform points do not
+    know.
+
+    Args:
+      voxels: energies [MeV], as in `Geometry`.
+      geometry: of the voxels; all layers have the same binning.
+      rng: draws two numbers for each voxel that is not empty.
+      layers: that are merged to one.
+      side: cells on either side of the square that the largest ring touches.
 
     Raises:
-      ValueError: if the numbers do not divide those of the geometry, or the voxels are not its own.
+      ValueError: if `layers` does not divide those of the geometry, there is no cell, or the voxels
+        are not the geometry's.
     """
-    num_z, num_alpha, num_r = geometry.shape
-    if layers < 1 or angles < 1 or num_z % layers or num_alpha % angles:
+    num_z = geometry.shape[0]
+    if layers < 1 or num_z % layers:
         raise ValueError(
-            f"{layers} layers and {angles} angles do not divide the {num_z} layers and {num_alpha} "
-            f"angles of {geometry.name}; choose divisors"
+            f"{layers} layers do not divide the {num_z} of {geometry.name}; choose a divisor"
         )
+    if side < 1:
+        raise ValueError(f"a layer needs at least one cell, got side {side}")
     if voxels.ndim != 2 or voxels.shape[1] != geometry.num_voxels:
         raise ValueError(
             f"{geometry.name} has {geometry.num_voxels} voxels a shower, got {voxels.shape}"
         )
-    shape = (len(voxels), num_z // layers, layers, num_alpha // angles, angles, num_r)
-    return voxels.reshape(shape).sum(axis=(2, 4))
+    shower, voxel = np.nonzero(voxels)
+    z, alpha, r = np.unravel_index(voxel, geometry.shape)
+    edges = np.asarray(geometry.layers[0].r_edges)
+    index = [shower, z // layers]
+    for coordinate in points_in_sectors(geometry, rng, alpha, r)[::-1]:
+        # In units of cells, from the edge of the square; rounding must not leave it.
+        scaled = (coordinate / edges[-1] + 1) * side / 2
+        index.append(np.clip(scaled.astype(int), 0, side - 1))
+    shape = (len(voxels), num_z // layers, side, side)
+    where = np.ravel_multi_index(index, shape)
+    sums = np.bincount(where, voxels[shower, voxel], minlength=np.prod(shape))
+    return sums.reshape(shape).astype(voxels.dtype)
+
+
+def points_in_sectors(
+    geometry: Geometry,
+    rng: np.random.Generator,
+    alpha: Int[np.ndarray, " n"],
+    r: Int[np.ndarray, " n"],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Coordinates (x, y) [mm] of points, each uniform in the area of one ring sector.
+
+    Args:
+      geometry: all of whose layers have the same binning.
+      rng: draws two numbers a point.
+      alpha: bins of the angle.
+      r: bins of the radius.
+    """
+    squares = np.asarray(geometry.layers[0].r_edges) ** 2
+    low, high = squares[r], squares[r + 1]
+    radius = np.sqrt(low + (high - low) * rng.random(len(r)))
+    angle = -np.pi + 2 * np.pi / geometry.shape[1] * (alpha + rng.random(len(r)))
+    return radius * np.cos(angle), radius * np.sin(angle)
 
 
 def compressed(energies: Array, scale: float) -> Array:
@@ -42,6 +98,19 @@ def compressed(energies: Array, scale: float) -> Array:
 def decompressed(x: Array, scale: float) -> Array:
     """Energies E [MeV] of `compressed` numbers; negative ones give zero."""
     return scale * jnp.expm1(jnp.maximum(x, 0))
+
+
+def poisson_deviance(x: Float[Array, "*cells"], y: Float[Array, "*cells"]) -> Float[Array, ""]:
+    """Deviance 2 sum [m - e + e log(e / m)] of energies e from their means m, summed over cells.
+
+    Both are `compressed`, and count energies in units of its scale. On average it is least where m
+    is the mean of e, whatever the distribution of e, and so it keeps the energy that a squared
+    error of compressed numbers loses in cells that are empty in most showers. Fluctuations
+    of variance m have equal weight, those of a sum of quanta as large as the scale.
+    """
+    energies, means = jnp.expm1(x), jnp.expm1(y) + _SMALLEST_MEAN
+    xlogy = jax.scipy.special.xlogy
+    return 2 * jnp.sum(means - energies + xlogy(energies, energies) - xlogy(energies, means))
 
 
 def cut_and_scaled(

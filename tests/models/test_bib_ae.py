@@ -7,9 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.stats import norm
 
 from jgen.generative_model import Batch, draw
-from jgen.models import BibAeWeights, bib_ae, post_processor, vae_gan
+from jgen.models import (
+    BibAeWeights,
+    bib_ae,
+    post_processor,
+    sorted_spectrum,
+    vae_gan,
+    voxel_score,
+)
 from jgen.nets import Network
 from jgen.nets.voxel_autoencoder import (
     latent_critic,
@@ -18,6 +26,7 @@ from jgen.nets.voxel_autoencoder import (
     voxel_encoder,
     voxel_map,
 )
+from jgen.random import normal
 from jgen.training import make_step, per_player
 
 # r = a x + s z, y = d r + cond, D = p . x + q . y, C = c . r; s is exp(-20): no noise.
@@ -34,68 +43,80 @@ PARAMS = {
     "critic": {"p": jnp.array([0.2, 0.4]), "q": jnp.array([0.5, -1.2])},
     "latent_critic": jnp.array([0.3, -0.4]),
 }
+NUM = 1000
 NOTHING = BibAeWeights(**{field.name: 0.0 for field in dataclasses.fields(BibAeWeights)})
 
 
-def game(**weights):
+def game(distance=None, **weights):
     weights = dataclasses.replace(NOTHING, **weights)
-    return bib_ae(ENCODER, DECODER, CRITIC, LATENT_CRITIC, (2,), weights)
+    return bib_ae(ENCODER, DECODER, CRITIC, LATENT_CRITIC, (2,), weights, distance=distance)
 
 
 @pytest.fixture(scope="module")
 def batch():
-    x = jax.random.normal(jax.random.key(5), (4000, 2)) + jnp.array([[1.0, -2.0]])
+    x = jax.random.normal(jax.random.key(5), (NUM, 2)) + jnp.array([[1.0, -2.0]])
     return Batch(x, 0.1 * x[:, :1] * jnp.ones((1, 2)))
-
-
-def gradients(model, batch):
-    return jax.jit(jax.grad(model.loss))(PARAMS, jax.random.key(1), batch)
 
 
 def doubles(batch):
     return 1.2 * batch.x + batch.cond
 
 
-def test_critics_feel_their_wasserstein_distances_only(batch):
-    found = gradients(game(critic=3.0, latent_critic=2.0, kl=1.0, reconstruction=1.0), batch)
+@pytest.fixture(scope="module")
+def gradients(batch):
+    """Of three games, in one program."""
+    games = {
+        "both": game(critic=3.0, latent_critic=2.0, kl=1.0, reconstruction=1.0),
+        "critic": game(critic=3.0),
+        "latent_critic": game(latent_critic=2.0),
+    }
+    grad = lambda model: jax.grad(model.loss)(PARAMS, jax.random.key(1), batch)
+    return jax.jit(lambda: jax.tree.map(grad, games, is_leaf=lambda g: isinstance(g, tuple)))()
+
+
+def test_critics_feel_their_wasserstein_distances_only(batch, gradients):
+    found = gradients["both"]
     difference = (doubles(batch) - batch.x).mean(axis=0)
     np.testing.assert_allclose(found["critic"]["q"], difference, rtol=1e-3)
     np.testing.assert_allclose(found["critic"]["p"], 0, atol=1e-6)
-    # C is compared with N(0, 1), whose 4000 draws have a mean with an error of 0.016.
+    # C is compared with draws of N(0, 1), whose mean has an error.
     expected = 0.8 * batch.x.mean(axis=0)
-    np.testing.assert_allclose(found["latent_critic"], expected, atol=4 * 0.016)
+    np.testing.assert_allclose(found["latent_critic"], expected, atol=4 / NUM**0.5)
 
 
-def test_encoder_and_decoder_play_against_the_critics(batch):
+def test_encoder_and_decoder_play_against_the_critics(batch, gradients):
     q, c, mean = PARAMS["critic"]["q"], PARAMS["latent_critic"], batch.x.mean(axis=0)
-    found = gradients(game(critic=3.0), batch)
+    found = gradients["critic"]
     np.testing.assert_allclose(found["decoder"], -3 * 0.8 * q @ mean, rtol=1e-4)
     np.testing.assert_allclose(found["encoder"], -3 * 1.5 * q @ mean, rtol=1e-4)
-    found = gradients(game(latent_critic=2.0), batch)
+    found = gradients["latent_critic"]
     np.testing.assert_allclose(found["encoder"], -2 * c @ mean, rtol=1e-4)
     np.testing.assert_allclose(found["decoder"], 0, atol=1e-6)
 
 
 def test_every_term_has_its_weight_and_value(batch):
-    key = jax.random.key(1)
-    value = lambda **weights: float(jax.jit(game(**weights).loss)(PARAMS, key, batch))
-    plain = value()
-    gain = lambda **weights: value(**weights) - plain
-    square = float(np.sum((batch.x - doubles(batch)) ** 2, axis=1).mean())
-    assert gain(reconstruction=0.5) == pytest.approx(0.5 * square, rel=1e-3)
-    kl = 0.5 * float(np.sum((0.8 * batch.x) ** 2 + 40 - 1, axis=1).mean())
-    assert gain(kl=0.05) == pytest.approx(0.05 * kl, rel=1e-3)
-    # Both critics are linear: slopes 1.3 and 0.5, whatever the point.
-    assert gain(slope=10.0) == pytest.approx(10 * (0.3**2 + 0.5**2), rel=1e-3)
+    """Both critics are linear: slopes 1.3 and 0.5, whatever the point."""
+    distance = lambda x, y: jnp.sum(jnp.abs(x - 2 * y))
+    mean = lambda terms: float(np.sum(terms, axis=1).mean())
+    x, y = batch.x, doubles(batch)
+    games = {
+        game(): 0.0,
+        game(reconstruction=0.5): 0.5 * mean((x - y) ** 2),
+        game(distance, reconstruction=0.5): 0.5 * mean(np.abs(x - 2 * y)),
+        game(kl=0.05): 0.05 * 0.5 * mean((0.8 * x) ** 2 + 40 - 1),
+        game(slope=10.0): 10 * (0.3**2 + 0.5**2),
+    }
+    # One program for all.
+    values = jax.jit(lambda key: [one.loss(PARAMS, key, batch) for one in games])(jax.random.key(1))
+    for value, expected in zip(values, games.values(), strict=True):
+        assert float(value - values[0]) == pytest.approx(expected, rel=1e-3)
 
 
 def test_latent_mmd_is_zero_for_normal_latents_only():
     noise = jax.random.normal(jax.random.key(2), (1000, 2))
-    loss = lambda x: game(latent_mmd=1.0).loss(
-        PARAMS
-        | {"latent_critic": jnp.zeros(2), "critic": jax.tree.map(jnp.zeros_like, PARAMS["critic"])},
-        jax.random.key(3),
-        Batch(x, jnp.zeros((1000, 2))),
+    params = jax.tree.map(jnp.zeros_like, PARAMS) | {"encoder": PARAMS["encoder"]}
+    loss = jax.jit(
+        lambda x: game(latent_mmd=1.0).loss(params, jax.random.key(3), Batch(x, jnp.zeros_like(x)))
     )
     assert abs(loss(noise / 0.8)) < 2e-3
     assert loss(noise / 0.8 + 1) > 0.05
@@ -105,21 +126,21 @@ def test_vae_gan_plays_one_game_on_draws_and_reconstructions(batch):
     one = Network(lambda key: jnp.zeros(2), lambda p, x, cond: p @ x)
     params = {k: PARAMS[k] for k in ("encoder", "decoder")} | {"critic": jnp.array([0.5, -1.2])}
     model = vae_gan(ENCODER, DECODER, one, (2,), objective="wasserstein", kl=0, reconstruction=0)
-    found = jax.grad(model.loss)(params, jax.random.key(1), batch)
+    key = jax.random.key(1)
+    value, found = jax.jit(jax.value_and_grad(model.loss))(params, key, batch)
     # Half of the fakes are decoded draws of N(0, 1), of mean cond.
     fake = (doubles(batch) + batch.cond).mean(axis=0) / 2
-    error = 4 * 0.5 * 1.5 / 4000**0.5
+    error = 4 * 0.5 * 1.5 / NUM**0.5
     np.testing.assert_allclose(found["critic"], fake - batch.x.mean(axis=0), atol=error)
     np.testing.assert_allclose(found["encoder"], 0, atol=1e-6)
     own = -params["critic"] @ (0.8 * batch.x.mean(axis=0)) / 2
-    np.testing.assert_allclose(found["decoder"], own, atol=4 * 0.5 * 1.3 / 4000**0.5)
+    np.testing.assert_allclose(found["decoder"], own, atol=4 * 0.5 * 1.3 / NUM**0.5)
 
     with_all = vae_gan(
         ENCODER, DECODER, one, (2,), objective="wasserstein", kl=0.3, reconstruction=2.0,
         gradient_penalty=10.0,
     )  # fmt: skip
-    key = jax.random.key(1)
-    gain = with_all.loss(params, key, batch) - model.loss(params, key, batch)
+    gain = jax.jit(with_all.loss)(params, key, batch) - value
     square = float(np.sum((batch.x - doubles(batch)) ** 2, axis=1).mean())
     kl = 0.5 * float(np.sum((0.8 * batch.x) ** 2 + 40 - 1, axis=1).mean())
     assert float(gain) == pytest.approx(2 * square + 0.3 * kl + 10 * 0.3**2, rel=1e-3)
@@ -155,30 +176,73 @@ def test_a_trained_bib_ae_decodes_normal_draws_to_the_data(key):
     assert np.corrcoef(y.T)[0, 1] == pytest.approx(np.corrcoef(expected.T)[0, 1], abs=0.1)
 
 
-def test_post_processor_repairs_the_spectrum_of_distorted_showers(key):
+PLAIN = voxel_map((40,), 0, hidden=(16,))
+VOXELS = Network(PLAIN.init, lambda params, y, noise, cond: PLAIN.apply(params, y, noise))
+
+
+def trained(model, data, key, steps, learning_rate):
+    step = make_step(model, optax.adam(optax.cosine_decay_schedule(learning_rate, steps)), 16)
+    update = lambda state, _: (step.update(state, key, data)[0], None)
+    return jax.jit(lambda s: jax.lax.scan(update, s, length=steps)[0])(step.init(key)).params
+
+
+def test_sorted_spectrum_repairs_distorted_showers(key):
     """Voxels x come out as y = x^2 / 2; the map back is found from sorted voxels alone."""
     x = jax.random.uniform(key, (500, 40), minval=0.2, maxval=2.0)
     distort = lambda x: x**2 / 2
     # Where a voxel came from is lost: only the spectrum says what to do.
     reconstruct = lambda key, x, cond: jax.random.permutation(key, distort(x))
-    voxels = voxel_map((40,), 0, hidden=(16,))
-    network = Network(voxels.init, lambda params, y, cond: voxels.apply(params, y))
+    options = {"window": 8, "stride": 4, "num": 40}
     model = post_processor(
-        network, reconstruct, lambda key, cond: distort(cond), (0.1, 0.5),
-        window=8, stride=4, num=40, mse=1e-3,
-    )  # fmt: skip
-    start = network.init(key)
-    np.testing.assert_allclose(voxels.apply(start, x[0]), x[0])
-    still = model._replace(loss=post_processor(
-        network, reconstruct, None, (0.1,), window=8, stride=4, num=40, mmd=0.0
-    ).loss)  # fmt: skip
-    assert float(still.loss(start, key, Batch(x))) == 0
-
-    step = make_step(model, optax.adam(optax.cosine_decay_schedule(1e-2, 400)), 16)
-    update = lambda state, _: (step.update(state, key, Batch(x))[0], None)
-    params = jax.jit(lambda s: jax.lax.scan(update, s, length=400)[0])(step.init(key)).params
+        VOXELS,
+        reconstruct,
+        lambda key, cond: distort(cond),
+        sorted_spectrum((0.1, 0.5), mse=1e-3, **options),
+    )
+    params = trained(model, Batch(x), key, 400, 1e-2)
     found = draw(model, params, key, 100, np.asarray(x[:100]))
     assert np.abs(found - x[:100]).mean() < 0.1 * np.abs(distort(x) - x).mean()
+    # By hand: z = 2 y and sorted numbers that are equal.
+    y = jnp.linspace(0.1, 1.0, 40)
+    still = sorted_spectrum((0.1,), mse=3.0, **options)
+    value = still(key, lambda key: 2 * y, 2 * y[::-1], y)
+    assert float(value) == pytest.approx(3 * np.mean(np.square(y)), rel=1e-5)
+
+
+def test_voxel_score_learns_what_is_left_to_chance(key):
+    """A voxel of intensity y is hit with probability y, and then uniform in [0, 1]."""
+    y = jax.random.uniform(key, (2000, 40), minval=0.05, maxval=0.95)
+    hit, size = jax.random.uniform(jax.random.fold_in(key, 1), (2, *y.shape))
+    x = jnp.where(hit < y, size, 0)
+    model = post_processor(
+        VOXELS, lambda key, x, cond: cond, lambda key, cond: cond, voxel_score(0.1)
+    )
+    params = trained(model, Batch(x, y), key, 1000, 2e-2)
+    found = draw(model, params, key, 2000, np.asarray(y))
+    for low in (0.1, 0.4, 0.7):
+        part = (y > low) & (y < low + 0.1)
+        for threshold in (0.25, 0.5, 0.75):
+            expected = (1 - threshold) * float(y[part].mean())
+            assert (found[part] > threshold).mean() == pytest.approx(expected, abs=0.03)
+    # Voxels of one shower are hit independently.
+    counts, half = (found > 0.5).sum(axis=1), np.asarray(y) / 2
+    spread = np.mean((counts - half.sum(axis=1)) ** 2) / (half * (1 - half)).sum(axis=1).mean()
+    assert spread == pytest.approx(1, abs=0.15)
+
+
+def test_voxel_score_is_that_of_normal_draws(key):
+    """E|z - x| - E|z - z'| / 2 of z ~ N(0, 1) in closed form, with weights 1 / (y + floor)."""
+    z = jax.jit(jax.vmap(lambda key: voxel_score(0.5)(
+        key, lambda key: normal(key, (2,)), jnp.array([0.0, 1.3]), jnp.array([0.0, 1.5])
+    )))(jax.random.split(key, 20_000))  # fmt: skip
+    expected = crps_of_normal(np.array([0.0, 1.3])) / np.array([0.5, 2.0])
+    error = np.std(z) / 20_000**0.5
+    assert np.mean(z) == pytest.approx(expected.mean(), abs=float(4 * error))
+
+
+def crps_of_normal(x):
+    """Gneiting and Raftery 2007, Eq. 21's closed form for N(0, 1)."""
+    return x * (2 * norm.cdf(x) - 1) + 2 * norm.pdf(x) - 1 / np.pi**0.5
 
 
 def test_bad_options_are_refused(key):
@@ -188,6 +252,12 @@ def test_bad_options_are_refused(key):
         vae_gan(ENCODER, DECODER, CRITIC, (2,), objective="hinge")
     with pytest.raises(ValueError, match="must not be negative, got kl 1.0, reconstruction -2"):
         vae_gan(ENCODER, DECODER, CRITIC, (2,), reconstruction=-2)
+    for floor in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="floor of the weights must be positive"):
+            voxel_score(floor)
+    one = jnp.ones((1, 2))
+    with pytest.raises(ValueError, match="two events or more, got 1; choose a larger batch_size"):
+        game().loss(PARAMS, key, Batch(one, one))
     x = jnp.ones((3, 2))
     for batch in (Batch(x, x, mask=x > 0), Batch(x, x, weight=x[:, 0])):
         with pytest.raises(ValueError, match="fixed size without weights"):

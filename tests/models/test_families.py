@@ -5,6 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from jgen.bijectors import (
     continuous,
@@ -15,6 +16,7 @@ from jgen.generative_model import Batch, draw
 from jgen.models import (
     autoregressive,
     autoregressive_flow_matching,
+    bib_ae,
     binned,
     consistency,
     diffusion,
@@ -24,28 +26,32 @@ from jgen.models import (
     gan,
     gaussian,
     vae,
+    vae_gan,
 )
-from jgen.nets import mlp, velocity_mlp
+from jgen.nets import velocity_mlp
 from jgen.nets.adversarial import critic_mlp, generator_mlp
 from jgen.nets.causal import CausalConfig, causal
 from jgen.nets.transfusion import TransfusionConfig, transfusion
+from jgen.nets.voxel_autoencoder import (
+    latent_critic,
+    pair_critic,
+    voxel_critic,
+    voxel_decoder,
+    voxel_encoder,
+)
 from jgen.paths import cosine
 from jgen.solvers import runge_kutta
 from jgen.training import OptimizerConfig, TrainConfig, fit, make_optimizer, member, per_player
 
 STEPS, MEMBERS = 6, 4
-FEW = runge_kutta("midpoint", 2)
+FEW = runge_kutta("euler", 1)
 VELOCITY = velocity_mlp(2, hidden=(8,))
 TRANSFORMER = CausalConfig(width=8, heads=2, blocks=1, feed_forward=8)
 EDGES = np.tile(np.linspace(-5, 5, 9), (2, 1))
 
 
-def autoencoder(width):
-    """Mean and log-variance of one latent number, and a mean of the event."""
-    encoder, decoder = mlp(2, 2, hidden=(width,)), mlp(1, 2, hidden=(width,))
-    encode = lambda params, x, cond: tuple(encoder.apply(params, x).reshape(2, 1))
-    decode = lambda params, r, cond: decoder.apply(params, r)
-    return encoder_decoder(encoder._replace(apply=encode), decoder._replace(apply=decode))
+# One latent number of an event of two.
+CODER = voxel_encoder((2,), 0, 1, hidden=(8,)), voxel_decoder((2,), 0, 1, hidden=(8,))
 
 
 FAMILIES = {
@@ -55,7 +61,13 @@ FAMILIES = {
         objective="wasserstein",
         gradient_penalty=10.0,
     ),
-    "vae": lambda: vae(autoencoder(8), (1,), likelihood=gaussian(0.1), num_importance=4),
+    "vae": lambda: vae(encoder_decoder(*CODER), (1,), likelihood=gaussian(0.1), num_importance=4),
+    "vae-gan": lambda: vae_gan(
+        *CODER, voxel_critic((2,), 0, hidden=(8,)), (1,), gradient_penalty=10.0
+    ),
+    "bib-ae": lambda: bib_ae(
+        *CODER, pair_critic((2,), 0, hidden=(8,)), latent_critic(1, hidden=(8,)), (1,)
+    ),
     "coupling flow": lambda: flow(
         coupling_flow(2, rational_quadratic(num_bins=4), depth=2, hidden=(8,)), 2
     ),
@@ -72,11 +84,35 @@ FAMILIES = {
 }
 
 
+PLAYERS = {
+    "gan": ("generator", "critic"),
+    "vae-gan": ("encoder", "decoder", "critic"),
+    "bib-ae": ("encoder", "decoder", "critic", "latent_critic"),
+}
+
+
 def players(name):
-    if name != "gan":
+    if name not in PLAYERS:
         return None
     adam = make_optimizer(OptimizerConfig(1e-3, beta1=0.5), STEPS)
-    return per_player({"generator": adam, "critic": adam}, every={"generator": 2})
+    slow = {part: 2 for part in PLAYERS[name] if "critic" not in part}
+    return per_player(dict.fromkeys(PLAYERS[name], adam), every=slow)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """A resumed training finds the program of the first one instead of compiling it again."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is options:
+            yield
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -76,3 +76,10 @@ def test_windows_that_do_not_fit_are_refused(window):
     x = jnp.arange(9.0)
     with pytest.raises(ValueError, match=f"windows of {window} numbers out of 7"):
         sorted_kernel_mmd(x, x, (1.0,), window=window, stride=1, num=7)
+
+
+def test_one_event_has_no_unbiased_distance():
+    x = jnp.ones((3, 2))
+    for pair in ((x, x[:1]), (x[:1], x)):
+        with pytest.raises(ValueError, match="two events or more of each, got"):
+            gaussian_mmd(*pair, SCALES)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments import _calodream as study
-from jgen.generative_model import Batch, GenerativeModel
+from jgen.files import atomic_path
+from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.metrics import ClassifierConfig, classifier_test, wasserstein
-from jgen.models import consistency
+from jgen.models import distilled, trajectory_ends
 from jgen.nets import Network
 from jgen.nets.sequence import sequence
 from jgen.random import stream
@@ -28,8 +29,11 @@ from jgen.typing import Key, Params
 class Distillation:
     """How the consistency function of one network is made."""
 
-    intervals: int
-    """Intervals of the grid of times."""
+    trajectories: int
+    """Trajectories of the teacher to learn from, solved once; the training showers' conditions are
+    taken in turn."""
+    huber: float = 0.05
+    """c of the distance, see `jgen.models.distilled`."""
     training: TrainConfig = TrainConfig()
     """Its training."""
 
@@ -46,9 +50,9 @@ class Part:
     network: Network
     shape: tuple[int, ...]
 
-    def model(self, **options) -> GenerativeModel:
-        """The consistency model of this network."""
-        return consistency(self.network, self.shape, **options)
+    def model(self, teacher: Params, huber: float = 0.05) -> GenerativeModel:
+        """The consistency function of this network."""
+        return distilled(self.network, self.shape, teacher=teacher, huber=huber)
 
 
 def parts(config: study.Config) -> dict[str, Part]:
@@ -64,7 +68,8 @@ def parts(config: study.Config) -> dict[str, Part]:
 def distil(
     trained: study.Trained,
     part: str,
-    batch: Batch,
+    solver: str,
+    cond: np.ndarray,
     key: Key,
     distillation: Distillation,
     folder: RunFolder,
@@ -72,16 +77,22 @@ def distil(
     """Parameters of the consistency function of one network, trained from the teacher's.
 
     They are kept in the run folder, and taken from there when they are finished.
+
+    Args:
+      trained: the teacher.
+      part: which of its networks.
+      solver: of the trajectories, METHOD-CALLS.
+      cond: conditions of the training showers.
+      key: PRNG key.
+      distillation: how.
+      folder: of the run.
     """
     path = folder.path / part / "params.npz"
     if path.exists():
         return load_params(path, parts(trained.config)[part].network.init)
-    model = parts(trained.config)[part].model(
-        teacher=trained.params[part], intervals=distillation.intervals
-    )
     fitted = fit(
-        model,
-        batch,
+        parts(trained.config)[part].model(trained.params[part], distillation.huber),
+        _pool(trained, part, solver, cond, key, distillation.trajectories, folder),
         stream(key, f"distil {part}"),
         distillation.training,
         folder=folder.path / part,
@@ -93,11 +104,25 @@ def distil(
     return params
 
 
-def student(
-    trained: study.Trained, params: dict[str, Params], num_steps: int
-) -> tuple[GenerativeModel, Params]:
-    """Showers in MeV with `num_steps` calls of each distilled network."""
-    made = {name: part.model(num_steps=num_steps) for name, part in parts(trained.config).items()}
+def _pool(trained, part, solver, cond, key, num, folder) -> Batch:
+    """Ends of trajectories and their conditions; the ends of an interrupted run are read again."""
+    path, cond = folder.path / part / "trajectories.npz", np.resize(cond, (num, *cond.shape[1:]))
+    if not path.exists():
+        network, shape = parts(trained.config)[part].network, parts(trained.config)[part].shape
+        model = trajectory_ends(network, shape, solver=trained.solver(part, solver))
+        key = stream(key, f"trajectories {part}")
+        x0, x1 = draw(
+            model, trained.params[part], key, num, cond, batch_size=min(num, 100), progress=True
+        )
+        with atomic_path(path) as partial:
+            np.savez(partial, x0=x0, x1=x1)
+    with np.load(path) as file:
+        return Batch((file["x0"], file["x1"]), cond)
+
+
+def student(trained: study.Trained, params: dict[str, Params]) -> tuple[GenerativeModel, Params]:
+    """Showers in MeV with one call of each distilled network."""
+    made = {name: part.model(trained.params[name]) for name, part in parts(trained.config).items()}
     energy = made.get("energy", trained.energy())
     all_params = trained.params | params
     model = calodream(energy, made["shape"], trained.preprocessing)

@@ -58,7 +58,11 @@ def figures(
     judged = [row for row in rows if f"auc/{row}" in metrics]
     if judged:
         curves = {m: _auc(metrics, judged, m) for m in _methods(judged)}
-        yield "auc_time", quality_curves(curves, "AUC of high-level features", xlabel=_TIME)
+        truth = metrics["auc/truth"], metrics["auc_error/truth"]
+        yield (
+            "auc_time",
+            quality_curves(curves, "AUC of high-level features", xlabel=_TIME, truth=truth),
+        )
     truth, *others = samples
     layer = 4 * geometry.num_layers // 9
     names = ("E_tot", "E_layer", "EC_r", "width_eta", "width_r", "sparsity")

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from jgen.couplings import Coupling, paired
 from jgen.generative_model import GenerativeModel, mean_loss
 from jgen.nets.network import Network
-from jgen.paths import Path, Prediction, convert, interpolate, linear
+from jgen.paths import Path, Prediction, convert, interpolate, linear, on_unit_interval
 from jgen.random import normal
 from jgen.solvers import NonStationary, RungeKutta, check_ends, runge_kutta
 from jgen.solvers.diffusion import forward_variance
@@ -70,8 +70,8 @@ def consistency(
         is added again up to equally spaced times, and taken away. (The paper looks for good times.)
 
     Raises:
-      ValueError: for numbers that are not positive or not whole, a solver without a teacher, parameters of
-        another network, or a prediction that is singular at an end of the path.
+      ValueError: for numbers that are not positive or not whole, a solver without a teacher,
+        parameters of another network, or a prediction that is singular at an end of the path.
     """
     path = linear() if path is None else path
     check_ends(path, alpha=prediction in ("noise", "score"), sigma=prediction in ("data", "score"))
@@ -115,6 +115,89 @@ def consistency(
 
     init = network.init if teacher is None else lambda key: jax.tree.map(jnp.asarray, frozen)
     return GenerativeModel(init, loss, _sampler(function, path, shape, num_steps))
+
+
+def trajectory_ends(
+    network: Network,
+    shape: tuple[int, ...],
+    *,
+    path: Path | None = None,
+    prediction: Prediction = "velocity",
+    solver: RungeKutta | NonStationary | None = None,
+) -> GenerativeModel:
+    """A trained path model whose events are (x(t_min), x(t_max)), to `draw` a pool for `distilled`.
+
+    Args:
+      network: the path model's, as for `consistency`.
+      shape: of one event.
+      path: `linear()` unless given.
+      prediction: what the network predicts.
+      solver: from noise to data, midpoint with 12 steps unless given.
+    """
+    path = linear() if path is None else path
+    solver = runge_kutta("midpoint", 12) if solver is None else solver
+
+    def sample(params, key, cond=None):
+        x0 = path.base_std * normal(key, shape)
+        velocity = lambda t, x: convert(
+            path, t, x, network.apply(params, t, x, cond), prediction, "velocity"
+        )
+        return x0, solver(on_unit_interval(path, velocity), x0)
+
+    return GenerativeModel(network.init, None, sample)
+
+
+def distilled(
+    network: Network,
+    shape: tuple[int, ...],
+    *,
+    teacher: Params,
+    path: Path | None = None,
+    prediction: Prediction = "velocity",
+    huber: float | None = 0.05,
+) -> GenerativeModel:
+    """One call that makes what the teacher's solver makes of the same noise (2101.02388).
+
+    It learns f(t_min, .) of `consistency_function` from a pool of the teacher's trajectories, made
+    once by `trajectory_ends`: the `x` of a batch is the pair (x(t_min), x(t_max)). This is
+    distillation with one interval, the steps of the solver having been made beforehand: a step of
+    the training costs one call of the network and its gradient, and its target has no error of an
+    earlier f. It ends at one call, there being no f at other times.
+
+    Args:
+      network: the teacher's.
+      shape: of one event.
+      teacher: its parameters, one member's, where the training starts.
+      path: of the teacher, `linear()` unless given.
+      prediction: what the network predicts.
+      huber: c of the distance, the mean over components of sqrt(d^2 + c^2) - c; None for d^2, as
+        in the paper. Where noise does not tell which of two values a component will take, such as
+        a voxel that is empty or hit, d^2 gives what is between them, |d| the likelier one.
+
+    Raises:
+      ValueError: as `consistency`; in training, for events that are not pairs.
+    """
+    path = linear() if path is None else path
+    model = consistency(network, shape, path=path, prediction=prediction, teacher=teacher)
+    if huber is not None and not huber > 0:
+        raise ValueError(f"huber must be positive, got {huber}")
+    function = consistency_function(network, path, prediction)
+
+    def loss(params, key, batch):
+        if not isinstance(batch.x, tuple) or len(batch.x) != 2:
+            raise ValueError(
+                "the events must be pairs (noise, end of its trajectory): draw them from "
+                "trajectory_ends(...)"
+            )
+
+        def single(key, event, cond):
+            x0, x1 = event
+            d = function(params, jnp.asarray(path.t_min, x0.dtype), x0, cond) - x1
+            return jnp.mean(d**2 if huber is None else jnp.sqrt(d**2 + huber**2) - huber)
+
+        return mean_loss(single, key, batch)
+
+    return model._replace(loss=loss)
 
 
 def _sampler(function, path, shape, num_steps) -> Callable:

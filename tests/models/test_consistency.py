@@ -9,7 +9,15 @@ import scipy.stats
 
 from jgen.couplings import optimal_transport
 from jgen.generative_model import Batch, draw
-from jgen.models import consistency, consistency_function, doubling, flow_matching, noised
+from jgen.models import (
+    consistency,
+    consistency_function,
+    distilled,
+    doubling,
+    flow_matching,
+    noised,
+    trajectory_ends,
+)
 from jgen.nets import Network, velocity_mlp
 from jgen.paths import cosine, edm, linear, variance_preserving
 from jgen.solvers import runge_kutta
@@ -194,6 +202,40 @@ def test_distillation_learns_the_solution_of_the_solver_and_so_the_flow_map(key)
     assert errors[8] < 0.55 * errors[4]  # Heun's error is 0.0069, 0.0033, 0.0010 for N = 4, 8, 16
 
 
+@pytest.mark.parametrize("huber", [None, 0.05])
+def test_distilled_learns_what_the_solver_makes_of_the_noise(key, huber):
+    num, solver, network = 4, runge_kutta("heun", 4), table(4)
+    teacher = exact_table(num)
+    pool = draw(trajectory_ends(network, (1,), solver=solver), teacher, key, 1000)
+    u = lambda t, x: velocity(linear(), t, x)
+    zero, one = (float(solver(u, jnp.float32(x))) for x in (0, 1))
+    np.testing.assert_allclose(pool[1], zero + (one - zero) * pool[0], atol=1e-5)
+    np.testing.assert_allclose(pool[0].std(), 1, atol=5 / 2000**0.5)
+    model = distilled(network, (1,), teacher=teacher, huber=huber)
+    batch = Batch(jax.tree.map(jnp.asarray, pool))
+    step = make_step(model, optax.adam(optax.cosine_decay_schedule(0.03, 500)), 256)
+    run = lambda s: jax.lax.scan(lambda s, _: step.update(s, key, batch), s, length=500)[0]
+    params = jax.jit(run)(step.init(key)).params
+    f = jax.jit(lambda x: consistency_function(network, linear())(params, jnp.float32(0), x))
+    np.testing.assert_allclose(f(jnp.zeros(1)), zero, atol=1e-3)
+    np.testing.assert_allclose(f(jnp.ones(1)), one, atol=1e-3)
+    # It samples what it has learnt.
+    np.testing.assert_allclose(
+        draw(model, params, key, 1000)[:, 0].std(), one - zero, rtol=5 / 2000**0.5
+    )
+
+
+def test_a_distance_of_large_c_has_the_mean_at_its_least_one_of_small_c_the_median():
+    """Of ends that are 1 with a probability of 0.3, whatever the noise, and 0 otherwise."""
+    network = Network(lambda key: jnp.zeros(()), lambda p, t, x, c: p - x)  # f(0, x) = p
+    ends = jnp.asarray(np.arange(10) < 3, jnp.float32)[:, None]
+    batch, values = Batch((jnp.zeros((10, 1)), ends)), jnp.linspace(-0.2, 1.2, 141)
+    for huber, least in ((None, 0.3), (10.0, 0.3), (1e-3, 0.0)):
+        model = distilled(network, (1,), teacher=jnp.zeros(()), huber=huber)
+        losses = jax.vmap(lambda p: model.loss(p, jax.random.key(0), batch))(values)  # noqa: B023
+        assert values[np.argmin(losses)] == pytest.approx(least, abs=0.011)
+
+
 def expected_slope(num, std):
     """Of the map that training on data of this width converges to.
 
@@ -300,6 +342,9 @@ def test_doubling_ends_at_the_last_number():
 
 def test_bad_options_are_refused(key):
     network = velocity_mlp(2, hidden=(8,))
+    zeros = lambda network: jax.tree.map(
+        lambda a: np.zeros(a.shape, a.dtype), jax.eval_shape(network.init, key)
+    )
     for options, message in (
         ({"intervals": 0}, "intervals must be a whole number, at least 1, got 0"),
         ({"intervals": 8.5}, "intervals must be a whole number, at least 1, got 8.5"),
@@ -307,9 +352,14 @@ def test_bad_options_are_refused(key):
         ({"num_steps": 0}, "num_steps must be a whole number, at least 1, got 0"),
         ({"num_steps": 1.5}, "num_steps must be a whole number, at least 1, got 1.5"),
         ({"solver": runge_kutta("heun", 1)}, "makes the steps of a teacher"),
-        ({"teacher": velocity_mlp(2, hidden=(9,)).init(key)}, "do not have the shapes"),
+        ({"teacher": zeros(velocity_mlp(2, hidden=(9,)))}, "do not have the shapes"),
     ):
         with pytest.raises(ValueError, match=message):
             consistency(network, (2,), **options)
+    teacher = zeros(network)
+    with pytest.raises(ValueError, match="huber must be positive, got 0"):
+        distilled(network, (2,), teacher=teacher, huber=0.0)
+    with pytest.raises(ValueError, match=r"draw them from trajectory_ends"):
+        distilled(network, (2,), teacher=teacher).loss(teacher, key, data(key, 4))
     with pytest.raises(ValueError, match="must grow from at least 1, got 9 to 8"):
         doubling(9, 8)

@@ -145,6 +145,7 @@ def test_bad_options(tmp_path):
         ({"solvers": ("euler-2", "bespoke-4")}, "does not exist"),
         ({"trajectories": "heun-3"}, "heun takes 2 evaluations a step"),
         ({"energy": Distillation(0)}, "energy.trajectories must be at least 1, got 0"),
+        ({"cut": 1.0}, "cut must be at least 0 and less than 1, got 1.0"),
         ({"num_showers": 10}, "40 at least"),
         ({"bootstrap": 0}, "bootstrap must be at least 1"),
         ({"calodream": SMOKE_LATENT}, "distils models of voxels"),

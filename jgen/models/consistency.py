@@ -7,7 +7,8 @@ at neighbouring times of a grid shall agree, from the end of the path on, where 
 The neighbour of x(t) on its trajectory comes from a trained path model, by a step of a solver
 (distillation, Algorithm 2), or, without one, from the same noise and event: on average over the
 pairs that meet in x(t) this is the step of the velocity, up to a bias that vanishes with the width
-of the grid (training, Algorithm 3, improved in 2310.14189).
+of the grid (training, Algorithm 3, improved in 2310.14189). Where one call is all that is wanted,
+`distilled` learns f(t_min, .) alone, from trajectories that were solved once.
 
 The papers' time runs from data to noise; here t = 0 is noise, as everywhere.
 """

@@ -100,12 +100,12 @@ class FlowsConfig:
 
 
 _POST = TrainConfig(
-    steps=1500,
+    steps=2500,
     batch_size=8,
     ema_decay=0.99,
     optimizer=OptimizerConfig(learning_rate=5e-3),
     log_every=100,
-    save_every=1500,
+    save_every=2500,
 )
 
 
@@ -115,7 +115,7 @@ class PostConfig:
 
     hidden: tuple[int, ...] = (32, 32)
     """Widths of the layers of either, for each cell."""
-    floor: float = 0.02
+    floor: float = 0.01
     """Cells are weighted with 1 / (y + floor) in the score, y = log(1 + E / scale)."""
     training: TrainConfig = _POST
     """Training."""
@@ -275,21 +275,20 @@ def generate(
     were cut and scaled to that.
     """
     centre, width = np.float32(data.centre), np.float32(data.width)
-    found = {}
-    for name, part in GENERATED.items():
 
-        def sample(_, key, energy, part=part):
-            key_response, key_shape = jax.random.split(key)
-            log_energy = ((jnp.log(energy) - centre[0]) / width[0])[None]
-            response = models["response"].sample(params["response"], key_response, log_energy)
-            cond = jnp.concatenate([log_energy, response])
+    def sample(_, key, energy):
+        key_response, key_shape = jax.random.split(key)
+        log_energy = ((jnp.log(energy) - centre[0]) / width[0])[None]
+        response = models["response"].sample(params["response"], key_response, log_energy)
+        cond = jnp.concatenate([log_energy, response])
+        total = energy * jnp.exp(response[0] * width[1] + centre[1])
+        found = {}
+        for name, part in GENERATED.items():
             cells = models[part].sample(params[part], key_shape, cond)
             cells = decompressed(cells, config.data.scale)
-            total = energy * jnp.exp(response[0] * width[1] + centre[1])
-            return cut_and_scaled(cells, total, GEOMETRY.threshold), jnp.sum(cells) / total
+            found[name] = cut_and_scaled(cells, total, GEOMETRY.threshold)
+            found[f"{name}/free"] = jnp.sum(cells) / total
+        return found
 
-        # The same key for all: they have the same responses.
-        key = stream(jax.random.key(config.seed), "sample")
-        model = GenerativeModel(None, None, sample)
-        found[name], found[f"{name}/free"] = draw(model, {}, key, len(energies), energies)
-    return found
+    key = stream(jax.random.key(config.seed), "sample")
+    return draw(GenerativeModel(None, None, sample), {}, key, len(energies), energies)

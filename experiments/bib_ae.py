@@ -129,17 +129,21 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
 def _check(config: Config) -> None:
     """Refuse bad options before anything is trained."""
     post, data = config.post, config.data
-    for name, value in (
-        ("data.layers", data.layers),
-        ("data.side", data.side),
-        ("data.copies", data.copies),
-        ("autoencoder.every", config.autoencoder.every),
-        ("post.stride", post.stride),
-        ("num_bins", config.num_bins),
-        ("num_repeats", config.num_repeats),
+    for name, value, least in (
+        ("data.layers", data.layers, 1),
+        ("data.side", data.side, 1),
+        ("data.copies", data.copies, 1),
+        ("autoencoder.every", config.autoencoder.every, 1),
+        ("autoencoder.training.batch_size", config.autoencoder.training.batch_size, 2),
+        ("post.stride", post.stride, 1),
+        ("num_bins", config.num_bins, 1),
+        ("num_repeats", config.num_repeats, 1),
     ):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    for name, value in (("data.scale", data.scale), ("post.floor", post.floor)):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}")
     cells = np.prod(box_shape(data))
     if not 1 <= post.window <= post.num <= cells:
         raise ValueError(

@@ -36,9 +36,7 @@ def module(*args, code=0):
 def command(*args):
     """The command line of experiments.calodream, in this process."""
     args = [str(a) for a in args]
-    return run(
-        "calodream", study.__doc__, study.PRESETS, study.main, study.count_parameters, args
-    )
+    return run("calodream", study.__doc__, study.PRESETS, study.main, study.count_parameters, args)
 
 
 def test_the_list_of_studies():

@@ -183,22 +183,24 @@ def plot(config: Config, folder: RunFolder, data: Data, made: dict[str, np.ndarr
     """All figures."""
     test, shown = data.test, ("sorted", "with")
     hits = lambda cells: cells[cells > 0]
+    own = observables(test)
+    found = {name: observables(Showers(made["energies"], made[name])) for name in LABELS}
+    three = ("without", *shown)
     panel = Panel(
         spectrum_edges(),
         hits(test.cells),
-        {LABELS[name]: hits(made[name]) for name in ("without", *shown)},
+        {LABELS[name]: hits(made[name]) for name in three},
         "Energy of a cell [MeV]",
         log_x=True,
         log_y=True,
         ratio_range=(0.0, 2.0),
     )
-    own = observables(test)
-    found = {name: observables(Showers(made["energies"], made[name])) for name in LABELS}
     counts = Panel(
-        np.linspace(0, 1.5 * own["num_hits"].max(), 31),
+        np.geomspace(0.5 * own["num_hits"].min(), test.cells[0].size, 31),
         own["num_hits"],
-        {LABELS[name]: found[name]["num_hits"] for name in shown},
+        {LABELS[name]: found[name]["num_hits"] for name in three},
         _LABELS["num_hits"],
+        log_x=True,
         ratio_range=(0.0, 2.0),
     )
     save(histogram_grid([panel, counts]), folder.figure("spectrum"))
@@ -224,8 +226,9 @@ def plot(config: Config, folder: RunFolder, data: Data, made: dict[str, np.ndarr
         ours = {LABELS["with"]: pick(made["energies"], found["with"]["response"])}
         panels.append(Panel(edges, reference, ours, title, ratio_range=(0.0, 2.0)))
     save(histogram_grid(panels, num_columns=2), folder.figure("visible-energy"))
-    samples = {LABELS[name]: made[name] for name in ("without", *shown)}
-    save(longitudinal_profile(test.cells, samples), folder.figure("longitudinal-profile"))
+    samples = {LABELS[name]: made[name] for name in three}
+    profile = longitudinal_profile(test.cells, samples, ratio_range=(0.0, 2.0))
+    save(profile, folder.figure("longitudinal-profile"))
     rings, edges = zip(*(_in_rings(cells) for cells in (test.cells, made["with"])), strict=True)
     image = longitudinal_view(*rings, r_edges=edges[0], generated_label="BIB-AE")
     save(image, folder.figure("average-image"))

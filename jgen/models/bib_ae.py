@@ -131,13 +131,8 @@ def bib_ae(
 
     def loss(params, key, batch: Batch) -> Float[Array, ""]:
         _check(batch)
+        num = _at_least_two(num_events(batch))
         key_events, key_n = jax.random.split(key)
-        num = num_events(batch)
-        if num < 2:
-            raise ValueError(
-                "the latents of a minibatch are compared with one another, so it needs two events "
-                "or more, got 1; choose a larger batch_size"
-            )
         keys = jax.random.split(key_events, num)
         terms, r = jax.vmap(single, (None, 0, 0, 0))(params, keys, batch.x, batch.cond)
         r, n = r.reshape(num, -1), normal(key_n, (num, *latent_shape)).reshape(num, -1)
@@ -336,3 +331,12 @@ def _squared_error(x, y):
 def _check(batch):
     if batch.mask is not None or batch.weight is not None:
         raise ValueError("this game is for events of fixed size without weights; leave both out")
+
+
+def _at_least_two(num):
+    if num < 2:
+        raise ValueError(
+            "the latents of a minibatch are compared with one another, so it needs two events or "
+            f"more, got {num}; choose a larger batch_size"
+        )
+    return num

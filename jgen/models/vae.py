@@ -197,11 +197,8 @@ def vae(
       ValueError: if `beta`, `free_bits` or `num_importance` is negative, the latter no whole
         number, or `reduction` is unknown.
     """
-    for name, value in (
-        ("beta", beta),
-        ("free_bits", free_bits),
-        ("num_importance", num_importance),
-    ):
+    numbers = {"beta": beta, "free_bits": free_bits, "num_importance": num_importance}
+    for name, value in numbers.items():
         if not callable(value) and not value >= 0:
             raise ValueError(f"{name} must not be negative, got {value}")
     if num_importance != int(num_importance):

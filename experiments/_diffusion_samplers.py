@@ -12,7 +12,7 @@ import numpy as np
 from jgen.bijectors import standardize
 from jgen.files import atomic_path
 from jgen.generative_model import Batch, GenerativeModel, draw
-from jgen.metrics import wasserstein
+from jgen.metrics import sliced_wasserstein
 from jgen.models import diffusion, log_normal_times, preconditioned, preconditioned_weighting
 from jgen.nets import Network, velocity_mlp
 from jgen.paths import (
@@ -186,7 +186,7 @@ def sampler_errors(config: Config, params, path: Path) -> dict[str, np.ndarray]:
             reference = _truth(toy, config.num_reference, _key(config, f"reference {target}"))
             keys = jax.random.split(_key(config, f"floor {target}"), config.num_floor)
             floors = [_truth(toy, config.num_events, key) for key in keys]
-            found[f"floor {target}"] = np.array([distance(config, x, reference) for x in floors])
+            found[f"floor {target}"] = np.array([_distance(config, x, reference) for x in floors])
             for name in samplers_of(config, target):
                 where, make = SAMPLERS[name]
                 errors = []
@@ -203,7 +203,7 @@ def sampler_errors(config: Config, params, path: Path) -> dict[str, np.ndarray]:
                         config.num_events,
                         batch_size=config.num_events,
                     )
-                    errors.append(distance(config, x, reference))
+                    errors.append(_distance(config, x, reference))
                 found[f"{target} {name}"] = np.array(errors)
         with atomic_path(path) as partial, partial.open("wb") as file:
             np.savez(file, **found)
@@ -216,11 +216,9 @@ def samplers_of(config: Config, target: Literal["exact", "trained"]) -> list[str
     return [n for n in config.samplers if target == "exact" or SAMPLERS[n][0] == "vp"]
 
 
-def distance(config: Config, x: np.ndarray, reference: np.ndarray) -> float:
-    """Sliced Wasserstein-1 distance: the mean over directions at equal angles."""
-    angles = np.pi * np.arange(config.num_directions) / config.num_directions
-    directions = np.stack([np.cos(angles), np.sin(angles)])
-    return float(wasserstein(x @ directions, reference @ directions, num_bootstrap=0).value.mean())
+def _distance(config, x, reference):
+    options = {"num_directions": config.num_directions, "num_bootstrap": 0}
+    return float(sliced_wasserstein(x, reference, **options).value)
 
 
 def _key(config, name):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from experiments._families import Config, DataName, kind_of
 from experiments._families_models import calls_an_event, make_model
-from experiments._flows_data import DataSet
+from experiments._flows_data import RADIUS, WIDTH, DataSet
 from experiments._judging import events_mean, table_block
 from jgen.nets import num_parameters
 from jgen.plotting import (
@@ -38,8 +38,7 @@ _JETS = (
 )
 _MASS = 1
 # The centres of the eight Gaussians.
-_CENTRES = 2.0 * np.stack([f(np.pi / 4 * np.arange(8)) for f in (np.cos, np.sin)], axis=1)
-_WIDTH = 0.2
+_CENTRES = RADIUS * np.stack([f(np.pi / 4 * np.arange(8)) for f in (np.cos, np.sin)], axis=1)
 
 
 def mode_shares(events: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, " 8"], float]:
@@ -49,7 +48,7 @@ def mode_shares(events: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, " 8
     """
     distance = np.linalg.norm(np.asarray(events)[:, None] - _CENTRES, axis=-1)
     counts = np.bincount(distance.argmin(axis=1), minlength=8)
-    return 8 * counts / len(events), float(np.mean(distance.min(axis=1) > 4 * _WIDTH))
+    return 8 * counts / len(events), float(np.mean(distance.min(axis=1) > 4 * WIDTH))
 
 
 def data_metrics(config: Config, name: DataName, data: DataSet, found: Results) -> dict[str, float]:

@@ -18,10 +18,12 @@ from jgen.toys import Entropy, camel_back, circles, eight_gaussians, entropy, mo
 DataName = Literal["moons", "circles", "eight-gaussians", "jets", "digits"]
 """Data sets of the flow study, which has none of one dimension."""
 
+RADIUS, WIDTH = 2.0, 0.2
+"""Circle of the eight Gaussians' centres, and their standard deviation."""
 TOYS = {
     "moons": moons(0.05),
     "circles": circles(0.5, 0.05),
-    "eight-gaussians": eight_gaussians(),
+    "eight-gaussians": eight_gaussians(RADIUS, WIDTH),
     "camel": camel_back(),
 }
 """Toys of this study and of that of the families, experiments/families.py."""

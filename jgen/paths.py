@@ -272,6 +272,38 @@ def check_kinds(*kinds: str) -> None:
             raise ValueError(f"unknown prediction {kind!r}; one of {', '.join(known)}")
 
 
+def check_ends(path: Path, *, alpha: bool = False, sigma: bool = False) -> None:
+    """Refuse a path with alpha = 0 at t_min or sigma = 0 at t_max.
+
+    Raises:
+      ValueError: if that which must not vanish does.
+    """
+    vanishes = lambda f, t: float(f(jnp.asarray(t, float))) <= 0
+    with jax.ensure_compile_time_eval():
+        zero_alpha = alpha and vanishes(path.alpha, path.t_min)
+        zero_sigma = sigma and vanishes(path.sigma, path.t_max)
+    if zero_alpha:
+        raise ValueError(
+            f"alpha is 0 at t_min = {path.t_min}, where nothing can be said about the data: begin "
+            "the path later, path._replace(t_min=1e-3)"
+        )
+    if zero_sigma:
+        raise ValueError(
+            f"sigma is 0 at t_max = {path.t_max}, where nothing can be said about the noise: end "
+            "the path earlier, path._replace(t_max=1 - 1e-3)"
+        )
+
+
+def check_prediction(path: Path, prediction: Prediction) -> None:
+    """Refuse what a network cannot predict along a path.
+
+    Raises:
+      ValueError: for an unknown prediction, or one that is singular at an end of the path.
+    """
+    check_kinds(prediction)
+    check_ends(path, alpha=prediction in ("noise", "score"), sigma=prediction in ("data", "score"))
+
+
 def time_of_noise(path: Path, ratio: Float[Array, ""]) -> Float[Array, ""]:
     """The time in [t_min, t_max] at which sigma / alpha, which must fall, is `ratio`; by bisection.
 

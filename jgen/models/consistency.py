@@ -24,9 +24,17 @@ from jaxtyping import Array, Float
 from jgen.couplings import Coupling, paired
 from jgen.generative_model import GenerativeModel, mean_loss
 from jgen.nets.network import Network
-from jgen.paths import Path, Prediction, convert, interpolate, linear, on_unit_interval
+from jgen.paths import (
+    Path,
+    Prediction,
+    check_prediction,
+    convert,
+    interpolate,
+    linear,
+    on_unit_interval,
+)
 from jgen.random import normal
-from jgen.solvers import NonStationary, RungeKutta, check_ends, runge_kutta
+from jgen.solvers import NonStationary, RungeKutta, runge_kutta
 from jgen.solvers.diffusion import forward_variance
 from jgen.typing import Params, Schedule
 
@@ -75,7 +83,7 @@ def consistency(
         parameters of another network, or a prediction that is singular at an end of the path.
     """
     path = linear() if path is None else path
-    check_ends(path, alpha=prediction in ("noise", "score"), sigma=prediction in ("data", "score"))
+    check_prediction(path, prediction)
     _check(network, teacher, solver, intervals, huber, num_steps)
     solver = runge_kutta("heun", 1) if solver is None else solver
     if intervals is None:
@@ -134,8 +142,12 @@ def trajectory_ends(
       path: `linear()` unless given.
       prediction: what the network predicts.
       solver: from noise to data, midpoint with 12 steps unless given.
+
+    Raises:
+      ValueError: for an unknown prediction, or one that is singular at an end of the path.
     """
     path = linear() if path is None else path
+    check_prediction(path, prediction)
     solver = runge_kutta("midpoint", 12) if solver is None else solver
 
     def sample(params, key, cond=None):

@@ -31,7 +31,8 @@ from jgen.nets.network import Network
 from jgen.paths import (
     Path,
     Prediction,
-    check_kinds,
+    check_ends,
+    check_prediction,
     convert,
     interpolate,
     on_unit_interval,
@@ -43,7 +44,6 @@ from jgen.solvers import (
     DDIM,
     RungeKutta,
     Sampler,
-    check_ends,
     check_sampler,
     generate,
     grid,
@@ -96,8 +96,7 @@ def diffusion(
       TypeError: for a sampler that is none.
     """
     path = variance_preserving() if path is None else path
-    check_kinds(prediction)
-    check_ends(path, alpha=prediction in ("noise", "score"), sigma=prediction in ("data", "score"))
+    check_prediction(path, prediction)
     sampler = DDIM(50) if sampler is None else sampler
     check_sampler(sampler)
     if likelihood_solver is None:

@@ -201,7 +201,7 @@ def vae(
     for name, value in numbers.items():
         if not callable(value) and not value >= 0:
             raise ValueError(f"{name} must not be negative, got {value}")
-    if num_importance != int(num_importance):
+    if num_importance % 1:
         raise ValueError(f"num_importance must be a whole number, got {num_importance}")
     if reduction not in ("sum", "mean"):
         raise ValueError(f"unknown reduction {reduction!r}; sum or mean")

@@ -15,7 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgen.paths import Path, convert, on_unit_interval, time_of_noise
+from jgen.paths import (
+    Path,
+    check_ends,
+    convert,
+    on_unit_interval,
+    time_of_noise,
+)
 from jgen.random import normal
 from jgen.solvers.bespoke import NonStationary
 from jgen.solvers.runge_kutta import RungeKutta
@@ -345,28 +351,6 @@ def langevin(
 def grid(path: Path, num_steps: int) -> Float[Array, " num_steps_plus_1"]:
     """Nodes of `num_steps` equal steps from t_min to t_max."""
     return jnp.asarray(np.linspace(path.t_min, path.t_max, num_steps + 1), jnp.result_type(float))
-
-
-def check_ends(path: Path, *, alpha: bool = False, sigma: bool = False) -> None:
-    """Refuse a path with alpha = 0 at t_min or sigma = 0 at t_max.
-
-    Raises:
-      ValueError: if that which must not vanish does.
-    """
-    vanishes = lambda f, t: float(f(jnp.asarray(t, float))) <= 0
-    with jax.ensure_compile_time_eval():
-        zero_alpha = alpha and vanishes(path.alpha, path.t_min)
-        zero_sigma = sigma and vanishes(path.sigma, path.t_max)
-    if zero_alpha:
-        raise ValueError(
-            f"alpha is 0 at t_min = {path.t_min}, where nothing can be said about the data: begin "
-            "the path later, path._replace(t_min=1e-3)"
-        )
-    if zero_sigma:
-        raise ValueError(
-            f"sigma is 0 at t_max = {path.t_max}, where nothing can be said about the noise: end "
-            "the path earlier, path._replace(t_max=1 - 1e-3)"
-        )
 
 
 def _over_grid(sampler, key, path, denoiser, x0):

@@ -38,15 +38,6 @@ def test_exact_scores_reach_the_floor(finished):
     assert metrics["nll/vp/v"] > metrics["nll/exact"]
 
 
-def test_distance_of_a_shift_is_known():
-    """Shifted by d, the mean over directions of |d . u| is 2 |d| / pi."""
-    x = np.random.default_rng(0).normal(size=(100, 2))
-    config = dataclasses.replace(SMALL, num_directions=180)
-    found = parts.distance(config, x + np.array([0.3, 0.4]), x)
-    assert found == pytest.approx(2 * 0.5 / np.pi, rel=1e-3)
-    assert parts.distance(config, x, x) == 0
-
-
 def test_every_sampler_has_the_calls_that_it_is_plotted_at():
     for calls in study.DEFAULT.calls:
         assert {make(calls).n_eval for _, make in parts.SAMPLERS.values()} == {calls}

@@ -356,6 +356,11 @@ def test_bad_options_are_refused(key):
     ):
         with pytest.raises(ValueError, match=message):
             consistency(network, (2,), **options)
+    for make in (consistency, trajectory_ends):
+        with pytest.raises(ValueError, match="'epsilon'"):
+            make(network, (2,), prediction="epsilon")
+    with pytest.raises(ValueError, match="alpha is 0 at t_min"):
+        trajectory_ends(network, (2,), prediction="noise")
     teacher = zeros(network)
     with pytest.raises(ValueError, match="huber must be positive, got 0"):
         distilled(network, (2,), teacher=teacher, huber=0.0)

@@ -14,18 +14,17 @@ Distillation over several intervals of time, each with a target from the functio
 the more intervals there were.
 
 Measured of the default preset, 1000 showers: all eleven distances are within 1.32 times those of
-the teacher with 25 steps of Euler's method, and one call takes 18 times less processor time, 2.9
-against 52 ms a shower on one core (timed apart: the command's clock ran beside other programs and
-says 4 times). By high-level features a classifier tells both from Geant4: AUC
-0.9998(7) and the teacher's 0.995(4), that of other Geant4 showers being 0.52(4).
+the teacher with 25 steps of Euler's method, and one call takes 15 times less time, 2.7 against 40
+ms a shower on one core. By high-level features a classifier tells both from Geant4: AUC 0.9998(7)
+and the teacher's 0.995(4), that of other Geant4 showers being 0.52(4).
 
 Both are cut at `cut` = 1e-6, chosen on training showers, which matters more than the distillation.
 It takes the teacher's distances of the sparsity, the depth and the voxels' energies from 6.9, 8.8
 and 392 times the truth's down to 3.2, 7.2 and 317, but those of <r> and the widths up, from 3.0 to
 5.3 and by 10 to 13 %. At the published 1e-7 such functions had 1.5 to 2.5 times the teacher's
 distances of sparsity and depth; over the teacher at 1e-7 those of the default preset have 2.3 times
-its <r>. Two calls of the midpoint method, at twice the time of one, are better in <r> and in the
-widths, and worse in sparsity and depth.
+its <r>. Two calls of the midpoint method, at 1.5 times the time of one, are better in <r> and in
+the widths, and worse in sparsity and depth.
 
 Fifteen minutes of processor time on one core with a given teacher, which takes about ten more. The
 preset smoke takes 75 s of processor time, mostly to compile.

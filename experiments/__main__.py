@@ -1,29 +1,53 @@
-"""List the studies, one line each: `python -m experiments`."""
+"""List the studies or run one: `python -m experiments [NAME ...]`."""
 
 import ast
+import difflib
+import importlib
+import sys
 from pathlib import Path
 
+from experiments.study import run, short_name
 
-def studies() -> dict[str, str]:
-    """Names and first lines of the studies' docstrings, read without importing them."""
-    folder = Path(__file__).parent
-    found = {}
-    for path in sorted(folder.rglob("[!_]*.py")):
-        tree = ast.parse(path.read_text())
-        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
-            name = ".".join(path.relative_to(folder).with_suffix("").parts)
-            found[name] = ast.get_docstring(tree).splitlines()[0]
+
+def studies() -> dict[str, tuple[str, str]]:
+    """Name -> (module, first line of its docstring) of all studies, none of them imported."""
+    folder, found = Path(__file__).parent, {}
+    for path in sorted(folder.glob("*/**/*.py")):
+        text = path.read_text()
+        if "STUDY = Study(" in text:
+            module = ".".join(("experiments", *path.relative_to(folder).with_suffix("").parts))
+            line = ast.get_docstring(ast.parse(text)).splitlines()[0]
+            found[short_name(module)] = (module, line)
     return found
 
 
 def list_studies() -> None:
-    """Print the table."""
-    rows = studies()
+    """Print the studies by topic."""
+    rows, topic = studies(), None
     width = max(map(len, rows))
-    for name, line in rows.items():
-        print(f"python -m experiments.{name:<{width}}  {line}")
-    print("\nEach takes --help, --preset, --out DIR, --dry-run and --plot-only.")
+    for name, (module, line) in sorted(rows.items(), key=lambda row: row[1][0].split(".")[1]):
+        if module.split(".")[1] != topic:
+            topic = module.split(".")[1]
+            print(f"\n{topic}")
+        print(f"  {name:<{width}}  {line}")
+    print(
+        "\npython -m experiments NAME runs one; each takes --help, --preset, --out DIR, --dry-run"
+    )
+    print("and --plot-only.")
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    if not argv or argv[0] in ("-h", "--help"):
+        list_studies()
+        return
+    found = studies()
+    if argv[0] not in found:
+        close = difflib.get_close_matches(argv[0], found, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        sys.exit(f"there is no study {argv[0]!r}{hint} python -m experiments lists them")
+    run(importlib.import_module(found[argv[0]][0]).STUDY, argv[1:])
 
 
 if __name__ == "__main__":
-    list_studies()
+    main(sys.argv[1:])

@@ -12,6 +12,8 @@ import numpy as np
 
 from jgen.bijectors import affine, coupling_flow, standardize
 from jgen.files import atomic_path
+from jgen.files import load as load_params
+from jgen.files import save as save_params
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.inference import draw_weighted, hamiltonian, independence_metropolis, log_weights
 from jgen.inference import random_walk as walk
@@ -31,7 +33,7 @@ from jgen.models.vae import elbo_of_events
 from jgen.nets import Network, conditioner
 from jgen.random import stream
 from jgen.toys import double_well
-from jgen.training import OptimizerConfig, TrainConfig, fit, load_params, member, save_params
+from jgen.training import OptimizerConfig, TrainConfig, fit, member
 from jgen.transforms import preprocessed, reverse_kl
 
 Well = Literal["tilted", "hard"]

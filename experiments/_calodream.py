@@ -7,6 +7,8 @@ from typing import Literal
 
 import jax
 
+from jgen.files import load as load_params
+from jgen.files import save as save_params
 from jgen.generative_model import GenerativeModel
 from jgen.models import vae
 from jgen.nets import Network, num_parameters
@@ -46,11 +48,9 @@ from jgen.training import (
     TrainConfig,
     fit,
     load_config,
-    load_params,
     make_layout,
     make_optimizer,
     member,
-    save_params,
 )
 from jgen.typing import Key, Params
 

@@ -6,6 +6,8 @@ import numpy as np
 
 from experiments import _calodream as study
 from jgen.files import atomic_path
+from jgen.files import load as load_params
+from jgen.files import save as save_params
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.metrics import ClassifierConfig, classifier_test, wasserstein
 from jgen.models import distilled, trajectory_ends
@@ -21,7 +23,7 @@ from jgen.showers import (
     judged_observables,
 )
 from jgen.showers.calodream import calodream
-from jgen.training import RunFolder, TrainConfig, fit, load_params, member, save_params
+from jgen.training import RunFolder, TrainConfig, fit, member
 from jgen.typing import Key, Params
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from experiments._families_models import FAMILIES, Sizes, make_model, players
 from experiments._flows_data import TOYS, DataSet, with_new_noise
 from experiments._judging import stored, timed_draw, timed_log_prob
+from jgen.files import load as load_params
+from jgen.files import save as save_params
 from jgen.generative_model import Batch
 from jgen.metrics import ClassifierConfig, classifier_test, sliced_wasserstein
 from jgen.random import stream
@@ -18,9 +20,7 @@ from jgen.training import (
     OptimizerConfig,
     TrainConfig,
     fit,
-    load_params,
     member,
-    save_params,
 )
 from jgen.typing import Params
 

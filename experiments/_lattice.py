@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from jgen.bijectors import TrainableBijector
+from jgen.estimate import Estimate
 from jgen.files import atomic_path
 from jgen.generative_model import GenerativeModel
 from jgen.inference import (
-    Estimate,
     autocorrelation_time,
     chain_mean,
     draw_weighted,

@@ -51,6 +51,7 @@ from experiments._lattice import (
     write_array,
     write_found,
 )
+from jgen.files import save as save_params
 from jgen.inference import chain_mean
 from jgen.lattice import free_log_z, free_propagator
 from jgen.nets import num_parameters
@@ -62,7 +63,7 @@ from jgen.plotting import (
     save,
     two_point_functions,
 )
-from jgen.training import MetricsLog, RunFolder, save_params
+from jgen.training import MetricsLog, RunFolder
 
 LABELS = {"affine": "Checkerboard flow", "equivariant": "Equivariant flow", "hmc": "HMC"}
 # By thermodynamic integration and long chains, made for this project with other code; (L, m^2, lam)

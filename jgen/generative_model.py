@@ -42,12 +42,19 @@ class GenerativeModel(NamedTuple):
       loss: (params, key, batch) -> scalar, the mean over the batch of a one-event loss.
       sample: (params, key, cond) -> x, one event.
       log_prob: (params, key, x, cond) -> scalar in nats, one event; None without a density.
+      sample_and_log_prob: (params, key, cond) -> (x, log p(x)), the event that `sample` makes with
+        the same key, where its density comes at no cost; None elsewhere.
     """
 
     init: Callable[[Key], Params]
     loss: Callable[[Params, Key, Batch], Array]
     sample: Callable[[Params, Key, Cond], PyTree]
     log_prob: Callable[[Params, Key, PyTree, Cond], Array] | None = None
+    sample_and_log_prob: Callable[[Params, Key, Cond], tuple[PyTree, Array]] | None = None
+
+
+SampleFunction = Callable[[Params, Key, Cond], PyTree]
+"""(params, key, cond) -> anything that is made from a random key for one event."""
 
 
 def mean_loss(
@@ -97,7 +104,7 @@ def _sample_chunk(sample, params, key, first, cond, indices):
 
 
 def draw_chunks(
-    model: GenerativeModel,
+    model: GenerativeModel | SampleFunction,
     params: Params,
     key: Key,
     num: int,
@@ -114,11 +121,12 @@ def draw_chunks(
     started before the one ahead of it is handed out, so the device holds the outputs of two.
 
     Args:
-      model: what to sample from.
+      model: what to sample from, or a bare function (params, key, cond) -> x of one event, such as
+        `model.sample_and_log_prob`.
       params: its parameters (of one member, not a stacked ensemble).
       key: typed PRNG key.
       num: number of events.
-      cond: conditions with leading axis `num`, or None.
+      cond: conditions with leading axis `num`, or 1 for one condition of all events, or None.
       batch_size: events computed at once.
       start: first event, to go on where an earlier drawing stopped.
       progress: show a progress bar.
@@ -131,9 +139,11 @@ def draw_chunks(
         raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
     if not 0 <= start < num:
         raise ValueError(f"start must be one of the {num} events, got {start}")
-    if cond is not None and num_events(cond) != num:
-        raise ValueError(f"cond has {num_events(cond)} rows, but {num} events were asked for")
-    check_one_member(model, params)
+    sample = model
+    if isinstance(model, GenerativeModel):
+        check_one_member(model, params)
+        sample = model.sample
+    cond = _rows_of_cond(cond, num)
     batch_size = min(batch_size, num)
     indices = jnp.arange(batch_size)
     bar = tqdm(total=num, initial=start, unit="event", desc="sampling", disable=not progress)
@@ -141,8 +151,8 @@ def draw_chunks(
     def dispatch(first):
         # The last chunk repeats its last condition, so that it runs in the same program.
         rows = np.minimum(first + np.arange(batch_size), num - 1)
-        chunk_cond = jax.tree.map(lambda c: np.asarray(c)[rows], cond)
-        return _sample_chunk(model.sample, params, key, first, chunk_cond, indices)
+        chunk_cond = jax.tree.map(lambda c: c[rows], cond)
+        return _sample_chunk(sample, params, key, first, chunk_cond, indices)
 
     chunk = dispatch(start)
     for first in range(start, num, batch_size):
@@ -155,10 +165,21 @@ def draw_chunks(
     bar.close()
 
 
+def _rows_of_cond(cond: Cond, num: int) -> Cond:
+    """Conditions with one row an event on the host; a single row is that of all events."""
+    if cond is None:
+        return None
+    rows = num_events(cond)
+    if rows not in (1, num):
+        raise ValueError(
+            f"cond has {rows} rows, but there are {num} events: give one row an event, or one for "
+            "all of them"
+        )
+    return jax.tree.map(lambda c: np.broadcast_to(c, (num, *np.shape(c)[1:])), cond)
+
+
 def check_one_member(model: GenerativeModel, params: Params) -> None:
     """Refuse the stacked parameters that a training of several members returns."""
-    if model.init is None:
-        return
     expected = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)))
     found = jax.tree.leaves(params)
     pairs = list(zip(found, expected, strict=len(found) == len(expected)))
@@ -170,7 +191,7 @@ def check_one_member(model: GenerativeModel, params: Params) -> None:
 
 
 def draw(
-    model: GenerativeModel,
+    model: GenerativeModel | SampleFunction,
     params: Params,
     key: Key,
     num: int,
@@ -181,7 +202,8 @@ def draw(
 ) -> PyTree:
     """Draw `num` events into host memory; the device holds `batch_size` of them at a time.
 
-    The one way to get many events. What does not fit into host memory either is written from
+    The one way to get many events, or of whatever else a function (params, key, cond) makes of a
+    random key. What does not fit into host memory either is written from
     `draw_chunks`, which has the same arguments. Returns numpy arrays with leading axis `num`.
     """
     out, start = None, 0
@@ -193,4 +215,48 @@ def draw(
         rows = slice(start, start + num_events(chunk))
         jax.tree.map(lambda o, c: o.__setitem__(rows, c), out, chunk)  # noqa: B023
         start = rows.stop
+    return out
+
+
+@functools.partial(jax.jit, static_argnames="log_prob")
+def _log_prob_chunk(log_prob, params, key, first, x, cond):
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(num_events(x)))
+    return jax.vmap(log_prob, in_axes=(None, 0, 0, 0))(params, keys, x, cond)
+
+
+def log_densities(
+    model: GenerativeModel,
+    params: Params,
+    key: Key,
+    x: PyTree,
+    cond: Cond = None,
+    *,
+    batch_size: int = 1000,
+) -> Float[np.ndarray, " n"]:
+    """Log-densities of many events in nats, float32; the device holds `batch_size` at a time.
+
+    Args:
+      model: with a density.
+      params: its parameters (of one member, not a stacked ensemble).
+      key: typed PRNG key; event i has a key of its own, for densities that are estimated.
+      x: events [n, ...].
+      cond: conditions with leading axis n, or 1 for one condition of all events, or None.
+      batch_size: events computed at once.
+
+    Raises:
+      ValueError: if the model has no density, or for arguments that do not fit together.
+    """
+    if model.log_prob is None:
+        raise ValueError("this model has no density: its log_prob is None")
+    check_one_member(model, params)
+    num = num_events(x)
+    if num < 1 or batch_size < 1:
+        raise ValueError(f"events and batch_size must be positive, got {num} and {batch_size}")
+    cond, batch_size = _rows_of_cond(cond, num), min(batch_size, num)
+    out = np.empty(num, np.float32)
+    for first in range(0, num, batch_size):
+        rows = np.minimum(first + np.arange(batch_size), num - 1)  # one program, the end padded
+        chunk = jax.tree.map(lambda a: np.asarray(a)[rows], (x, cond))  # noqa: B023
+        found = np.asarray(_log_prob_chunk(model.log_prob, params, key, first, *chunk))
+        out[first : first + batch_size] = found[: num - first]
     return out

@@ -1,6 +1,5 @@
 """What is concluded with a trained model: importance weights and Markov chains."""
 
-from jgen.inference.estimate import Estimate
 from jgen.inference.mcmc import (
     AutocorrelationTime,
     Chains,
@@ -26,7 +25,6 @@ from jgen.inference.reweighting import (
 __all__ = [
     "AutocorrelationTime",
     "Chains",
-    "Estimate",
     "IndependenceChain",
     "Weighted",
     "autocorrelation_time",

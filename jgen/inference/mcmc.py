@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from jgen.inference.estimate import Estimate
+from jgen.estimate import Estimate
 from jgen.typing import Cond, Energy, Key
 
 _WOLFF_S = 1.5

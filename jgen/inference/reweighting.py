@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
+from jgen.estimate import Estimate
 from jgen.generative_model import GenerativeModel, check_one_member, draw, num_events
-from jgen.inference.estimate import Estimate
 from jgen.typing import Cond, Energy, Key, Params, PyTree
 
 

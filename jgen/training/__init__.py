@@ -3,16 +3,11 @@
 from jgen.training.bootstrap import bootstrap_rows
 from jgen.training.config import TrainConfig
 from jgen.training.fit import Fitted, fit
+from jgen.training.log import MetricsLog
 from jgen.training.mesh import initialize_distributed, make_layout
 from jgen.training.optimizer import OptimizerConfig, make_optimizer, per_player
 from jgen.training.repulsion import RepulsionConfig, loss_values
-from jgen.training.runs import (
-    MetricsLog,
-    RunFolder,
-    load_config,
-    load_params,
-    save_params,
-)
+from jgen.training.runs import RunFolder, load_config
 from jgen.training.step import TrainState, make_step, member, over_members
 
 __all__ = [
@@ -27,7 +22,6 @@ __all__ = [
     "fit",
     "initialize_distributed",
     "load_config",
-    "load_params",
     "loss_values",
     "make_layout",
     "make_optimizer",
@@ -35,5 +29,4 @@ __all__ = [
     "member",
     "over_members",
     "per_player",
-    "save_params",
 ]

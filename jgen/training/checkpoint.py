@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import jax
-import orbax.checkpoint as ocp
 
 from jgen.typing import PyTree
 
@@ -13,6 +12,10 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         """Open (and make) the folder; the `keep` newest checkpoints stay."""
+        # It takes as long to import as all else, and a training without a folder needs none of it.
+        import orbax.checkpoint as ocp
+
+        self._args = ocp.args
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
 
@@ -23,7 +26,7 @@ class Checkpoints:
     def save(self, step: int, tree: PyTree) -> None:
         """Write a checkpoint unless that step has one; returns when the device copy is made."""
         if self.latest() != step:
-            self._manager.save(step, args=ocp.args.StandardSave(tree))
+            self._manager.save(step, args=self._args.StandardSave(tree))
 
     def restore(self, step: int, like: PyTree) -> PyTree:
         """Read a checkpoint.
@@ -38,7 +41,7 @@ class Checkpoints:
         shapes = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like
         )
-        return self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
+        return self._manager.restore(step, args=self._args.StandardRestore(shapes))
 
     def close(self) -> None:
         """Wait for writes to finish."""

@@ -17,10 +17,10 @@ from jgen.generative_model import Batch, GenerativeModel, num_events
 from jgen.random import member_keys, stream
 from jgen.training.checkpoint import Checkpoints
 from jgen.training.config import TrainConfig
+from jgen.training.log import MetricsLog
 from jgen.training.mesh import fetch, make_layout, put
 from jgen.training.optimizer import make_optimizer
 from jgen.training.repulsion import Function, log_prob_values, repulsion, repulsive_update
-from jgen.training.runs import MetricsLog
 from jgen.training.step import TrainState, make_step, over_members
 from jgen.typing import Key, Params
 
@@ -38,13 +38,32 @@ class Fitted(NamedTuple):
 
     Attributes:
       params: of the last or best step, averaged ones where there is an average.
-      state: the full last training state.
+      state: the full last training state; None where a finished training was read from its file.
       history: the logged metrics, one dictionary a line of the metrics file.
     """
 
     params: Params
-    state: TrainState
+    state: TrainState | None
     history: list[dict]
+
+    @property
+    def one(self) -> Params:
+        """Parameters of the only member.
+
+        Raises:
+          ValueError: if there are several; take one of them with `member(fitted.params, index)`.
+        """
+        num = num_events(self.params)
+        if num != 1:
+            raise ValueError(
+                f"this training has {num} members; take one with member(fitted.params, index)"
+            )
+        return jax.tree.map(lambda leaf: leaf[0], self.params)
+
+    @property
+    def seconds(self) -> float:
+        """What the training took by the clock, with compilation, over all its resumptions."""
+        return float(sum(row.get("seconds", 0.0) for row in self.history))
 
 
 def fit(

@@ -1,14 +1,17 @@
 """Run folders: what was run, on what, and what came out; every write is atomic.
 
-config.json  env.json  metrics.jsonl  metrics.json  checkpoints/  figures/  samples.h5
+config.json  env.json  metrics.json  STAGE.npz  TRAINING/{checkpoints/ metrics.jsonl params.npz}
+figures/
 """
 
 import dataclasses
 import json
 import math
+import os
 import platform
+import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -17,35 +20,139 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jgen.files import atomic_path
-from jgen.typing import Key, Params
+from jgen.estimate import flatten
+from jgen.files import atomic_path, load, save
+from jgen.generative_model import Batch, GenerativeModel
+from jgen.random import stream
+from jgen.training.config import TrainConfig
+from jgen.training.fit import Fitted, fit
+from jgen.training.log import MetricsLog
+from jgen.typing import Key, PyTree
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing stops two processes on one folder
+    fcntl = None
 
 
 class RunFolder:
-    """A folder that holds one run. On several hosts only process 0 writes."""
+    """A folder that holds one run, locked while it is open. On several hosts process 0 writes.
 
-    def __init__(self, path: Path, config: Any):
+    What is done stays done: `fit` and `cached` compute a stage once and read it ever after, so the
+    same program goes on where an interrupted one stopped.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: Any, *, read_only: bool = False):
         """Open a run folder; the same configuration resumes it.
 
         Args:
           path: the folder, made if missing.
-          config: a frozen dataclass.
+          config: a frozen dataclass; its field `seed` is the base of all keys.
+          read_only: the run must be there, stages that are not there are an error, and nothing but
+            figures is written.
 
         Raises:
-          ValueError: if the folder holds a run with another configuration; names the fields.
+          ValueError: if the folder holds a run with another configuration, naming the fields, or
+            another process has it open.
         """
-        self.path = Path(path)
+        self.path, self.config, self.read_only = Path(path), config, read_only
         self.is_writer = jax.process_index() == 0
-        self._open(config)
+        self._lock = None
+        if read_only and not (self.path / "config.json").exists():
+            raise ValueError(f"{path} holds no run to read; run without --plot-only first")
+        if self.is_writer and not read_only:
+            self._lock = _lock(self.path)
+        try:
+            self._open(config)
+        except BaseException:
+            self.close()
+            raise
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("run folder")
+
+    def __enter__(self) -> "RunFolder":
+        """The folder itself, closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others have the folder; the end of the process does so, too."""
+        if self._lock is not None:
+            _unlock(self._lock)
+            self._lock = None
+
+    def key(self, name: str) -> Key:
+        """The key stream called `name` of the configuration's seed."""
+        return stream(jax.random.key(self.config.seed), name)
+
+    def cached(self, name: str, compute: Callable[[], PyTree]) -> PyTree:
+        """A stage of the run: what `compute()` returns, from NAME.npz if it is there.
+
+        Args:
+          name: of the file, without its suffix; "moons/flow" is in a folder of its own.
+          compute: -> dictionaries, lists, tuples and jgen's NamedTuples of arrays and numbers.
+
+        Raises:
+          ValueError: if the folder is read only and the stage is not there.
+        """
+        path = self.path / f"{name}.npz"
+        if not self._is_there(path):
+            found = jax.tree.map(lambda a: a if isinstance(a, str) else np.asarray(a), compute())
+            if self.is_writer:
+                save(path, found)
+            return found
+        return load(path)
+
+    def fit(
+        self,
+        name: str,
+        model: GenerativeModel,
+        data: Batch | None | Callable[[], Batch],
+        config: TrainConfig,
+        *,
+        key: Key | None = None,
+        **options: Any,
+    ) -> Fitted:
+        """A training that is a stage of the run, in the folder NAME; see `fit` for the arguments.
+
+        A finished one is read: its `state` is then None.
+
+        Args:
+          name: of the training.
+          model: what to train.
+          data: training events, or a function that makes them when they are needed.
+          config: how.
+          key: typed PRNG key, `self.key(name)` unless given.
+          options: of `fit`.
+        """
+        folder = self.path / name
+        if self._is_there(folder / "params.npz"):
+            history = MetricsLog(folder / "metrics.jsonl", False).read()
+            return Fitted(load(folder / "params.npz", model), None, history)
+        data = data() if callable(data) else data
+        key = self.key(name) if key is None else key
+        fitted = fit(model, data, key, config, folder=folder, **({"name": name} | options))
+        if self.is_writer:
+            save(folder / "params.npz", fitted.params)
+        return fitted
+
+    def _is_there(self, path: Path) -> bool:
+        """Whether a stage is done; all processes get the answer of process 0."""
+        there = path.exists()
+        if jax.process_count() > 1:
+            there = bool(multihost_utils.broadcast_one_to_all(np.array(there)))
+        if self.read_only and not there:
+            raise ValueError(f"{path} is not there to plot; run without --plot-only first")
+        return there
 
     def _open(self, config: Any) -> None:
         stored, new = self.path / "config.json", _as_json(config)
         if stored.exists():
             old = _with_defaults(config, json.loads(stored.read_text()))
             _refuse_changes(self.path, old, new)
-        elif self.is_writer and self.path.is_dir() and any(self.path.iterdir()):
+        elif self.is_writer and any(p.name != _LOCK for p in self.path.glob("*")):
             raise ValueError(
                 f"{self.path} is not empty and holds no config.json; choose another --out"
             )
@@ -55,7 +162,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the folder atomically."""
-        if self.is_writer:
+        if self.is_writer and not self.read_only:
             with atomic_path(self.path / name) as partial:
                 partial.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -64,22 +171,61 @@ class RunFolder:
         path = self.path / name
         return json.loads(path.read_text()) if path.exists() else None
 
-    def write_metrics(self, metrics: dict[str, float]) -> None:
-        """Write metrics.json: flat, name -> number.
+    def write_metrics(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Write metrics.json: flat, name -> number, as `jgen.estimate.flatten` names them.
 
         Raises:
           ValueError: if a value is no finite number; names it.
         """
-        bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
+        flat = flatten(metrics)
+        bad = {k: v for k, v in flat.items() if not math.isfinite(v)}
         if bad:
             raise ValueError(f"metrics must be finite numbers, got {bad}")
-        self.write_json("metrics.json", {k: float(v) for k, v in metrics.items()})
+        self.write_json("metrics.json", flat)
+        return flat
 
     def figure(self, name: str) -> Path:
         """Path without suffix for a figure."""
         folder = self.path / "figures"
         folder.mkdir(exist_ok=True)
         return folder / name
+
+
+_LOCK = ".lock"
+# Folders that this process has open: path -> (file, how often).
+_OPEN: dict[Path, tuple[Any, int]] = {}
+
+
+def _lock(path: Path) -> Path:
+    """Lock a folder for this process, which may open it several times."""
+    path = path.resolve()
+    file, count = _OPEN.get(path, (None, 0))
+    if file is None:
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / _LOCK).open("a+")
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            raise ValueError(
+                f"{path} is in use by {owner}; wait for it, or choose another --out"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+    _OPEN[path] = (file, count + 1)
+    return path
+
+
+def _unlock(path: Path) -> None:
+    file, count = _OPEN.pop(path)
+    if count > 1:
+        _OPEN[path] = (file, count - 1)
+    else:
+        file.close()
 
 
 def load_config(kind: type, path: Path) -> Any:
@@ -103,71 +249,6 @@ def _build(kind: Any, value: Any) -> Any:
         kinds = get_type_hints(kind)
         return kind(**{name: _build(kinds[name], v) for name, v in value.items()})
     return tuple(value) if isinstance(value, list) else value
-
-
-def save_params(path: Path, params: Params) -> None:
-    """Write the parameters of one model as one .npz file, an array a leaf, named by its path."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        np.savez(file, **{_leaf_name(name): np.asarray(leaf) for name, leaf in leaves})
-
-
-def load_params(path: Path, init: Callable[[Key], Params]) -> Params:
-    """Read what `save_params` wrote.
-
-    Args:
-      path: of the file.
-      init: of the model, (key) -> params; it is not run, but says what there has to be.
-
-    Raises:
-      ValueError: if the file holds the parameters of another model.
-    """
-    expected = jax.eval_shape(init, jax.random.key(0))
-    shapes = {_leaf_name(n): a.shape for n, a in jax.tree_util.tree_leaves_with_path(expected)}
-    with np.load(path) as file:
-        found = dict(file)
-    if {name: a.shape for name, a in found.items()} != shapes:
-        raise ValueError(f"{path} holds parameters of another model; train this one anew")
-    return jax.tree_util.tree_map_with_path(lambda n, _: found[_leaf_name(n)], expected)
-
-
-def _leaf_name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-class MetricsLog:
-    """A JSON-lines file with one object a logged step."""
-
-    def __init__(self, path: Path, is_writer: bool = True):
-        """Open the log at `path`; only a writer writes."""
-        self.path, self.is_writer = Path(path), is_writer
-
-    def read(self) -> list[dict]:
-        """All complete lines."""
-        if not self.path.exists():
-            return []
-        rows = []
-        for line in self.path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # a process killed while it wrote leaves half a line at the end
-        return rows
-
-    def truncate(self, step: int) -> None:
-        """Drop what was logged after `step`: a resumed run will log it again."""
-        if self.is_writer:
-            rows = [row for row in self.read() if row["step"] <= step]
-            text = "".join(json.dumps(row) + "\n" for row in rows)
-            with atomic_path(self.path) as partial:
-                partial.write_text(text)
-
-    def append(self, row: dict) -> None:
-        """Add one line."""
-        if self.is_writer:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
 
 
 def environment() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from experiments import consistency
 from experiments._calodream_presets import SMOKE, SMOKE_LATENT
 from experiments._consistency import Distillation, distances, parts
 from experiments._consistency_report import LABELS
+from jgen.files import save as save_params
 from jgen.metrics import ClassifierConfig
 from jgen.nets.sequence import SequenceConfig
 from jgen.nets.vit import ViTConfig
@@ -26,7 +27,7 @@ from jgen.showers import (
     sample_path,
     save_preprocessing,
 )
-from jgen.training import RunFolder, TrainConfig, save_params
+from jgen.training import RunFolder, TrainConfig
 
 GEOMETRY = get_geometry("ds2")
 TEACHER = dataclasses.replace(

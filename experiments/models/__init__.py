@@ -1,0 +1,1 @@
+"""Families of models on data whose answers are known."""

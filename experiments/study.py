@@ -1,0 +1,275 @@
+"""The harness of all studies: a study is a value, and everything around it is here.
+
+    STUDY = Study({"default": Config(), "smoke": Config(...)}, compute, report, check, build)
+
+    if __name__ == "__main__":
+        main(STUDY)
+
+gives a module its command line (presets, all fields of the configuration, --dry-run, --plot-only,
+--distributed), refuses bad options before a folder exists, opens the locked run folder, writes
+metrics.json in one convention and prints the report. `experiments/models/moons_gaps.py` is the
+example to copy.
+"""
+
+import dataclasses
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jgen import plotting
+from jgen.estimate import Estimate
+from jgen.nets import num_parameters
+from jgen.training import RunFolder, initialize_distributed
+
+
+class Run(RunFolder):
+    """The run folder of a study, with its stages (`fit`, `cached`), keys and figures."""
+
+    note = ""
+
+    def save(self, name: str, figure: Any) -> None:
+        """Write a figure as figures/NAME.pdf and .png."""
+        if self.is_writer:
+            if self.note:
+                figure.text(0.005, 0.995, self.note, va="top", fontsize=6, color="#a03030")
+            plotting.save(figure, self.figure(name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study.
+
+    Attributes:
+      presets: configurations by name, frozen dataclasses of one type with a docstring a field and
+        a `seed`; "default" and "smoke" are among them.
+      compute: (config, run) -> metrics: numbers, `Estimate` and `Judged` by name. Long work is in
+        `run.fit` and `run.cached`, so that a rerun goes on and --plot-only only reads.
+      report: (config, run, metrics) -> the table that is printed; draws figures by `run.save`.
+      check: (config) -> None, raises a ValueError for options that do not fit together. What has a
+        `check` of its own among the configuration's fields is checked before.
+      build: (config) -> {part: model, network or its `init`}, for the parameter counts of
+        --dry-run and, since a network refuses sizes that cannot be, as another check.
+    """
+
+    presets: Mapping[str, Any]
+    compute: Callable[[Any, Run], dict[str, Any]]
+    report: Callable[[Any, Run, dict[str, Any]], str]
+    check: Callable[[Any], None] = lambda config: None
+    build: Callable[[Any], Mapping[str, Any]] = lambda config: {}
+
+
+def main(study: Study) -> None:
+    """Run a study that is the program, `python -m experiments.TOPIC.NAME`."""
+    run(study, sys.argv[1:])
+
+
+def run(study: Study, argv: Sequence[str]) -> dict[str, float] | None:
+    """Parse the command line of a study and run it; returns the metrics as metrics.json has them.
+
+    What a user can mend ends the process with a sentence; --traceback shows where it came from.
+    """
+    name, description = identity(study)
+    args = _parse(name, description, study.presets, list(map(str, argv)))
+    out = args.out or Path("runs") / f"{name.replace('.', '-')}-{args.preset}"
+    try:
+        if args.distributed:
+            initialize_distributed()
+        _check_fields(args.config)
+        study.check(args.config)
+        counts = _parameter_counts(study.build(args.config))
+        if args.dry_run:
+            config = dataclasses.asdict(args.config)
+            resolved = {"preset": args.preset, "config": config, "parameters": counts}
+            print(json.dumps(resolved, indent=2, default=str))
+            return None
+        with Run(out, args.config, read_only=args.plot_only) as folder:
+            folder.note = "preset smoke: not trained" if args.preset == "smoke" else ""
+            metrics = study.compute(args.config, folder)
+            flat = folder.write_metrics(metrics)
+            if folder.is_writer:
+                if table := study.report(args.config, folder, metrics):
+                    print(table)
+                print(f"\n{len(flat)} metrics and everything else are in {out}")
+            return flat
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from the last checkpoint")
+    except (ValueError, OSError, FloatingPointError) as error:
+        if args.traceback:
+            raise
+        sys.exit(f"error: {error}")
+
+
+def identity(study: Study) -> tuple[str, str]:
+    """The name of a study on the command line and the docstring of its module."""
+    module = sys.modules[study.compute.__module__]
+    spec = module.__spec__
+    name = spec.name if spec is not None else module.__name__
+    return short_name(name), module.__doc__ or ""
+
+
+def short_name(module: str) -> str:
+    """experiments.TOPIC.NAME[.study] -> NAME; studies of benchmarks and simulate keep the topic."""
+    parts = module.removeprefix("experiments.").split(".")
+    if parts[-1] in ("study", "__main__"):
+        parts = parts[:-1]
+    return ".".join(parts if parts[0] in ("benchmarks", "simulate") else parts[1:] or parts)
+
+
+def at_least(config: Any, **least: float) -> None:
+    """Refuse fields below a smallest value: `at_least(config, num_train=100)`."""
+    for name, bound in least.items():
+        if not getattr(config, name) >= bound:
+            raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
+
+
+def known(config: Any, **choices: Sequence[str]) -> None:
+    """Refuse names that are not among the choices, and an empty tuple of names."""
+    for name, allowed in choices.items():
+        value = getattr(config, name)
+        given = value if isinstance(value, tuple) else (value,)
+        if not given or set(given) - set(allowed):
+            raise ValueError(f"{name} must be of {', '.join(allowed)}, got {value!r}")
+
+
+def table(
+    columns: Sequence[str],
+    rows: Mapping[str, Sequence[Any]],
+    *,
+    title: str = "",
+    digits: int = 3,
+) -> str:
+    """Text of a table: estimates as 0.018(2), floats with `digits` significant ones, "-" for None.
+
+    Args:
+      columns: their headings.
+      rows: label -> cells, one a column.
+      title: above the labels.
+      digits: of numbers without an error.
+    """
+    cells = [[title, *columns]]
+    cells += [[label, *(_cell(c, digits) for c in row)] for label, row in rows.items()]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = []
+    for first, *rest in cells:
+        right = (f"  {cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
+        lines.append((f"{first:<{widths[0]}}" + "".join(right)).rstrip())
+    return "\n".join(lines)
+
+
+def metric_table(
+    metrics: Mapping[str, Any],
+    columns: Sequence[str],
+    rows: Mapping[str, str],
+    *,
+    title: str = "",
+    digits: int = 3,
+) -> str:
+    """A table of metrics: the cell of a row `label: name` in a column is `metrics[name/column]`."""
+    cells = {label: [metrics.get(f"{name}/{c}") for c in columns] for label, name in rows.items()}
+    return table(columns, cells, title=title, digits=digits)
+
+
+def _cell(value: Any, digits: int) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str | Estimate) or hasattr(value, "_fields"):
+        return str(value)
+    return f"{float(value):.{digits}g}" if abs(float(value)) < 10**digits else f"{float(value):.0f}"
+
+
+def _parameter_counts(parts: Mapping[str, Any]) -> dict[str, int]:
+    return {name: num_parameters(getattr(part, "init", part)) for name, part in parts.items()}
+
+
+def _check_fields(value: Any) -> None:
+    """Let everything in a configuration that can check itself do so, the innermost first."""
+    if isinstance(value, tuple):
+        for inner in value:
+            _check_fields(inner)
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _check_fields(getattr(value, field.name))
+        if hasattr(value, "check"):
+            value.check()
+
+
+_HELP = {
+    "preset": "Configuration that the options below change.",
+    "out": "Run folder; the same folder resumes. Default: runs/NAME-PRESET.",
+    "dry_run": "Print the resolved configuration and parameter counts as JSON, then exit.",
+    "plot_only": "Draw the figures of a finished run again.",
+    "distributed": "Join the other processes of a multi-host run.",
+    "traceback": "Show the full traceback of an error.",
+}
+
+
+def _parse(name: str, description: str, presets: Mapping[str, Any], argv: list[str]):
+    """Arguments with the chosen preset's values as defaults of the configuration's options."""
+    chosen = "default"
+    for i, arg in enumerate(argv):
+        if arg == "--preset" and i + 1 < len(argv):
+            chosen = argv[i + 1]
+        elif arg.startswith("--preset="):
+            chosen = arg.removeprefix("--preset=")
+    if chosen not in presets:
+        chosen = "default"  # the parser below refuses the unknown name and lists the known ones
+    config = presets[chosen]
+    if {"-h", "--help"} & set(argv):
+        print(short_help(name, description, presets, config))
+        sys.exit(0)
+    argv = ["--help" if arg == "--help-all" else arg for arg in argv]
+    kind = Annotated[type(config), tyro.conf.arg(name="")]
+    options = dataclasses.make_dataclass(
+        "Arguments",
+        [
+            ("preset", Annotated[Literal[tuple(presets)], _help("preset")], chosen),
+            ("out", Annotated[Path | None, _help("out")], None),
+            *(_flag(flag) for flag in ("dry_run", "plot_only", "distributed", "traceback")),
+            ("config", kind, config),
+        ],
+        frozen=True,
+    )
+    prog, convert = f"python -m experiments {name}", (tyro.conf.AvoidSubcommands,)
+    return tyro.cli(options, args=argv, prog=prog, description=description, config=convert)
+
+
+def _help(name: str):
+    return tyro.conf.arg(help=_HELP[name])
+
+
+def _flag(name: str):
+    return (name, Annotated[bool, tyro.conf.FlagCreatePairsOff, _help(name)], False)
+
+
+def short_help(name: str, description: str, presets: Mapping[str, Any], config: Any) -> str:
+    """What fits two screens: the first paragraphs, presets, and options that are no block."""
+    paragraphs = description.strip().split("\n\n")
+    lines = ["\n\n".join(paragraphs[:3]), "", f"usage: python -m experiments {name} [options]", ""]
+    lines += [f"  --preset {{{','.join(presets)}}}"]
+    for flag in ("out", "dry_run", "plot_only", "distributed", "traceback"):
+        lines.append(f"  --{flag.replace('_', '-'):<22} {_HELP[flag]}")
+    lines += [f"  --{'help-all':<22} All options, those of networks and trainings included.", ""]
+    docs, blocks = field_docs(type(config)), []
+    for field in dataclasses.fields(config):
+        value, option = getattr(config, field.name), field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            blocks.append(option)
+            continue
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        first = re.split(r"[.;:](?:\s|$)", docs.get(field.name, ""))[0]
+        lines.append(f"  --{option:<22} {' '.join(first.split())} ({shown})"[:118])
+    if blocks:
+        lines += ["", f"blocks of options (--help-all): {', '.join(f'--{b}.*' for b in blocks)}"]
+    return "\n".join(lines)
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """The string that stands below each field of a dataclass in its source."""
+    pattern = r'^    (\w+):[^\n]*(?:\n     [^\n]*)*?\n    """(.*?)"""'
+    return dict(re.findall(pattern, inspect.getsource(kind), re.MULTILINE | re.DOTALL))

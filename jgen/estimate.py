@@ -1,0 +1,93 @@
+"""A number with its statistical error, and the one way in which metrics become a flat table."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Estimate(NamedTuple):
+    """What samples say about a number; printed as `0.0123(14)`.
+
+    Attributes:
+      value: the estimate.
+      error: its standard error, to first order in the fluctuations.
+    """
+
+    value: float
+    error: float
+
+    def __str__(self) -> str:
+        """The error stands behind the digits that it belongs to: one of its own, two below 2."""
+        value, error = float(self.value), float(self.error)
+        # An error of rounding, such as 5e-17, says nothing.
+        if not (math.isfinite(error) and math.isfinite(value)) or error <= 1e-9 * abs(value):
+            return f"{value:.6g}"
+        exponent = math.floor(math.log10(error))
+        places = -exponent + (round(error / 10**exponent, 1) < 2)
+        if places <= 0:
+            return f"{value:.0f}({error:.0f})"
+        if places > 7:
+            return f"{value:.3g}({error:.1g})"
+        return f"{value:.{places}f}({round(error * 10**places)})"
+
+
+class Judged(NamedTuple):
+    """A metric of generated events beside that of two samples of the truth of the same size.
+
+    Attributes:
+      value: reference against generated events.
+      truth: reference against other events of the truth.
+    """
+
+    value: Estimate | float
+    truth: Estimate | float
+
+    def __str__(self) -> str:
+        """Both, the truth's in brackets."""
+        return f"{self.value} [truth {self.truth}]"
+
+
+def mean_estimate(values: np.ndarray) -> Estimate:
+    """Mean of independent values [n] and its standard error.
+
+    Raises:
+      ValueError: if there are fewer than two values.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"a mean with an error needs two values [n] or more, got {values.shape}")
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5))
+
+
+def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as flat numbers, as `metrics.json` holds them.
+
+    One convention: `name`, `name_error`, `name_truth`, `name_truth_error`. A NamedTuple's `value`
+    gets the name itself and its other fields `name_<field>`, so that intervals have `name_low` and
+    `name_high`; nested mappings are joined by "/".
+
+    Raises:
+      ValueError: if a value is no number, or a name stands for two of them.
+    """
+    flat: dict[str, float] = {}
+    for name, value in _leaves("", metrics):
+        if name in flat:
+            raise ValueError(f"two metrics have the name {name!r}")
+        flat[name] = value
+    return flat
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(f"{name}/{key}" if name else str(key), inner)
+    elif hasattr(value, "_fields"):
+        for field in value._fields:
+            own = name if field == "value" else f"{name}_{field}"
+            yield from _leaves(own, getattr(value, field))
+    elif np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf":
+        yield name, float(value)
+    else:
+        raise ValueError(f"the metric {name!r} must be a number or an estimate, got {value!r}")

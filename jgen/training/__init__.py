@@ -9,6 +9,7 @@ from jgen.training.optimizer import OptimizerConfig, make_optimizer, per_player
 from jgen.training.repulsion import RepulsionConfig, loss_values
 from jgen.training.runs import RunFolder, load_config
 from jgen.training.step import TrainState, make_step, member, over_members
+from jgen.training.timing import milliseconds, timed_draw, timed_log_densities
 
 __all__ = [
     "Fitted",
@@ -27,6 +28,9 @@ __all__ = [
     "make_optimizer",
     "make_step",
     "member",
+    "milliseconds",
     "over_members",
     "per_player",
+    "timed_draw",
+    "timed_log_densities",
 ]

@@ -1,0 +1,1 @@
+"""What generated events are worth: forecasts and cases where the answer is known."""

@@ -1,0 +1,1 @@
+"""Training on an energy instead of data: Boltzmann generators and lattice fields."""

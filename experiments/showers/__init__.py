@@ -1,0 +1,1 @@
+"""Calorimeter showers: CaloDREAM, its solvers and uncertainties, and other generators."""

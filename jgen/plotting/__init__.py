@@ -21,7 +21,7 @@ from jgen.plotting.differential import (
 )
 from jgen.plotting.equivalents import equivalent_events_chart
 from jgen.plotting.gallery import Images, Line, Plane, sample_gallery
-from jgen.plotting.histograms import Panel, histogram_grid, ratio_histogram
+from jgen.plotting.histograms import Panel, Weighted, histogram_grid, ratio_histogram
 from jgen.plotting.lattice import bound_curves, field_configurations, two_point_functions
 from jgen.plotting.shower_report import observable_panel, shower_figures
 from jgen.plotting.shower_tests import response_figure, summary_figure, threshold_figure
@@ -32,7 +32,7 @@ from jgen.plotting.showers import (
     single_showers,
 )
 from jgen.plotting.speed import quality_grid, quality_points
-from jgen.plotting.style import save
+from jgen.plotting.style import save, style
 from jgen.plotting.uncertainty import (
     coverage_curves,
     member_grid,
@@ -49,6 +49,7 @@ __all__ = [
     "Line",
     "Panel",
     "Plane",
+    "Weighted",
     "bound_curves",
     "chain_traces",
     "coverage_curves",
@@ -82,6 +83,7 @@ __all__ = [
     "save",
     "shower_figures",
     "single_showers",
+    "style",
     "summary_figure",
     "threshold_figure",
     "training_curves",

@@ -15,13 +15,13 @@ def weight_distributions(
     *,
     weight_range: tuple[float, float] = (1e-2, 1e2),
     num_bins: int = 50,
-    reference_label: str = "Geant4",
+    reference_label: str = "truth",
 ) -> Figure:
     """Classifier weights of generated (solid) and reference (dotted) test events.
 
     As arXiv:2405.09629, Fig. 10, on logarithmic axes. Fractions are means over the seeds and the
-    band their standard deviation. Weights beyond the range are counted in the outermost bins, so
-    that no tail is lost.
+    band their standard deviation. Weights beyond the range are counted in the outermost bins, which
+    are shaded, so that no tail is lost.
     """
     edges = np.geomspace(*weight_range, num_bins + 1)
     figure = new_figure(0.6 * TEXT_WIDTH, 3.2)
@@ -44,6 +44,14 @@ def weight_distributions(
             )
             axes.stairs(mean, edges, color=color(i), linestyle=style, baseline=None, label=name)
     axes.axvline(1.0, ymax=0.78, color=REFERENCE, linewidth=0.8)
+    text = {"transform": axes.get_xaxis_transform(), "fontsize": 6.0, "color": "#777777"}
+    for x, low, high, name in (
+        (0.03, edges[0], edges[1], "and below"),
+        (0.97, edges[-2], edges[-1], "and above"),
+    ):
+        axes.axvspan(low, high, color="#e4e4e4", linewidth=0.0, zorder=0)
+        where = {"transform": axes.transAxes, "ha": "left" if x < 0.5 else "right"}
+        axes.text(x, 0.02, name, **(text | where))
     axes.set(xscale="log", yscale="log", xlim=weight_range)
     axes.set(xlabel="Classifier weight $w$", ylabel="Fraction of events")
     smallest = min(

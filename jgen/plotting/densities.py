@@ -54,7 +54,7 @@ def density_pictures(
     for i, (title, picture) in enumerate(pictures.items()):
         axes = figure.add_subplot(num_rows, num_columns, i + 1)
         axes.imshow(
-            picture, origin="lower", extent=extent, aspect="auto", norm=norm, cmap=ENERGY_MAP
+            picture, origin="lower", extent=extent, aspect="equal", norm=norm, cmap=ENERGY_MAP
         )
         axes.set_title(title, fontsize=7.0, pad=2.5)
         axes.set(xticks=[], yticks=[])

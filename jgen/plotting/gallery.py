@@ -70,7 +70,8 @@ def sample_gallery(
     """A row for the truth and one for each model, a column for each data set.
 
     Histograms are of fractions of all events, also of those outside the edges, so that samples may
-    have any size; bands are statistical. Ratios go from 0.5 to 1.5.
+    have any size; bands are statistical. Ratios go from 0.5 to 1.5. The truth is grey and black,
+    models are blue.
 
     Args:
       views: data set -> its truth, and how it is drawn.
@@ -114,14 +115,14 @@ def _draw_plane(axes, view, events):
     norm = PowerNorm(0.5, 0.0, counts(view.truth).max(), clip=True)
     extent = (*view.edges[0][[0, -1]], *view.edges[1][[0, -1]])
     if events is not None:
-        picture = {"origin": "lower", "extent": extent, "aspect": "auto", "cmap": ENERGY_MAP}
+        picture = {"origin": "lower", "extent": extent, "aspect": "equal", "cmap": ENERGY_MAP}
         axes.imshow(counts(events), norm=norm, **picture)
 
 
 def _draw_line(axes, view, values, is_truth, is_last):
     """As `ratio_histogram`, on a panel too small for words."""
     main, ratio = axes
-    panel = Panel(view.edges, view.truth, {}, view.xlabel)
+    panel = Panel(view.edges, view.truth, {}, view.xlabel, ratio_range=(0.5, 1.5))
     truth = histogram(view.truth, view.edges)
     band(main, view.edges, truth.fractions, truth.fraction_errors, BAND, alpha=1.0)
     main.stairs(truth.fractions, view.edges, color=REFERENCE, linewidth=0.9)
@@ -160,4 +161,4 @@ def _draw_images(axes, view, images):
     _, height, width = images.shape
     tiles = images.reshape(down, across, height, width).swapaxes(1, 2)
     mosaic = tiles.reshape(down * height, across * width)[:-1, :-1]
-    axes.imshow(mosaic, cmap="Greys", vmin=low, vmax=high, aspect="auto")
+    axes.imshow(mosaic, cmap="Greys", vmin=low, vmax=high, aspect="equal")

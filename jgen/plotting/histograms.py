@@ -1,7 +1,7 @@
 """Histograms of a truth and of samples, with statistical bands and ratio panels."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Real
@@ -27,28 +27,109 @@ from jgen.plotting.style import (
 _LINE = 7.5
 
 
+class Weighted(NamedTuple):
+    """Values with a weight each, of any sign.
+
+    Attributes:
+      values: [n].
+      weights: [n].
+    """
+
+    values: Real[np.ndarray, " n"]
+    weights: Real[np.ndarray, " n"]
+
+
+Content = Any
+"""Values [n], `Weighted` values, or a filled histogram of one axis: `jgen.metrics.Histogram`, or a
+`hist.Hist` or whatever else has `axes`, `values()` and `variances()`."""
+
+
 class Panel(NamedTuple):
     """One observable.
 
     Attributes:
-      edges: bin edges [num_bins + 1].
-      reference: values of the truth [n].
-      samples: label -> values [m] of what is compared with it, of any sizes.
+      edges: bin edges [num_bins + 1], also of histograms that are filled already.
+      reference: values of the truth [n], or other `Content`.
+      samples: label -> what is compared with it, of any sizes.
       xlabel: name of the observable with its unit.
       log_x: logarithmic horizontal axis, for logarithmic bins.
       log_y: logarithmic vertical axis.
-      ratio_range: limits of the ratio panel; ratios beyond are marked at its border.
+      ratio_range: limits of the ratio panel, chosen from the ratios where it is None; ratios
+        beyond are marked at its border.
       reference_label: name of the truth.
     """
 
     edges: Real[np.ndarray, " num_edges"]
-    reference: Real[np.ndarray, " n"]
-    samples: Mapping[str, Real[np.ndarray, " m"]]
+    reference: Content
+    samples: Mapping[str, Content]
     xlabel: str
     log_x: bool = False
     log_y: bool = False
-    ratio_range: tuple[float, float] = (0.5, 1.5)
-    reference_label: str = "Geant4"
+    ratio_range: tuple[float, float] | None = None
+    reference_label: str = "Truth"
+
+
+def as_histogram(content: Content, edges: Real[np.ndarray, " num_edges"]) -> Histogram:
+    """Fill a histogram, or take one that is filled.
+
+    Raises:
+      ValueError: if a filled histogram has other edges or more than one axis.
+    """
+    if isinstance(content, Weighted):
+        return histogram(content.values, edges, content.weights)
+    if not isinstance(content, Histogram) and not hasattr(content, "variances"):
+        return histogram(content, edges)
+    filled = content if isinstance(content, Histogram) else _from_plottable(content)
+    if filled.edges.shape != np.shape(edges) or not np.allclose(filled.edges, edges):
+        raise ValueError(
+            f"a histogram is filled in {len(filled.edges) - 1} bins from {filled.edges[0]} to "
+            f"{filled.edges[-1]}, but the panel has {len(edges) - 1} from {edges[0]} to {edges[-1]}"
+        )
+    return filled
+
+
+def _from_plottable(filled: Any) -> Histogram:
+    if len(filled.axes) != 1:
+        raise ValueError(f"a histogram needs one axis, got {len(filled.axes)}: project it first")
+    edges = np.asarray(filled.axes[0].edges, np.float64)
+    counts = np.asarray(filled.values(), np.float64)
+    variances = filled.variances()
+    variances = counts if variances is None else np.asarray(variances, np.float64)
+    try:
+        flow = np.asarray(filled.values(flow=True), np.float64)
+    except TypeError:  # not all that can be plotted counts what is outside
+        flow = counts
+    outside = (flow[0], flow[-1]) if len(flow) == len(counts) + 2 else (0.0, 0.0)
+    return Histogram(edges, counts, variances, *map(float, outside))
+
+
+def populated(panel: Panel) -> tuple[Panel, Histogram, dict[str, Histogram]]:
+    """The panel, the reference and the samples without bins at the ends where hardly anything is.
+
+    A bin stays if a histogram has more than 0.1 % of its entries at it and beyond, or on a
+    logarithmic vertical axis, where tails are what is looked at, anything at all. What is cut off
+    counts as underflow and overflow.
+    """
+    full = {label: as_histogram(content, panel.edges) for label, content in panel.samples.items()}
+    reference = as_histogram(panel.reference, panel.edges)
+    least = 0.0 if panel.log_y else 1e-3
+    num = len(reference.counts)
+    first, last = num - 1, 0
+    for one in (reference, *full.values()):
+        shares = np.abs(one.counts) / (np.abs(one.counts).sum() or 1.0)
+        first = min(first, int(np.argmax(np.cumsum(shares) > least)))
+        last = max(last, num - 1 - int(np.argmax(np.cumsum(shares[::-1]) > least)))
+    if first > last:
+        first, last = 0, num - 1
+    cut = lambda one: Histogram(
+        one.edges[first : last + 2],
+        one.counts[first : last + 1],
+        one.variances[first : last + 1],
+        one.underflow + float(one.counts[:first].sum()),
+        one.overflow + float(one.counts[last + 1 :].sum()),
+    )
+    samples = {label: cut(one) for label, one in full.items()}
+    return panel._replace(edges=panel.edges[first : last + 2]), cut(reference), samples
 
 
 @styled
@@ -57,26 +138,47 @@ def ratio_histogram(axes: tuple[Axes, Axes], panel: Panel) -> None:
 
     Contents are fractions of all entries, also of those outside the edges, so that a wrong rate
     of these shows; their fractions are written into the panel where they are not zero. Bands
-    are Poisson errors, in the ratio panel those of truth and sample apart.
+    are Poisson errors, in the ratio panel those of truth and sample apart. Ends of the axis where
+    hardly anything is are cut off, and ratios to fewer than four entries are not drawn.
     """
     main, ratio = axes
-    reference = histogram(panel.reference, panel.edges)
-    samples = {label: histogram(values, panel.edges) for label, values in panel.samples.items()}
+    panel, reference, samples = populated(panel)
+    ratios = {label: fraction_ratio(sample, reference) for label, sample in samples.items()}
+    panel = panel._replace(ratio_range=panel.ratio_range or ratio_limits(ratios.values()))
 
     band(main, panel.edges, reference.fractions, reference.fraction_errors, BAND, alpha=1.0)
     main.stairs(reference.fractions, panel.edges, color=REFERENCE, label=panel.reference_label)
-    relative, relative_error = fraction_ratio(reference, reference)
-    band(ratio, panel.edges, relative, relative_error, BAND, alpha=1.0)
+    band(ratio, panel.edges, *fraction_ratio(reference, reference), BAND, alpha=1.0)
     ratio.axhline(1.0, color=REFERENCE, linewidth=0.8)
     for i, (label, sample) in enumerate(samples.items()):
         main.stairs(sample.fractions, panel.edges, color=color(i), label=label, baseline=None)
-        relative, relative_error = fraction_ratio(sample, reference)
+        relative, relative_error = ratios[label]
         band(ratio, panel.edges, relative, relative_error, color(i), alpha=0.25)
         ratio.stairs(relative, panel.edges, color=color(i), baseline=None)
         mark_outside(ratio, panel, relative, color(i))
 
     used = write_outside(main, reference, samples)
     decorate(main, ratio, panel, [reference, *samples.values()], 0.05 + used)
+
+
+def ratio_limits(ratios: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """The narrowest limits of a ratio panel that hold nine tenths of the ratios, errors included.
+
+    Beyond (0, 2) they span decades, and the axis is to be logarithmic.
+    """
+    pairs = [np.stack(pair) for pair in ratios]
+    value, error = np.concatenate(pairs, axis=1) if pairs else np.ones((2, 1))
+    value, error = value[np.isfinite(value)], error[np.isfinite(value)]
+    for half in (0.1, 0.2, 0.5, 1.0):
+        if np.mean(np.abs(value - 1) + error <= half) >= 0.9:
+            return (1 - half, 1 + half)
+    if np.mean(value <= 2) >= 0.9 and np.mean(value < 0.2) < 0.5:
+        return (0.0, 2.0)
+    filled = np.abs(np.log10(value[value > 0]))
+    for decades in (1, 2):
+        if np.mean(filled <= decades) >= 0.9:
+            return (10.0**-decades, 10.0**decades)
+    return (1e-3, 1e3)
 
 
 def panel_grid(
@@ -133,8 +235,12 @@ def histogram_grid(panels: Sequence[Panel], num_columns: int = 3) -> Figure:
 
 
 def fraction_ratio(sample: Histogram, reference: Histogram):
-    """Ratio of fractions and its error from `sample` alone; NaN where the reference is empty."""
-    filled = reference.fractions > 0
+    """Ratio of fractions and its error from `sample` alone.
+
+    NaN where the reference has fewer than four entries (of equal weight; else as many as its
+    relative error says) and a ratio would be noise.
+    """
+    filled = (reference.counts > 0) & (reference.counts**2 >= 4 * reference.variances)
     denominator = np.where(filled, reference.fractions, np.nan)
     return sample.fractions / denominator, sample.fraction_errors / denominator
 
@@ -155,6 +261,8 @@ def band(axes, edges, center, error, facecolor, alpha):
 def mark_outside(axes, panel, ratio, marker_color):
     """Small triangles at the border where a ratio leaves the panel."""
     low, high = panel.ratio_range
+    # An empty bin is not drawn at all, and needs no mark on a logarithmic axis.
+    ratio = np.where(ratio > 0, ratio, np.nan)
     center = np.sqrt(panel.edges[1:] * panel.edges[:-1]) if panel.log_x else _middle(panel.edges)
     for outside, border, marker in ((ratio > high, high, "^"), (ratio < low, low, "v")):
         (marks,) = axes.plot(

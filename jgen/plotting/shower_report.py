@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from jgen.plotting.classifier import roc_curves, weight_distributions
 from jgen.plotting.histograms import Panel, histogram_grid
+from jgen.plotting.shower_labels import observable_label
 from jgen.plotting.shower_tests import response_figure, summary_figure, threshold_figure
 from jgen.plotting.showers import (
     longitudinal_profile,
@@ -52,7 +53,7 @@ def shower_figures(
         "features": _feature_figure(geometry, reference, generated),
         "longitudinal_profile": longitudinal_profile(true, blocks),
         "mean_shower_side": longitudinal_view(true, made, r_edges=r_edges, generated_label=label),
-        "mean_shower_front": polar_view(true, made, groups, generated_label=label),
+        "mean_shower_front": polar_view(true, made, groups, r_edges=r_edges, generated_label=label),
         "single_showers": _single_figure(reference, first, true, made, label, r_edges),
     }
     if threshold is not None:
@@ -68,7 +69,9 @@ def _evaluation_figures(evaluation, label):
         )
     for tag, comparison in evaluation.classifiers.items():
         results = {label: comparison.generated, "Geant4, other half": comparison.truth}
-        figures[f"classifier_weights_{tag}"] = weight_distributions(results)
+        figures[f"classifier_weights_{tag}"] = weight_distributions(
+            results, reference_label="Geant4"
+        )
         figures[f"classifier_roc_{tag}"] = roc_curves(results)
     return figures
 
@@ -91,7 +94,9 @@ def _ratio_figure(geometry, reference, generated):
         # u_0 is narrow; the others fill [0, 1], their ends being exact values.
         edges = np.linspace(true[:, 0].min(), true[:, 0].max(), 31) if i == 0 else _UNIT_EDGES
         samples = {name: u[:, i] for name, u in made.items()}
-        panels.append(Panel(edges, true[:, i], samples, f"$u_{{{i}}}$", log_y=i > 0))
+        panels.append(
+            Panel(edges, true[:, i], samples, f"$u_{{{i}}}$", log_y=i > 0, reference_label="Geant4")
+        )
     return histogram_grid(panels)
 
 
@@ -110,19 +115,6 @@ def _feature_figure(geometry, reference, generated):
     panels.append(_depth_panel(geometry, reference, generated))
     panels.append(_voxel_panel(geometry, reference, generated))
     return histogram_grid(panels)
-
-
-_LABELS = {
-    "E_tot": r"$E_\mathrm{{tot}}/E_\mathrm{{inc}}$",
-    "E_layer": "$E_{{{}}}$ [MeV]",
-    "EC_eta": r"$\langle\eta\rangle_{{{}}}$ [mm]",
-    "EC_phi": r"$\langle\phi\rangle_{{{}}}$ [mm]",
-    "EC_r": r"$\langle r\rangle_{{{}}}$ [mm]",
-    "width_eta": r"$\sigma_{{\eta,{}}}$ [mm]",
-    "width_phi": r"$\sigma_{{\phi,{}}}$ [mm]",
-    "width_r": r"$\sigma_{{r,{}}}$ [mm]",
-    "sparsity": r"sparsity $\lambda_{{{}}}$",
-}
 
 
 def observable_panel(
@@ -150,7 +142,8 @@ def observable_panel(
     first = min(max(first - 1, 0), len(edges) - 2)
     edges = edges[first : max(last, first + 1) + 1]
     edges = edges[:: max(1, len(edges) // 30)]
-    return Panel(edges, values, samples, _LABELS[name].format(layer), log_x=name == "E_layer")
+    label = observable_label(name, layer)
+    return Panel(edges, values, samples, label, log_x=name == "E_layer", reference_label="Geant4")
 
 
 def _depth_panel(geometry, reference, generated):
@@ -159,7 +152,7 @@ def _depth_panel(geometry, reference, generated):
     true = depth(reference)
     edges = np.linspace(true.min(), true.max(), 31)
     samples = {label: depth(s) for label, s in generated.items()}
-    return Panel(edges, true, samples, r"depth $d_{r_0}$ [layers]")
+    return Panel(edges, true, samples, observable_label("depth", 0), reference_label="Geant4")
 
 
 def _voxel_panel(geometry, reference, generated):
@@ -168,7 +161,8 @@ def _voxel_panel(geometry, reference, generated):
     true = values(reference)
     edges = binning(geometry, "voxel", true)
     samples = {label: values(s) for label, s in generated.items()}
-    return Panel(edges, true, samples, r"$E_\mathrm{voxel}$ [MeV]", log_x=True, log_y=True)
+    log = {"log_x": True, "log_y": True}
+    return Panel(edges, true, samples, observable_label("voxel"), **log, reference_label="Geant4")
 
 
 def _single_figure(reference, generated, true, made, label, r_edges):

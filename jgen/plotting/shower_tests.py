@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jgen.plotting.histograms import Panel, band, histogram_grid
+from jgen.plotting.shower_labels import observable_label
 from jgen.plotting.style import (
     BAND,
     REFERENCE,
@@ -136,11 +137,15 @@ def threshold_figure(
             for label, s in judged.items()
         }
         edges = official_binning(geometry, "voxel", voxels[""], floor=cut or None)
-        energy = rf"$E_\mathrm{{voxel}}$ [MeV]{', ' * bool(text)}{text}"
-        fraction = rf"sparsity $\lambda_{{{layer}}}${', ' * bool(text)}{text}"
+        more = f", {text}" if text else ""
+        energy, fraction = (
+            observable_label("voxel") + more,
+            observable_label("sparsity", layer) + more,
+        )
         unit = official_binning(geometry, "sparsity")
-        panels.append(Panel(edges, voxels.pop(""), voxels, energy, log_x=True, log_y=True))
-        panels.append(Panel(unit, sparsity.pop(""), sparsity, fraction, log_y=True))
+        named = {"log_y": True, "reference_label": "Geant4"}
+        panels.append(Panel(edges, voxels.pop(""), voxels, energy, log_x=True, **named))
+        panels.append(Panel(unit, sparsity.pop(""), sparsity, fraction, **named))
     return histogram_grid(panels, num_columns=2)
 
 
@@ -242,4 +247,5 @@ def _draw_group(axes: Axes, metrics: Mapping[str, float], group: _Group) -> None
 
 
 def _row_label(name):
-    return name.split("/")[-1].removesuffix("_p").removeprefix("auc_")
+    plain = name.split("/")[-1].removesuffix("_p").removeprefix("auc_")
+    return observable_label(plain, unit=False)

@@ -2,12 +2,17 @@
 
 No global state is changed: settings hold inside `styled` functions and in `save`, and figures are
 `matplotlib.figure.Figure` objects, which need no display and no pyplot. A notebook shows them
-after `%matplotlib inline`.
+after `%matplotlib inline`. `with style(mplhep.style.CMS): ...` draws and saves in another style.
 """
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,15 +24,19 @@ from matplotlib.ticker import (
     LogLocator,
     MaxNLocator,
     NullFormatter,
+    NullLocator,
 )
 
 REFERENCE = "#333333"
 """Colour of the truth."""
 BAND = "#c4c4c4"
 """Colour of the truth's statistical band."""
-COLORS = ("#0a5fb4", "#d1541b", "#1f8a5b", "#8a3f9e", "#b8860b", "#2aa0b8")
+COLORS = (
+    "#0a5fb4", "#d1541b", "#1f8a5b", "#8a3f9e", "#b8860b", "#2aa0b8", "#c2185b", "#5d6d1e",
+    "#6b4a3a", "#7f8fd9",
+)  # fmt: skip
 """Colours of the samples in the order they are given; they differ in lightness, too."""
-MARKERS = "osD^vP"
+MARKERS = "osD^vP<>Xp"
 """Markers of points, in the order of the colours."""
 ENERGY_MAP = "viridis"
 """Colour map of energies."""
@@ -64,12 +73,36 @@ RC = {
 """Settings of matplotlib; text in PDFs stays text (font type 42)."""
 
 
+_STYLE: ContextVar[Mapping[str, Any]] = ContextVar("style", default=MappingProxyType({}))
+
+
+@contextlib.contextmanager
+def style(*settings: Mapping[str, Any]) -> Iterator[None]:
+    """Draw in another style: matplotlib settings over those of this package, as mplhep has them.
+
+    Figures are to be made and saved inside the block.
+
+    Raises:
+      KeyError: by matplotlib, naming a setting that it does not know.
+    """
+    merged = dict(_STYLE.get())
+    for setting in settings:
+        merged |= dict(setting)
+    with matplotlib.rc_context(merged):
+        pass  # a setting that matplotlib refuses is refused here
+    token = _STYLE.set(merged)
+    try:
+        yield
+    finally:
+        _STYLE.reset(token)
+
+
 def styled(function):
-    """Decorator: run a plotting function with the settings `RC`."""
+    """Decorator: run a plotting function with the settings `RC` and those of `style`."""
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        with matplotlib.rc_context(RC):
+        with matplotlib.rc_context(RC | dict(_STYLE.get())):
             return function(*args, **kwargs)
 
     return wrapper
@@ -91,8 +124,18 @@ def linear_axis(axis) -> None:
 
 
 def ratio_axis(axis, limits: tuple[float, float]) -> None:
-    """Limits and three labels of a ratio panel, away from the panel above."""
+    """Limits and three labels of a ratio panel, away from the panel above.
+
+    Ratios that span decades have a logarithmic axis.
+    """
     low, high = limits
+    if low > 0 and high / low >= 100:
+        axis.axes.set_yscale("log")
+        axis.axes.set_ylim(low, high)
+        axis.set_ticks({10: [0.3, 1, 3], 100: [0.1, 1, 10]}.get(round(high), [0.03, 1, 30]))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.set_minor_locator(NullLocator())
+        return
     axis.axes.set_ylim(low, high)
     axis.set_ticks([round(low + f * (high - low), 3) for f in (0.2, 0.5, 0.8)])
 

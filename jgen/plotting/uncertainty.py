@@ -18,6 +18,8 @@ from jgen.plotting.histograms import (
     fraction_ratio,
     mark_outside,
     panel_grid,
+    populated,
+    ratio_limits,
     write_outside,
 )
 from jgen.plotting.style import (
@@ -50,10 +52,12 @@ def member_histogram(axes: tuple[Axes, Axes], panel: Panel) -> None:
             "a spread needs two or more members with equally many events, got members of "
             f"{[len(v) for v in values]} events"
         )
-    reference = histogram(panel.reference, panel.edges)
-    members = [histogram(v, panel.edges) for v in values]
-    # All members together, since they have equally many events.
-    mean = histogram(np.concatenate(values), panel.edges)
+    # All members together are their mean, since they have equally many events.
+    panel, reference, drawn = populated(
+        panel._replace(samples=panel.samples | {"mean": np.concatenate(values)})
+    )
+    mean = drawn.pop("mean")
+    members = list(drawn.values())
     spread = np.std([m.fractions for m in members], axis=0, ddof=1)
 
     band(main, panel.edges, reference.fractions, reference.fraction_errors, BAND, alpha=1.0)
@@ -62,7 +66,10 @@ def member_histogram(axes: tuple[Axes, Axes], panel: Panel) -> None:
     relative, relative_error = fraction_ratio(reference, reference)
     band(ratio, panel.edges, relative, relative_error, BAND, alpha=1.0)
     ratio.axhline(1.0, color=REFERENCE, linewidth=0.8)
-    scale = 1 / np.where(reference.fractions > 0, reference.fractions, np.nan)
+    of_mean = fraction_ratio(mean, reference)
+    scale = of_mean[0] / np.where(mean.fractions > 0, mean.fractions, np.nan)
+    limits = ratio_limits([(of_mean[0], spread * scale)])
+    panel = panel._replace(ratio_range=panel.ratio_range or limits)
     band(ratio, panel.edges, mean.fractions * scale, spread * scale, color(0), alpha=_LIGHT)
     thin = {"color": color(0), "linewidth": 0.4, "alpha": 0.6, "baseline": None}
     for member in members:
@@ -128,7 +135,7 @@ def pull_distribution(
     found: Mapping[str, Pulls],
     limit: float = 6.0,
     *,
-    truth: str = "Geant4",
+    truth: str = "truth",
     quantities: str = "bins",
 ) -> Figure:
     """Distribution of pulls beside that of calibrated members, a mean of Student's t, dashed.

@@ -9,6 +9,7 @@ from jgen.metrics import ClassifierResult, histogram
 from jgen.plotting import (
     Curve,
     Panel,
+    Weighted,
     histogram_grid,
     longitudinal_profile,
     longitudinal_view,
@@ -17,9 +18,11 @@ from jgen.plotting import (
     roc_curves,
     save,
     single_showers,
+    style,
     training_curves,
     weight_distributions,
 )
+from jgen.plotting.histograms import as_histogram, ratio_limits
 
 
 def panel(**options):
@@ -76,7 +79,8 @@ def test_entries_outside_are_written_only_where_there_are_some():
 def test_ratios_beyond_the_panel_are_marked():
     edges = np.array([0.0, 1.0, 2.0])
     reference, sample = np.array([0.5] * 5 + [1.5] * 5), np.array([0.5] * 9 + [1.5])
-    _, ratio = histogram_grid([Panel(edges, reference, {"A": sample}, "x")]).axes
+    panel = Panel(edges, reference, {"A": sample}, "x", ratio_range=(0.5, 1.5))
+    _, ratio = histogram_grid([panel]).axes
     marks = {line.get_marker(): line.get_xydata() for line in ratio.lines if len(line.get_xdata())}
     np.testing.assert_allclose(marks["^"], [[0.5, 1.5]])
     np.testing.assert_allclose(marks["v"], [[1.5, 0.5]])
@@ -88,7 +92,7 @@ def test_grid_has_two_axes_a_panel_and_each_name_once(tmp_path):
     empty = Panel(edges, values, {"A": np.zeros(10)}, "E", log_x=True, log_y=True)
     figure = histogram_grid([panel(), log, panel(), empty], num_columns=3)
     assert len(figure.axes) == 8
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["Geant4", "A", "B", "C"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["Truth", "A", "B", "C"]
     assert figure.axes[2].get_xscale() == figure.axes[2].get_yscale() == "log"
     save(figure, tmp_path / "grid")
 
@@ -209,3 +213,71 @@ def test_plotting_needs_no_pyplot_and_no_backend():
     code = "import sys, jgen.plotting; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+class FilledHist:
+    """What `hist.Hist` and boost-histogram have of a filled histogram of one axis."""
+
+    def __init__(self, edges, flow, variances):
+        self.axes = [type("Axis", (), {"edges": edges})()]
+        self._flow, self._variances = np.asarray(flow, float), np.asarray(variances, float)
+
+    def values(self, flow=False):
+        return self._flow if flow else self._flow[1:-1]
+
+    def variances(self):
+        return self._variances
+
+
+def test_weighted_values_and_filled_histograms_are_drawn_as_what_they_are():
+    edges, values = np.array([0.0, 1.0, 2.0, 4.0]), np.array([0.5] * 6 + [1.5] * 4 + [3.0] * 8)
+    weights = np.where(values < 1, 2.0, 1.0)
+    filled = FilledHist(edges, [0, 12, 4, 8, 6], [24, 4, 8])
+    samples = {"weighted": Weighted(values, weights), "filled": filled, "events": values}
+    main, _ = histogram_grid([Panel(edges, values, samples, "x")]).axes
+    drawn = [p.get_data().values for p in main.patches if p.get_data().baseline is None]
+    np.testing.assert_allclose(drawn[0], [12 / 24, 4 / 24, 8 / 24])
+    np.testing.assert_allclose(drawn[1], [12 / 30, 4 / 30, 8 / 30])  # six entries are above
+    np.testing.assert_allclose(drawn[2], [6 / 18, 4 / 18, 8 / 18])
+    assert as_histogram(filled, edges).overflow == 6
+    with pytest.raises(ValueError, match=r"filled in 3 bins from 0\.0 to 4\.0"):
+        as_histogram(filled, np.array([0.0, 1.0, 2.0, 3.0]))
+    filled.axes *= 2
+    with pytest.raises(ValueError, match="one axis, got 2"):
+        as_histogram(filled, edges)
+
+
+def test_axes_end_where_the_data_end_and_nothing_is_lost():
+    values = np.concatenate([np.repeat([0.45, 0.55], 1000), [0.05]])
+    edges = np.linspace(0, 1, 11)
+    main, _ = histogram_grid([Panel(edges, values, {"A": values}, "x")]).axes
+    assert main.get_xlim() == pytest.approx((0.4, 0.6))
+    assert [t.get_text() for t in main.texts] == ["underflow", "0.05 %", "0.05 %"]
+    main, _ = histogram_grid([Panel(edges, values, {"A": values}, "x", log_y=True)]).axes
+    assert main.get_xlim() == pytest.approx((0.0, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("ratios", "limits"),
+    [
+        ([0.95, 1.02, 1.0, 1.04], (0.9, 1.1)),
+        ([0.85, 1.1, 1.0, 1.0], (0.8, 1.2)),
+        ([0.55, 1.3, 1.0, 1.0], (0.5, 1.5)),
+        ([0.3, 1.7, 0.9, 1.0], (0.0, 2.0)),
+        ([0.2, 3.0, 8.0, 9.0], (0.1, 10.0)),
+        ([0.02, 30.0, 8.0, 50.0], (0.01, 100.0)),
+    ],
+)
+def test_a_ratio_panel_holds_the_ratios(ratios, limits):
+    ratios = np.array([*ratios, np.nan])
+    assert ratio_limits([(ratios, np.zeros(5))]) == pytest.approx(limits)
+
+
+def test_another_style_holds_inside_its_block_only(tmp_path):
+    with style({"axes.linewidth": 2.5, "xtick.direction": "out"}):
+        main, _ = histogram_grid([panel()]).axes
+        assert main.spines["left"].get_linewidth() == 2.5
+    main, _ = histogram_grid([panel()]).axes
+    assert main.spines["left"].get_linewidth() == 0.8
+    with pytest.raises(KeyError, match="axes.linewidht"), style({"axes.linewidht": 1}):
+        pass

@@ -39,7 +39,7 @@ def test_members_their_mean_and_their_spread(tmp_path):
     np.testing.assert_allclose(centre, [np.ones(8), mean / truth.fractions])
     np.testing.assert_allclose(width[1], spread / truth.fractions)
     names = [t.get_text() for t in figure.legends[0].get_texts()]
-    assert names == ["Geant4, statistical", "Ensemble, spread of 3", "Single members"]
+    assert names == ["Truth, statistical", "Ensemble, spread of 3", "Single members"]
     save(figure, tmp_path / "a")
 
 

@@ -163,7 +163,7 @@ def _judge(
     metrics = _flat(found)
     folder.write_metrics(metrics)
     _draw(config, known, true, made, curves, divergences, folder)
-    save(training_curves(rows), folder.figure("training"))
+    save(training_curves({"energy network": rows}), folder.figure("training"))
     print(_table(config, found))
     return metrics
 

@@ -3,6 +3,7 @@
 from jgen.bijectors.autoregressive import autoregressive
 from jgen.bijectors.continuous import continuous
 from jgen.bijectors.coupling import coupling, masked_coupling
+from jgen.bijectors.dequantize import dequantize, level_gaussian, level_of
 from jgen.bijectors.elements import Element, additive, affine
 from jgen.bijectors.elementwise import Bijector, compose, log, logit, standardize
 from jgen.bijectors.linear import actnorm, flip, householder, permutation, plu, qr
@@ -38,11 +39,14 @@ __all__ = [
     "coupling",
     "coupling_flow",
     "cubic",
+    "dequantize",
     "flip",
     "frozen",
     "glow",
     "householder",
     "inverted",
+    "level_gaussian",
+    "level_of",
     "level_shapes",
     "lifted",
     "log",

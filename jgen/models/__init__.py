@@ -1,6 +1,6 @@
 """Families of generative models, one a file."""
 
-from jgen.models.autoregressive import Head, autoregressive, binned, gaussian_mixture
+from jgen.models.autoregressive import Head, autoregressive, binned, equal_bins, gaussian_mixture
 from jgen.models.autoregressive_flow_matching import autoregressive_flow_matching
 from jgen.models.bib_ae import (
     BibAeWeights,
@@ -64,6 +64,7 @@ __all__ = [
     "elbo",
     "elbo_of_events",
     "encoder_decoder",
+    "equal_bins",
     "flow",
     "flow_matching",
     "gan",

@@ -2,12 +2,14 @@
 
 from jgen.nets.conditioners import conditioner, image_conditioner
 from jgen.nets.made import made
-from jgen.nets.mlp import mlp, velocity_mlp
+from jgen.nets.mlp import decoder_mlp, encoder_mlp, mlp, velocity_mlp
 from jgen.nets.network import Network, from_linen, num_parameters
 
 __all__ = [
     "Network",
     "conditioner",
+    "decoder_mlp",
+    "encoder_mlp",
     "from_linen",
     "image_conditioner",
     "made",

@@ -66,12 +66,49 @@ def velocity_mlp(
     hidden: tuple[int, ...] = (128, 128, 128),
     time_features: int = 32,
 ) -> Network:
-    """Velocity field (t, x [num_features], cond [num_cond]) -> [num_features] of low dimension."""
+    """Velocity field (t, x [num_features], cond [num_cond]) -> [num_features] of low dimension.
+
+    Args:
+      num_features: of an event.
+      num_cond: numbers of its condition.
+      hidden: widths of the layers.
+      time_features: sines and cosines of the time; the field then starts at zero. 0 shows the
+        network the time as it is: the field is smooth in it, and few steps of a solver are enough.
+        Training a continuous flow by its likelihood makes use of a solver that is too coarse.
+    """
+    if time_features == 0:
+        return _smooth_velocity(num_features, num_cond, hidden)
     example = [jax.ShapeDtypeStruct((), jnp.float32)]
     example.append(jax.ShapeDtypeStruct((num_features,), jnp.float32))
     if num_cond:
         example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
     return from_linen(_VelocityMLP(tuple(hidden), time_features), *example)
+
+
+def _smooth_velocity(num_features: int, num_cond: int, hidden: tuple[int, ...]) -> Network:
+    dense = mlp(num_features + 1 + num_cond, num_features, hidden=hidden)
+
+    def apply(params, t, x, cond=None):
+        rest = [] if cond is None else [jnp.ravel(cond)]
+        return dense.apply(params, jnp.concatenate([jnp.append(x, t), *rest]))
+
+    return Network(dense.init, apply)
+
+
+def encoder_mlp(num_features: int, num_latent: int, *, hidden: tuple[int, ...]) -> Network:
+    """Encoder of a VAE, (x [num_features]) -> (mean [num_latent], log_variance [num_latent])."""
+    dense = mlp(num_features, 2 * num_latent, hidden=hidden)
+
+    def apply(params, x, cond=None):
+        return tuple(jnp.split(dense.apply(params, x), 2))
+
+    return Network(dense.init, apply)
+
+
+def decoder_mlp(num_latent: int, num_features: int, *, hidden: tuple[int, ...]) -> Network:
+    """Decoder of a VAE, (r [num_latent]) -> [num_features], parameters of its likelihood."""
+    dense = mlp(num_latent, num_features, hidden=hidden)
+    return Network(dense.init, lambda params, r, cond=None: dense.apply(params, r))
 
 
 def mlp(

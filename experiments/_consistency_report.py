@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from jgen.plotting import Curve, histogram_grid, observable_panel, quality_curves, quality_grid
+from jgen.plotting import Curve, histogram_grid, observable_panel, quality_curves
 from jgen.showers import Geometry
 
 LABELS = {
@@ -54,7 +54,12 @@ def figures(
         label: {method: _curve(metrics, rows, method, name) for method in _methods(rows)}
         for name, label in LABELS.items()
     }
-    yield "w1_time", quality_grid(panels, "$W_1$ / $W_1$ of truth", _TIME, truth=1.0)
+    yield (
+        "w1_time",
+        quality_curves(
+            panels, "$W_1$ / $W_1$ of truth", xlabel=_TIME, truth=1.0, log_y=True, num_columns=4
+        ),
+    )
     judged = [row for row in rows if f"auc/{row}" in metrics]
     if judged:
         curves = {m: _auc(metrics, judged, m) for m in _methods(judged)}

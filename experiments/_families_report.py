@@ -11,12 +11,13 @@ from experiments._flows_data import RADIUS, WIDTH, DataSet
 from experiments._judging import events_mean, table_block
 from jgen.nets import num_parameters
 from jgen.plotting import (
+    Curve,
     Images,
     Line,
     Panel,
     Plane,
     histogram_grid,
-    quality_points,
+    quality_curves,
     sample_gallery,
     save,
 )
@@ -144,11 +145,15 @@ def summary(config: Config, folder: RunFolder, metrics: Mapping[str, float]) -> 
     for name in config.data:
         pair = lambda who: [metrics[f"{kind}/{who}/{name}"] for kind in ("sw1", "sw1_error")]  # noqa: B023
         panels[name] = {
-            family: (metrics[f"ms_sample/{family}/{name}"], *pair(family))
+            family: Curve(
+                *(np.array([v]) for v in (metrics[f"ms_sample/{family}/{name}"], *pair(family)))
+            )
             for family in config.families
         }
         truth[name] = tuple(pair("truth"))
-    figure = quality_points(panels, "Sliced $W_1$ [std]", "ms an event", truth)
+    figure = quality_curves(
+        panels, "Sliced $W_1$ [std]", xlabel="ms an event", truth=truth, log_y=True
+    )
     save(figure, folder.figure("quality-time"))
 
 

@@ -146,7 +146,7 @@ def _judge(
     )
     for part in config.parts:
         rows = MetricsLog(folder.path / part / "metrics.jsonl").read()
-        figures[f"training_{part}"] = training_curves(rows, log_y=True)
+        figures[f"training_{part}"] = training_curves({f"{part} network": rows}, log_y=True)
     for name, figure in figures.items():
         save(figure, folder.figure(name))
     print(summary_table(metrics, found.notes))

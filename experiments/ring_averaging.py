@@ -338,7 +338,7 @@ def _figures(config: Config, judged: dict[tuple[str, int, str], Judged], folder:
         figure = pull_distribution(found, truth="truth", quantities="regions and sets")
         save(figure, folder.figure(f"pulls-{kind.replace(' ', '-')}"))
     for dim in rings.dims:
-        figure = training_curves(_log(config, folder, dim), ("loss", "validation_loss"))
+        figure = training_curves({f"{dim} dimensions": _log(config, folder, dim)})
         save(figure, folder.figure(f"training-{dim}d"))
 
 

@@ -130,7 +130,7 @@ def _judge(
         save(member_grid(_panels(geometry, true, made, config.layer), label), folder.figure(method))
         for part in PARTS:
             rows = MetricsLog(folder.path / method / part / "metrics.jsonl").read()
-            figure = training_curves(rows, log_y=True)
+            figure = training_curves({f"{part} network": rows}, log_y=True)
             save(figure, folder.figure(f"training_{method}_{part}"))
     save(coverage_curves(curves), folder.figure("coverage"))
     save(pull_distribution(found), folder.figure("pulls"))

@@ -31,7 +31,6 @@ from jgen.plotting.showers import (
     polar_view,
     single_showers,
 )
-from jgen.plotting.speed import quality_grid, quality_points
 from jgen.plotting.style import save, style
 from jgen.plotting.uncertainty import (
     coverage_curves,
@@ -72,8 +71,6 @@ __all__ = [
     "polar_view",
     "pull_distribution",
     "quality_curves",
-    "quality_grid",
-    "quality_points",
     "quantile_error_curves",
     "ratio_histogram",
     "refinement_map",

@@ -190,7 +190,8 @@ def test_roc_runs_from_corner_to_corner():
 def test_quality_curves_are_sorted_and_have_bands(tmp_path):
     curve = Curve(np.array([16, 4, 8]), np.array([0.5, 0.9, 0.7]), np.full(3, 0.1))
     figure = quality_curves({"Euler": curve}, "AUC", truth=(0.5, 0.01))
-    line = next(x for x in figure.axes[0].lines if x.get_label() == "Euler")
+    line = figure.axes[0].lines[-1]
+    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["Truth", "Euler"]
     np.testing.assert_array_equal(line.get_data(), [[4, 8, 16], [0.9, 0.7, 0.5]])
     vertices = figure.axes[0].collections[0].get_paths()[0].vertices
     np.testing.assert_allclose([vertices[:, 1].min(), vertices[:, 1].max()], [0.4, 1.0])
@@ -199,14 +200,15 @@ def test_quality_curves_are_sorted_and_have_bands(tmp_path):
 
 def test_training_curves_show_members_and_their_mean(tmp_path):
     records = [{"step": s, "loss": [1.0 / s, 3.0 / s]} for s in (1, 2, 4)]
-    records += [{"step": 4, "validation": 0.5}]
-    figure = training_curves(records, ("loss", "validation"), log_y=True)
+    records += [{"step": 4, "validation_loss": 0.5}]
+    figure = training_curves({"energy network": records, "shape network": records}, log_y=True)
     lines = figure.axes[0].lines
     assert len(lines) == 4
+    assert [a.get_title() for a in figure.axes] == ["energy network", "shape network"]
     np.testing.assert_allclose(lines[2].get_data(), [[1, 2, 4], [2.0, 1.0, 0.5]])
     save(figure, tmp_path / "a")
-    with pytest.raises(ValueError, match=r"no record has the metric 'acc'; there are \['loss'"):
-        training_curves(records, ("acc",))
+    with pytest.raises(ValueError, match="no record of 'a' has a loss, of 1 records"):
+        training_curves({"a": records[-1:]})
 
 
 def test_plotting_needs_no_pyplot_and_no_backend():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from jgen.plotting import Images, Line, Plane, quality_points, sample_gallery, save
+from jgen.estimate import Estimate
+from jgen.plotting import Curve, Images, Line, Plane, quality_curves, sample_gallery, save
 
 
 def test_gallery_has_a_row_a_model_and_a_column_a_data_set(tmp_path):
@@ -35,9 +36,11 @@ def test_gallery_has_a_row_a_model_and_a_column_a_data_set(tmp_path):
 
 def test_points_have_a_place_and_the_truth_a_line(tmp_path):
     names = [f"model {i}" for i in range(8)]
-    panels = {"moons": {n: (i + 1.0, 0.1 * (i + 1), 0.01) for i, n in enumerate(names)}}
-    panels["jets"] = {"model 7": (2.0, 0.5, 0.1)}
-    figure = quality_points(panels, "distance", "ms", {"moons": (0.05, 0.01), "jets": (0.1, 0.2)})
+    point = lambda *numbers: Curve(*(np.array([v]) for v in numbers))
+    truth = {"moons": Estimate(0.05, 0.01), "jets": 0.1}
+    panels = {"moons": {n: point(i + 1.0, 0.1 * (i + 1), 0.01) for i, n in enumerate(names)}}
+    panels["jets"] = {"model 7": point(2.0, 0.5, 0.1)}
+    figure = quality_curves(panels, "distance", xlabel="ms", truth=truth, log_y=True)
     moons, jets = figure.axes
     assert moons.get_xscale() == moons.get_yscale() == "log"
     np.testing.assert_allclose(moons.lines[0].get_ydata(), 0.05)
@@ -45,7 +48,7 @@ def test_points_have_a_place_and_the_truth_a_line(tmp_path):
     np.testing.assert_allclose([p.get_xdata()[0] for p in points], np.arange(1.0, 9))
     np.testing.assert_allclose([p.get_ydata()[0] for p in points], 0.1 * np.arange(1.0, 9))
     looks = {(p.get_color(), p.get_marker()) for p in points}
-    assert len(looks) == 8
+    assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == 8
     (point,) = (c.lines[0] for c in jets.containers)
     assert point.get_color() == points[7].get_color()
     assert point.get_marker() == points[7].get_marker()
@@ -60,5 +63,5 @@ def test_bad_input():
         sample_gallery(view, {"A": {"jets": np.zeros(3)}})
     with pytest.raises(ValueError, match=r"images need the shape \[12 or more, y, x\], got \(3,"):
         sample_gallery(view, {"A": {"digits": np.zeros((3, 2, 2))}})
-    with pytest.raises(ValueError, match="pass at least one panel"):
-        quality_points({}, "", "", {})
+    with pytest.raises(ValueError, match="pass at least one curve"):
+        quality_curves({}, "")

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 
 from experiments._forecast_files import EventFile, digest, open_events, read_columns
 from jgen.amplification import (
+    differential_amplification,
+    differential_on_training_set,
     expected_distance,
-    forecast,
-    forecast_on_training_set,
     kolmogorov_quantile,
     ks_distances,
     prefix_sizes,
@@ -263,8 +263,8 @@ def _measure_one(
 def _judge(inputs, values, reference, sizes):
     """Forecast from the distance to held-out events, or as published if there are none."""
     if inputs.held_out is None:
-        return forecast_on_training_set(values, reference, sizes)
-    return forecast(values, reference, inputs.num_train, sizes)
+        return differential_on_training_set(values, reference, sizes)
+    return differential_amplification(values, reference, inputs.num_train, sizes)
 
 
 def _fractions(config, intervals, values, sizes):

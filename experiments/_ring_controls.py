@@ -15,9 +15,9 @@ from scipy import stats
 from experiments._ring_statistics import Config
 from experiments._rings import radius, the_ring, true_events
 from jgen.amplification import (
+    differential_amplification,
+    differential_on_training_set,
     equivalent_events,
-    forecast,
-    forecast_on_training_set,
     ks_distances,
     log_density_ratio,
 )
@@ -139,8 +139,8 @@ def _map(function, samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _judged(values: dict[str, np.ndarray], num_train: int) -> tuple:
     sizes = np.array([len(values["generated"])])
-    held = forecast(values["generated"], values["held out"], num_train, sizes)
-    published = forecast_on_training_set(values["generated"], values["data"], sizes)
+    held = differential_amplification(values["generated"], values["held out"], num_train, sizes)
+    published = differential_on_training_set(values["generated"], values["data"], sizes)
     return (
         ks_distances(values["generated"], values["large"], sizes)[0],
         held.probability > 0.95,

@@ -61,9 +61,9 @@ from jgen.amplification import (
     Averaging,
     Interval,
     averaging_amplification,
+    differential_amplification,
+    differential_on_training_set,
     equivalent_events,
-    forecast,
-    forecast_on_training_set,
     jensen_shannon,
     jsd_equivalent_events,
     ks_distances,
@@ -222,8 +222,8 @@ def _differential(name: str, known: np.ndarray, true: np.ndarray, made: np.ndarr
     """Forecasts from distances, and the same for the training showers."""
     num_train, sizes = len(known), np.array([made.shape[1]])
     mixed, every = made.T.ravel(), np.array([made.size])  # all members in every prefix
-    held_out = forecast(mixed, true, num_train, every)
-    published = forecast_on_training_set(mixed, known, every)
+    held_out = differential_amplification(mixed, true, num_train, every)
+    published = differential_on_training_set(mixed, known, every)
     mean = np.mean([ks_distances(v, true, sizes)[0] for v in made])
     control = ks_distances(known, true, np.array([num_train]))[0]
     return {

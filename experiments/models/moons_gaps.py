@@ -24,6 +24,7 @@ from jgen import (
     log_densities,
     models,
     nets,
+    plotting,
     toys,
 )
 from jgen.estimate import mean_estimate
@@ -79,8 +80,9 @@ def compute(config: Config, run: Run) -> dict:
 
 def report(config: Config, run: Run, metrics: dict) -> str:
     """Draw the gaps and tabulate them."""
-    rows = {name.removeprefix("gap/"): [value] for name, value in metrics.items()}
-    return table(["NLL - truth [nats]"], rows)
+    gaps = {name.removeprefix("gap/"): value for name, value in metrics.items()}
+    run.save("gaps", plotting.likelihood_chart({"moons": gaps}, {"moons": "truth"}))
+    return table(["NLL - truth [nats]"], {name: [value] for name, value in gaps.items()})
 
 
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build)

@@ -5,7 +5,7 @@ generator's own error shows; it stays where n_equiv true events would have broug
 (arXiv:2509.08048, Sec. 4). n_equiv is a number for one summary statistic y of the events: an
 observable, the ratio of a classifier (`jgen.metrics.cross_fitted_log_ratio`) or the true one
 (`log_density_ratio`). The reference needs events that the generator was not fitted to: see
-`forecast`, and `forecast_on_training_set` for what happens otherwise.
+`differential_amplification`, and `differential_on_training_set` for what happens otherwise.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,8 +30,8 @@ from jgen.amplification.kolmogorov import (
 _CHUNK = 2**20
 
 
-class DifferentialForecast(NamedTuple):
-    """What `forecast` found for one set of generated values.
+class Differential(NamedTuple):
+    """What `differential_amplification` found for one set of generated values.
 
     Attributes:
       sizes: numbers of generated events.
@@ -149,14 +149,14 @@ def equivalent_events(
     return Interval(_solve(distance, MEAN, floor), low, high)
 
 
-def forecast(
+def differential_amplification(
     values: Real[np.ndarray, " num"],
     held_out: Real[np.ndarray, " n_ref"],
     num_train: int,
     sizes: Int[np.ndarray, " sizes"] | None = None,
     *,
     level: float = ONE_SIGMA,
-) -> DifferentialForecast:
+) -> Differential:
     """Forecast of amplification from true events that the generator was not trained on.
 
     Args:
@@ -175,16 +175,16 @@ def forecast(
     num_reference, last = len(held_out), distances[-1]
     n_equiv = equivalent_events(last, num_reference, sizes[-1], level=level)
     probability = float(kolmogorov_cdf(last / expected_distance(num_reference, sizes[-1], 1.0)))
-    return DifferentialForecast(sizes, distances, num_reference, num_train, n_equiv, probability)
+    return Differential(sizes, distances, num_reference, num_train, n_equiv, probability)
 
 
-def forecast_on_training_set(
+def differential_on_training_set(
     values: Real[np.ndarray, " num"],
     training: Real[np.ndarray, " n_train"],
     sizes: Int[np.ndarray, " sizes"] | None = None,
     *,
     level: float = ONE_SIGMA,
-) -> DifferentialForecast:
+) -> Differential:
     """The forecast as published: against the training set, uncalibrated.
 
     This is arXiv:2509.08048, Eqs. 36-37 with the interval of Eq. 37 as printed (`kolmogorov_band`),
@@ -192,7 +192,8 @@ def forecast_on_training_set(
     so that its distance to them is smaller than to others. A Gaussian fitted to 1000 radii has a
     mean of sqrt(n) D of 0.637 instead of 0.869, which gives infinity nine times out of ten where
     the truth is about 5; a generator that does nothing but repeat its training events, worth no
-    more than them, gives infinity every time. Use `forecast`, or `calibrate_by_refits`.
+    more than them, gives infinity every time. Use `differential_amplification`, or
+    `calibrate_by_refits`.
 
     Raises:
       ValueError: as `ks_distances`, or for an unusable level.
@@ -204,7 +205,7 @@ def forecast_on_training_set(
     # A lower end of K at or below zero excludes nothing.
     n_equiv = [_solve(last, k, 1 / num) if k > 0 else np.float64(0.0) for k in ends]
     probability = float(kolmogorov_cdf(last / expected_distance(num, sizes[-1], 1.0)))
-    return DifferentialForecast(sizes, distances, num, num, Interval(*n_equiv), probability)
+    return Differential(sizes, distances, num, num, Interval(*n_equiv), probability)
 
 
 class RefitDistances(NamedTuple):

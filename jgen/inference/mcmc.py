@@ -175,6 +175,15 @@ class AutocorrelationTime(NamedTuple):
     error: float
     window: int
 
+    @property
+    def estimate(self) -> Estimate:
+        """Value and error alone."""
+        return Estimate(self.value, self.error)
+
+    def __str__(self) -> str:
+        """As an `Estimate`."""
+        return str(self.estimate)
+
 
 def autocorrelation_time(series: Real[np.ndarray, " *chains num"]) -> AutocorrelationTime:
     """tau_int = 1/2 + sum_(t >= 1) rho(t) of an observable, by Wolff's windows (hep-lat/0306017).

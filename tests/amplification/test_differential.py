@@ -7,10 +7,10 @@ from jgen.amplification import (
     RefitDistances,
     calibrate_by_refits,
     differential,
+    differential_amplification,
+    differential_on_training_set,
     equivalent_events,
     expected_distance,
-    forecast,
-    forecast_on_training_set,
     kolmogorov_band,
     kolmogorov_cdf,
     kolmogorov_quantile,
@@ -139,18 +139,18 @@ def test_interval_holds_the_size_of_a_memorised_sample(n_equiv):
 def test_forecast_solves_the_papers_equation():
     reference = (np.arange(1000) + 0.5) / 1000
     values = reference[reference > 0.1]  # distance exactly 0.1
-    found = forecast(values, reference, 500, np.array([900]))
+    found = differential_amplification(values, reference, 500, np.array([900]))
     assert found.distances[-1] == pytest.approx(0.1)
     expected = 1 / ((0.1 / MEAN) ** 2 - 1 / 1000 - 1 / 900)
     assert float(found.n_equiv.value) == pytest.approx(expected)
     assert float(found.amplification.value) == pytest.approx(expected / 500)
     assert found.n_equiv.low < expected < found.n_equiv.high
-    paper = forecast_on_training_set(values, reference, np.array([900]))
+    paper = differential_on_training_set(values, reference, np.array([900]))
     assert float(paper.n_equiv.value) == pytest.approx(1 / ((0.1 / MEAN) ** 2 - 1 / 1000))
     k = kolmogorov_band(printed=True)[1]
     assert float(paper.n_equiv.high) == pytest.approx(1 / ((0.1 / k) ** 2 - 1 / 1000))
     assert paper.n_equiv.low == 0
-    perfect = forecast(reference, reference, 500)
+    perfect = differential_amplification(reference, reference, 500)
     assert np.isinf(perfect.n_equiv.value)
     assert np.isinf(perfect.n_equiv.high)
     assert perfect.probability < 1e-6
@@ -165,10 +165,10 @@ def test_memoriser_is_worth_nothing_but_its_training_events():
 
     for _ in range(60):
         training, values = replica(rng.random(n))
-        paper = forecast_on_training_set(values, training)
+        paper = differential_on_training_set(values, training)
         assert np.isinf(paper.n_equiv.value)
         assert paper.probability < 1e-3
-        held_out.append(forecast(values, rng.random(4 * n), n).distances[-1])
+        held_out.append(differential_amplification(values, rng.random(4 * n), n).distances[-1])
     value = equivalent_events(np.mean(held_out), 4 * n, n_gen).value / n
     assert value == pytest.approx(1.0, abs=3 * 2 * STD / MEAN / np.sqrt(60) * 1.3)
     refits = refit_distances(replica, rng.random((60, n)), rng.random(100_000))
@@ -232,8 +232,8 @@ def test_calibration_with_true_samples_is_the_central_interval():
 def test_a_shifted_radius_loses_amplification(width):
     rng = np.random.default_rng(7)
     held_out = rng.normal(1, 0.1, 2000)
-    good = forecast(rng.normal(1, 0.1, 50_000), held_out, 1000)
-    spoiled = forecast(rng.normal(1 + 0.1 * width, 0.1, 50_000), held_out, 1000)
+    good = differential_amplification(rng.normal(1, 0.1, 50_000), held_out, 1000)
+    spoiled = differential_amplification(rng.normal(1 + 0.1 * width, 0.1, 50_000), held_out, 1000)
     assert good.n_equiv.high > spoiled.n_equiv.high
     # The largest gap of two normal distributions shifted by s widths is 2 Phi(s / 2) - 1.
     gap = 2 * stats.norm.cdf(width / 2) - 1

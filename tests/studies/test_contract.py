@@ -1,0 +1,105 @@
+"""What holds of every study, on its preset smoke."""
+
+import dataclasses
+import importlib
+import json
+import math
+import shutil
+
+import pytest
+
+from experiments.__main__ import studies
+
+# Studies that draw nothing.
+WITHOUT_FIGURES = {"generate"}
+# The example that a new study copies is quick, and tested with the library.
+QUICK = {"moons_gaps"}
+ALL = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.study)
+    for name in sorted(studies())
+]
+
+
+def files(folder, pattern="**/*"):
+    """Path -> time of its last change, without figures and the lock."""
+    inside = lambda p: p.relative_to(folder).parts[0] not in ("figures", ".lock")
+    return {p: p.stat().st_mtime_ns for p in folder.glob(pattern) if p.is_file() and inside(p)}
+
+
+def refuse_to_train(*args, **options):
+    raise AssertionError("a finished training runs again")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ALL)
+def test_a_smoke_run_resumes_and_is_drawn_again(name, command, smoke, tmp_path, monkeypatch):
+    finished = smoke(name)
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics
+    assert all(math.isfinite(value) for value in metrics.values())
+    figures = sorted(p.name for p in (finished / "figures").glob("*"))
+    assert {p.rsplit(".")[0] + s for p in figures for s in (".pdf", ".png")} == set(figures)
+    assert bool(figures) == (name not in WITHOUT_FIGURES)
+
+    # The same command trains nothing, computes no stage again and comes to the same numbers.
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    monkeypatch.setattr("jgen.training.runs.fit", refuse_to_train)
+    stages = files(out, "**/*.npz")
+    assert command(name, "--out", out) == metrics
+    assert files(out, "**/*.npz") == stages
+
+    before = files(out)
+    shutil.rmtree(out / "figures", ignore_errors=True)
+    assert command(name, "--out", out, "--plot-only") == metrics
+    assert sorted(p.name for p in (out / "figures").glob("*")) == figures
+    assert files(out) == before
+
+    with pytest.raises(SystemExit, match=r"another configuration \(seed: \d+ -> 987654"):
+        command(name, "--out", out, "--seed", 987654)
+    assert files(out) == before
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_refused_leaves_no_folder(name, command, tmp_path):
+    out = tmp_path / "none"
+    with pytest.raises(SystemExit, match="run without --plot-only first"):
+        command(name, "--out", out, "--plot-only")
+    config = importlib.import_module(studies()[name][0]).STUDY.presets["smoke"]
+    fields = [f.name for f in dataclasses.fields(config)]
+    numbers = [f for f in fields if f != "seed" and type(getattr(config, f)) is int]
+    numbers += [f"{f}.steps" for f in fields if hasattr(getattr(config, f), "steps")]
+    for number in numbers:
+        with pytest.raises(SystemExit, match="error: "):
+            command(name, "--out", out, f"--{number.replace('_', '-')}", -1, "--dry-run")
+    if numbers:
+        with pytest.raises(SystemExit, match="error: "):
+            command(name, "--out", out, f"--{numbers[0].replace('_', '-')}", -1)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_dry_run_prints_the_configuration_and_the_parameters(name, command, tmp_path, capsys):
+    out = tmp_path / "none"
+    capsys.readouterr()
+    assert command(name, "--out", out, "--dry-run") is None
+    resolved = json.loads(capsys.readouterr().out)
+    config = importlib.import_module(studies()[name][0]).STUDY.presets["smoke"]
+    assert resolved["preset"] == "smoke"
+    assert list(resolved["config"]) == [f.name for f in dataclasses.fields(config)]
+    assert all(type(n) is int and n > 0 for n in resolved["parameters"].values())
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help_fits_two_screens_and_names_all_options(name, command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(name, "--help")
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 110
+    assert max(map(len, lines)) <= 120
+    assert f"python -m experiments {name}" in "\n".join(lines)
+    config = importlib.import_module(studies()[name][0]).STUDY.presets["smoke"]
+    for field in dataclasses.fields(config):
+        assert any(f"--{field.name.replace('_', '-')}" in line for line in lines), field.name

@@ -1,0 +1,181 @@
+"""The harness of the studies on answers that are known."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from experiments import study
+from experiments.__main__ import main, studies
+from jgen.estimate import Estimate, Judged
+
+
+@dataclass(frozen=True)
+class Part:
+    """Options of a part."""
+
+    width: int = 3
+    """Its width."""
+
+    def check(self):
+        if self.width < 1:
+            raise ValueError(f"width must be positive, got {self.width}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options."""
+
+    num: int = 2
+    """How many; more is better."""
+    names: tuple[str, ...] = ("a", "b")
+    """Which
+    of them."""
+    parts: tuple[Part, ...] = (Part(), Part(4))
+    """Parts."""
+    network: Part = Part()
+    """A block of options."""
+    seed: int = 0
+    """Seed."""
+
+
+def check(config):
+    study.at_least(config, num=1)
+    study.known(config, names=("a", "b", "c"))
+
+
+def compute(config, run):
+    """A stage that counts how often it was computed."""
+
+    def stage():
+        calls.append(config.num)
+        return {"value": 0.5 * config.num}
+
+    value = float(run.cached("stage", stage)["value"])
+    judged = Judged(Estimate(value, 0.25), Estimate(0.125, 0.0625))
+    return {"plain": 7, "judged/a": judged, "pair": {"b": Estimate(2.0, 1.0)}}
+
+
+def report(config, run, metrics):
+    return study.metric_table(metrics, ["a", "z"], {"first": "judged"}, title="x")
+
+
+calls = []
+STUDY = study.Study(
+    {"default": Config(), "smoke": Config(num=6)},
+    compute,
+    report,
+    check,
+    lambda config: {"model": lambda key: {"w": key, "b": (key, key)}},
+)
+
+
+def run(*arguments):
+    return study.run(STUDY, list(map(str, arguments)))
+
+
+@pytest.fixture(autouse=True)
+def forget_calls():
+    calls.clear()
+
+
+def test_metrics_are_flat_and_stages_are_computed_once(tmp_path, capsys):
+    out = tmp_path / "run"
+    expected = {
+        "plain": 7.0,
+        "judged/a": 3.0,
+        "judged/a_error": 0.25,
+        "judged/a_truth": 0.125,
+        "judged/a_truth_error": 0.0625,
+        "pair/b": 2.0,
+        "pair/b_error": 1.0,
+    }
+    assert run("--preset", "smoke", "--out", out) == expected
+    assert json.loads((out / "metrics.json").read_text()) == expected
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["x", "a", "z"]
+    assert printed[1].split() == ["first", "3.0(2)", "[truth", "0.12(6)]", "-"]
+    assert run("--preset=smoke", "--out", out) == expected
+    assert run("--preset", "smoke", "--out", out, "--plot-only") == expected
+    assert calls == [6]
+    (out / "stage.npz").unlink()
+    with pytest.raises(SystemExit, match="stage.npz is not there to plot"):
+        run("--preset", "smoke", "--out", out, "--plot-only")
+    with pytest.raises(SystemExit, match=r"another configuration \(num: 6 -> 2\)"):
+        run("--out", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--num", 0), "error: num must be at least 1, got 0"),
+        (("--names", "a", "d"), r"error: names must be of a, b, c, got \('a', 'd'\)"),
+        (("--names",), r"error: names must be of a, b, c, got \(\)"),
+        (("--parts.1.width", 0), "error: width must be positive, got 0"),
+        (("--plot-only",), "holds no run to read; run without --plot-only first"),
+    ],
+)
+def test_what_a_user_can_mend_is_said_in_a_sentence(arguments, message, tmp_path):
+    with pytest.raises(SystemExit, match=message):
+        run("--out", tmp_path / "none", *arguments)
+    with pytest.raises(ValueError, match=message.removeprefix("error: ")):
+        run("--out", tmp_path / "none", *arguments, "--traceback")
+    assert not (tmp_path / "none").exists()
+    assert not calls
+
+
+def test_a_dry_run_counts_parameters(capsys):
+    run("--dry-run", "--num", 5)
+    resolved = json.loads(capsys.readouterr().out)
+    assert resolved["config"]["num"] == 5
+    assert resolved["config"]["parts"] == [{"width": 3}, {"width": 4}]
+    assert resolved["parameters"] == {"model": 3}
+
+
+def test_bad_arguments_end_with_two(capsys):
+    for option, value, named in (("--preset", "smok", "smok"), ("--nun", 3, "--nun")):
+        with pytest.raises(SystemExit, match="2"):
+            run(option, value)
+        assert named in capsys.readouterr().err
+
+
+def test_help_has_the_first_sentence_of_an_option(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run("--help")
+    lines = capsys.readouterr().out.splitlines()
+    assert "  --num                    How many (2)" in lines
+    assert "  --names                  Which of them (a b)" in lines
+    assert "  --preset {default,smoke}" in lines
+    assert lines[-1] == "blocks of options (--help-all): --network.*"
+    with pytest.raises(SystemExit, match="0"):
+        run("--help-all")
+    assert "--network.width" in capsys.readouterr().out
+
+
+def test_cells_of_a_table():
+    text = study.table(["value", "b"], {"row": [Estimate(0.0183, 0.0021), 12345.0], "c": [None, 2]})
+    assert [line.split() for line in text.splitlines()] == [
+        ["value", "b"],
+        ["row", "0.018(2)", "12345"],
+        ["c", "-", "2"],
+    ]
+    assert len(set(map(len, text.splitlines()))) == 1
+
+
+def test_names_of_studies():
+    assert study.short_name("experiments.models.flows") == "flows"
+    assert study.short_name("experiments.showers.calodream.study") == "calodream"
+    assert study.short_name("experiments.showers.calodream.__main__") == "calodream"
+    assert study.short_name("experiments.benchmarks.flows") == "benchmarks.flows"
+    assert study.short_name("experiments.simulate.geant4.study") == "simulate.geant4"
+
+
+def test_the_list_of_studies_and_an_unknown_one(capsys):
+    main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert "models" in lines
+    for name, (module, line) in studies().items():
+        assert module.startswith("experiments.")
+        assert any(row.split()[:1] == [name] and line in row for row in lines)
+    with pytest.raises(SystemExit, match="no study 'moon_gaps'; did you mean moons_gaps"):
+        main(["moon_gaps"])

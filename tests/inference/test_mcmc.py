@@ -129,6 +129,7 @@ def test_chains_stuck_apart_have_a_long_time():
 
 def test_bad_input():
     start, key = np.zeros((2, 1)), jax.random.key(0)
+    nan, infinite = np.array([[1.0], [np.nan]]), np.array([[0.0, 1.0], [0.0, np.inf]])
     for call, message in (
         (lambda: random_walk(key, energy, start, 0, width=1.0), "must be positive"),
         (lambda: random_walk(key, energy, np.zeros(3), 5, width=1.0), r"\[chains, \*event\]"),
@@ -137,7 +138,7 @@ def test_bad_input():
             "must be positive",
         ),
         (
-            lambda: random_walk(key, energy, np.array([[1.0], [np.nan]]), 5, width=1.0, cond=0.0),
+            lambda: random_walk(key, lambda x, c: jnp.sum(x**2), nan, 5, width=1.0),
             "chain 1 starts where its energy is nan",
         ),
         (
@@ -146,14 +147,8 @@ def test_bad_input():
             ),
             "chain 0 starts where its energy is inf",
         ),
-        (
-            lambda: independence_metropolis(key, np.array([0.0, np.nan])),
-            r"log weight \(1,\) is nan",
-        ),
-        (
-            lambda: independence_metropolis(key, np.array([[0.0, 1.0], [0.0, np.inf]])),
-            r"log weight \(1, 1\) is inf",
-        ),
+        (lambda: independence_metropolis(key, nan[:, 0]), r"log weight \(1,\) is nan"),
+        (lambda: independence_metropolis(key, infinite), r"log weight \(1, 1\) is inf"),
         (lambda: autocorrelation_time(np.zeros(3)), "four or more"),
         (lambda: autocorrelation_time(np.ones(10)), "never moved"),
         (lambda: chain_mean(np.array([0.0, 1.0, np.nan, 2.0])), "not finite"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from jgen.estimate import flatten
 from jgen.generative_model import GenerativeModel, draw_chunks
 from jgen.metrics import (
     ClassifierConfig,
@@ -88,11 +89,10 @@ def shower_judge(
         found, new = {}, {tag: make(showers) for tag, make in inputs.items()}
         for tag in inputs:
             result = classifier_test(known[tag], new[tag], stream(key, tag), classifier)
-            error = np.hypot(result.spread("auc"), result.auc_statistical_error)
-            found |= {f"auc_{tag}": result.mean("auc"), f"auc_{tag}_error": float(error)}
+            found |= flatten({f"auc_{tag}": result.auc_estimate})
         fpd = frechet_physics_distance(
             known["high"], new["high"], num_sizes=5, num_batches=fpd_batches
         )
-        return found | {"fpd": fpd.value, "fpd_error": fpd.error}
+        return found | flatten({"fpd": fpd})
 
     return judge

@@ -6,6 +6,7 @@ from scipy.stats import norm
 
 from experiments._bib_ae import GENERATED, Config
 from experiments._bib_ae_data import GEOMETRY, Data, Showers
+from jgen.estimate import flatten
 from jgen.metrics import (
     ClassifierConfig,
     classifier_comparison,
@@ -83,13 +84,14 @@ def measure(config: Config, data: Data, made: dict[str, np.ndarray]) -> dict[str
             metrics[f"free_energy_width/{name}"] = (high - low) / 2
     first = slice(None, None, config.num_repeats)  # one generated shower for each test shower
     paired = {name: Showers(*(a[first] for a in s)) for name, s in sets.items() if name != "truth"}
-    metrics |= compare(
+    compared = compare(
         observables(test),
         observables(sets["truth"]),
         observables(paired["with"]),
         lambda name, values: np.linspace(*np.quantile(values, [0.002, 0.998]), 31),
         seed=config.seed,
-    ).numbers
+    )
+    metrics |= flatten(compared.metrics)
     if config.classifier_epochs:
         metrics |= _classifiers(config, test, sets["truth"], paired)
     return {name: float(value) for name, value in metrics.items()}
@@ -114,7 +116,7 @@ def _classifiers(config, test, truth, paired):
         ("observables", few, "with"),
     ):
         triple = (inputs(test), inputs(truth), inputs(paired[name]))
-        metrics |= classifier_comparison(*triple, key, tag, options).numbers
+        metrics |= flatten(classifier_comparison(*triple, key, tag, options).metrics)
     return metrics
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments import _calodream as study
+from jgen.estimate import flatten
 from jgen.files import atomic_path
 from jgen.files import load as load_params
 from jgen.files import save as save_params
@@ -157,9 +158,8 @@ def distances(
     first, second = (observables(geometry, s) for s in (reference, other))
     found = {}
     for name, values in first.items():
-        w = wasserstein(values, second[name], num_bootstrap=num_bootstrap)
-        replicas = w.replicas.reshape(num_bootstrap, -1).mean(axis=1)
-        found |= {name: float(np.mean(w.value)), f"{name}_error": float(replicas.std())}
+        distance = wasserstein(values, second[name], num_bootstrap=num_bootstrap)
+        found |= flatten({name: distance})
     (x, of_x), (y, of_y) = (_voxels(geometry, s) for s in (reference, other))
     rng = np.random.default_rng(0)
     resampled = lambda s: rng.multinomial(n := len(s.energies), np.full(n, 1 / n))
@@ -183,5 +183,5 @@ def auc(
     """AUC of a classifier of high-level features and its error."""
     inputs = [compute_high_level_inputs(geometry, s) for s in (reference, other)]
     result = classifier_test(*inputs, key, config)
-    error = np.hypot(result.spread("auc"), result.auc_statistical_error)
-    return {"auc": result.mean("auc"), "auc_error": float(error)}
+    value, error = result.auc_estimate
+    return {"auc": value, "auc_error": error}

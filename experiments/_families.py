@@ -243,8 +243,7 @@ def compared(
     )
     key = stream(jax.random.key(config.seed), f"classifier {name}")
     found = classifier_test(reference, samples, key, config.classifier)
-    error = np.hypot(found.spread("auc"), found.auc_statistical_error)
     return {
         "sw1": np.array([distance.value, distance.error]),
-        "auc": np.array([found.mean("auc"), error]),
+        "auc": np.array(found.auc_estimate),
     }

@@ -188,8 +188,7 @@ def mean_wasserstein(config: Config, data: DataSet, samples: np.ndarray) -> tupl
     """W1 to the test events in their standard deviations, the mean over columns, and its error."""
     num = min(config.num_draw, len(data.train) // data.repeats)
     std = data.test.std(axis=0)
-    found = wasserstein(samples[:num] / std, data.test / std, num_bootstrap=20)
-    return found.value.mean(), found.replicas.mean(axis=1).std()
+    return wasserstein(samples[:num] / std, data.test / std, num_bootstrap=20).estimate
 
 
 def baselines(config: Config, data: DataSet, path: Path) -> dict[str, np.ndarray]:

@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from sklearn.datasets import load_digits
 
 from jgen.bijectors import Bijector, compose, standardize
+from jgen.estimate import Estimate
 from jgen.generative_model import GenerativeModel
 from jgen.jets import read_features, sample_path
 from jgen.random import stream
-from jgen.toys import Entropy, camel_back, circles, eight_gaussians, entropy, moons
+from jgen.toys import camel_back, circles, eight_gaussians, entropy, moons
 
 DataName = Literal["moons", "circles", "eight-gaussians", "jets", "digits"]
 """Data sets of the flow study, which has none of one dimension."""
@@ -53,7 +54,7 @@ class DataSet(NamedTuple):
     validation: Float[np.ndarray, "v dim"]
     test: Float[np.ndarray, "m dim"]
     bijector: Bijector
-    exact: tuple[Entropy, Callable] | None = None
+    exact: tuple[Estimate, Callable] | None = None
     repeats: int = 1
 
     @property

@@ -21,6 +21,7 @@ from experiments import _calodream as study
 from experiments._calodream_presets import DEFAULT as DEFAULT_STUDY
 from experiments._calodream_presets import SMOKE as SMOKE_STUDY
 from experiments._command_line import run
+from jgen.estimate import flatten
 from jgen.files import atomic_path
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.metrics import ClassifierConfig, classifier_comparison, compare
@@ -170,7 +171,8 @@ def _quality(config, preprocessing, reference, trained, made) -> dict[str, float
     ]
     parts.append(observed(layers, energies))
     table = compare(*parts, lambda name, values: binning(geometry, name, values))
-    return found.numbers | {n: v for n, v in table.numbers.items() if "separation" in n}
+    separations = {n: v for n, v in table.metrics.items() if "separation" in n}
+    return flatten(found.metrics | separations)
 
 
 def _layer_energies(geometry: Geometry, showers: Showers) -> np.ndarray:

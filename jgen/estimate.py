@@ -66,7 +66,7 @@ def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
 
     One convention: `name`, `name_error`, `name_truth`, `name_truth_error`. A NamedTuple's `value`
     gets the name itself and its other fields `name_<field>`, so that intervals have `name_low` and
-    `name_high`; nested mappings are joined by "/".
+    `name_high`; one that has an `estimate` counts as that. Nested mappings are joined by "/".
 
     Raises:
       ValueError: if a value is no number, or a name stands for two of them.
@@ -79,10 +79,25 @@ def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
     return flat
 
 
+def judged(flat: Mapping[str, float], name: str) -> Judged:
+    """One `Judged` back from the table that `flatten` made.
+
+    Raises:
+      KeyError: if the name or its truth is not in the table.
+    """
+    estimates = (
+        Estimate(flat[n], flat[f"{n}_error"]) if f"{n}_error" in flat else flat[n]
+        for n in (name, f"{name}_truth")
+    )
+    return Judged(*estimates)
+
+
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, float]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaves(f"{name}/{key}" if name else str(key), inner)
+    elif hasattr(value, "estimate"):
+        yield from _leaves(name, value.estimate)
     elif hasattr(value, "_fields"):
         for field in value._fields:
             own = name if field == "value" else f"{name}_{field}"

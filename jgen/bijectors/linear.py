@@ -63,9 +63,12 @@ def actnorm(shape: int | tuple[int, ...]) -> TrainableBijector:
 
     def data_init(params, x, cond=None):
         std = jnp.std(x, 0)
+        # The standard deviation of a constant is its rounding, not zero.
+        rounding = 4 * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x), 0)
+        std = jnp.where(std > rounding, std, 1)
         return {
             "shift": -jnp.mean(x, 0).astype(params["shift"].dtype),
-            "log_scale": -jnp.log(jnp.where(std > 0, std, 1)).astype(params["shift"].dtype),
+            "log_scale": -jnp.log(std).astype(params["shift"].dtype),
         }
 
     return TrainableBijector(init, forward, inverse, data_init)

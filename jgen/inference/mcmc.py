@@ -46,29 +46,42 @@ class Chains(NamedTuple):
     acceptance: Float[Array, " chains"]
 
 
-@jax.jit
-def independence_metropolis(key: Key, log_weight: Real[Array, " num"]) -> IndependenceChain:
+def independence_metropolis(key: Key, log_weight: Real[Array, " *chains num"]) -> IndependenceChain:
     """Metropolis steps among independent proposals with known weights, in their order.
 
     A proposal is taken with probability min(1, w_new / w_old), w = exp(-U) / q, from which the
     normalisation cancels. The chain starts at the first proposal, so its beginning follows q.
 
-    For several chains: `jax.vmap(independence_metropolis)(keys, log_weight)`, [chains, num].
-
     Args:
       key: typed PRNG key.
-      log_weight: of events of the model in the order of drawing, see `draw_weighted`. Proposals
-        with -inf are never taken.
+      log_weight: of events of the model in the order of drawing, see `draw_weighted`, of one chain
+        or several. Proposals with -inf are never taken.
 
     Raises:
-      ValueError: unless there is one axis of one or more weights.
+      ValueError: unless there is at least one weight a chain, and for a weight that is NaN or
+        +inf, which the chain would never leave. Under `jax.vmap` or `jax.jit` values cannot be
+        looked at: give all chains at once instead.
     """
     log_weight = jnp.asarray(log_weight, float)
-    if log_weight.ndim != 1 or not log_weight.size:
+    if log_weight.ndim not in (1, 2) or not log_weight.size:
         raise ValueError(
-            f"log weights of one chain [num] are needed, got the shape {log_weight.shape}; for "
-            "several chains: jax.vmap(independence_metropolis)(keys, log_weight)"
+            f"log weights [num] or [chains, num] are needed, got the shape {log_weight.shape}"
         )
+    if not isinstance(log_weight, jax.core.Tracer):
+        bad = np.argwhere(~(np.asarray(log_weight) < np.inf))
+        if len(bad):
+            value = np.asarray(log_weight)[tuple(bad[0])]
+            raise ValueError(
+                f"log weight {tuple(map(int, bad[0]))} is {value}: energies and densities of "
+                "proposals must be finite numbers, or the weight zero (-inf)"
+            )
+    if log_weight.ndim == 2:
+        return jax.vmap(_independence_chain)(jax.random.split(key, len(log_weight)), log_weight)
+    return _independence_chain(key, log_weight)
+
+
+@jax.jit
+def _independence_chain(key, log_weight):
     log_u = jnp.log(jax.random.uniform(key, log_weight.shape))
 
     def step(current, proposal):
@@ -106,9 +119,10 @@ def random_walk(
       thin: steps from one kept event to the next.
 
     Raises:
-      ValueError: if a number is not positive or there is no chain.
+      ValueError: if a number is not positive, there is no chain, or one starts where its energy is
+        no finite number, from where it would never move.
     """
-    _check_chains(start, num, thin, width)
+    _check_chains(energy, start, cond, num, thin, width)
     return _run(_Walk(float(width)), energy, num, thin, key, jnp.asarray(start, float), cond)
 
 
@@ -140,9 +154,10 @@ def hamiltonian(
       thin: trajectories from one kept event to the next.
 
     Raises:
-      ValueError: if a number is not positive or there is no chain.
+      ValueError: if a number is not positive, there is no chain, or one starts where its energy is
+        no finite number, from where it would never move.
     """
-    _check_chains(start, num, thin, step_size, max_steps)
+    _check_chains(energy, start, cond, num, thin, step_size, max_steps)
     rule = _Hamiltonian(float(step_size), int(max_steps))
     return _run(rule, energy, num, thin, key, jnp.asarray(start, float), cond)
 
@@ -159,6 +174,15 @@ class AutocorrelationTime(NamedTuple):
     value: float
     error: float
     window: int
+
+    @property
+    def estimate(self) -> Estimate:
+        """Value and error alone."""
+        return Estimate(self.value, self.error)
+
+    def __str__(self) -> str:
+        """As an `Estimate`."""
+        return str(self.estimate)
 
 
 def autocorrelation_time(series: Real[np.ndarray, " *chains num"]) -> AutocorrelationTime:
@@ -276,13 +300,20 @@ def _run(rule, energy, num, thin, key, start, cond):
     return Chains(*jax.vmap(chain)(jax.random.split(key, len(start)), start))
 
 
-def _check_chains(start, *numbers):
+def _check_chains(energy, start, cond, *numbers):
     if np.ndim(start) < 2 or not np.size(start):
         raise ValueError(
             f"start needs the shape [chains, *event], one event a chain, got {np.shape(start)}"
         )
     if not min(numbers) > 0:
         raise ValueError(f"numbers and sizes of steps must be positive, got {numbers}")
+    energies = jax.vmap(energy, in_axes=(0, None))(jnp.asarray(start, float), cond)
+    if not isinstance(energies, jax.core.Tracer) and not np.all(np.isfinite(energies)):
+        bad = int(np.flatnonzero(~np.isfinite(energies))[0])
+        raise ValueError(
+            f"chain {bad} starts where its energy is {energies[bad]}, and would stay there: start "
+            "where the energy is finite"
+        )
 
 
 def _check_series(series):

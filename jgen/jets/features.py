@@ -52,9 +52,8 @@ def read_features(path: str | os.PathLike) -> JetFeatures:
       ValueError: if it is not usable; the message says why.
     """
     features, labels = _read(path, "features", "label")
-    jets = JetFeatures(features.astype(np.float32, copy=False), labels.astype(np.int8, copy=False))
-    check_features(jets, path)
-    return jets
+    check_features(JetFeatures(features, labels), path)
+    return JetFeatures(features.astype(np.float32, copy=False), labels.astype(np.int8, copy=False))
 
 
 def write_features(path: str | os.PathLike, jets: JetFeatures) -> None:
@@ -91,8 +90,17 @@ def check_features(jets: JetFeatures, source: object = "jets") -> None:
             f"{source}: {FEATURES[column]} of jet {row} is {features[row, column]}; features must "
             "be positive and finite, with momenta and masses in GeV"
         )
-    if not np.isin(labels, np.arange(len(LABELS))).all():
-        raise ValueError(f"{source}: labels must be 0 to {len(LABELS) - 1}, for {LABELS}")
+    _check_labels(labels, source)
+
+
+def _check_labels(labels: np.ndarray, source: object) -> None:
+    """Before they are cast, which would make a class of 256, of 0.9 and of NaN."""
+    known = np.isin(labels, np.arange(len(LABELS)))
+    if labels.dtype.kind not in "iuf" or not known.all():
+        bad = labels.dtype if labels.dtype.kind not in "iuf" else labels[~known][0]
+        raise ValueError(
+            f"{source}: labels must be 0 to {len(LABELS) - 1}, for {LABELS}, got {bad}"
+        )
 
 
 def compute_features(
@@ -119,6 +127,7 @@ def compute_features(
         raise ValueError(
             f"{path}: kin {kin.shape} and jet {jet.shape} must be (n, constituents, 3) and (n, 5)"
         )
+    _check_labels(label, path)
     # Constituents first, so that cutting the padding cuts nothing else.
     kin = np.take_along_axis(kin, np.argsort(-kin[..., 0], axis=1)[..., None], axis=1)
     counts = (kin[..., 0] > 0).sum(axis=1)

@@ -28,8 +28,10 @@ def n_subjettiness(
         raise ValueError(f"numbers of axes must be positive, got {nums}")
     pt, eta, phi = constituents.T
     there = pt > 0
+    # Light-cone momenta E + pz and E - pz add up without the cancellation of E - |pz|, which eats
+    # all digits of float32 in forward jets.
     vectors = pt[:, None] * jnp.stack(
-        [jnp.cosh(eta), jnp.cos(phi), jnp.sin(phi), jnp.sinh(eta)], axis=-1
+        [jnp.exp(eta), jnp.cos(phi), jnp.sin(phi), jnp.exp(-eta)], axis=-1
     )
     # The same particles as four-vectors, of which those below are sums.
     place = _place(vectors)[:, 1:]
@@ -75,10 +77,11 @@ def _cluster(state, num: int):
 
 
 def _place(vectors: Float[Array, "*n 4"]) -> Float[Array, "*n 3"]:
-    """(pT, rapidity, phi) of four-vectors (E, px, py, pz); finite for a vector of zeros."""
-    e, px, py, pz = jnp.moveaxis(vectors, -1, 0)
-    e = jnp.where(e > 0, e, 1)
-    return jnp.stack([jnp.hypot(px, py), jnp.arctanh(pz / e), jnp.arctan2(py, px)], axis=-1)
+    """(pT, rapidity, phi) of vectors (E + pz, px, py, E - pz); finite for a vector of zeros."""
+    plus, px, py, minus = jnp.moveaxis(vectors, -1, 0)
+    plus, minus = (jnp.where(p > 0, p, 1) for p in (plus, minus))
+    rapidity = 0.5 * (jnp.log(plus) - jnp.log(minus))
+    return jnp.stack([jnp.hypot(px, py), rapidity, jnp.arctan2(py, px)], axis=-1)
 
 
 def _squared_angle(a: Float[Array, "*#n 2"], b: Float[Array, "*#n 2"]) -> Float[Array, "*n"]:

@@ -2,52 +2,64 @@
 
 A separation power of 0.003 means nothing until one knows what two samples of the truth itself
 give with as many events. Both columns are computed here by the same code at the same size.
-The results are flat dicts, name -> number, as they go to a run's `metrics.json`.
+The results are name -> `Judged`; `jgen.estimate.flatten` makes the numbers of a `metrics.json`.
 """
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Real
 
+from jgen.estimate import Estimate, Judged
 from jgen.metrics.classifier import ClassifierConfig, ClassifierResult, classifier_test
 from jgen.metrics.distances import wasserstein
-from jgen.metrics.histograms import histogram, separation
+from jgen.metrics.histograms import Separation, histogram, separation
 from jgen.typing import Key
 
 Observables = Mapping[str, Real[np.ndarray, "_ ..."]]
 """Name -> values [n], or [n, k] for one number a layer; one row is one event."""
 Binning = Callable[[str, Real[np.ndarray, " _"]], Real[np.ndarray, " _"]]
 """(name, reference values of one column) -> bin edges."""
+_SIDES = ("underflow", "overflow")
 
 
 class Comparison(NamedTuple):
-    """What `compare` found.
+    """Results of `compare`.
 
     Attributes:
-      numbers: flat dict of floats.
-      columns: the numbers of observables [n, k] before the mean over k, arrays [k], same names.
+      metrics: name -> value and truth.
+      columns: the same of observables [n, k] before the mean over k, with arrays [k] in them.
       num_events: events of each sample that were used, by observable.
     """
 
-    numbers: dict[str, float]
-    columns: dict[str, Float[np.ndarray, " _"]]
+    metrics: dict[str, Judged]
+    columns: dict[str, Judged]
     num_events: dict[str, int]
 
 
 class ClassifierComparison(NamedTuple):
-    """What `classifier_comparison` found.
+    """Results of `classifier_comparison`.
 
     Attributes:
-      numbers: flat dict of floats.
+      tag: name of the inputs.
       generated: result of reference against generated events.
       truth: result of reference against held-out reference events.
     """
 
-    numbers: dict[str, float]
+    tag: str
     generated: ClassifierResult
     truth: ClassifierResult
+
+    @property
+    def metrics(self) -> dict[str, Judged]:
+        """`auc_<tag>`, `auc_<tag>_calibrated` and `jsd_<tag>`."""
+        both = self.generated, self.truth
+        return {
+            f"auc_{self.tag}": Judged(*(r.auc_estimate for r in both)),
+            f"auc_{self.tag}_calibrated": Judged(*(r.auc_calibrated_estimate for r in both)),
+            f"jsd_{self.tag}": Judged(*(r.jsd_estimate for r in both)),
+        }
 
 
 def compare(
@@ -61,11 +73,11 @@ def compare(
 ) -> Comparison:
     """Separation powers and Wasserstein distances of observables, beside truth against truth.
 
-    For each observable `o` the numbers are `separation/o` and `wasserstein/o` of reference
-    against generated, the same with the suffix `_truth` of reference against holdout, and both
-    with the suffix `_error` (`separation/o_truth_error`). `underflow/o` and `overflow/o` are the
-    absolute differences of the fractions of entries outside the edges, which a separation power
-    does not see. An observable [n, k] gives means over k. The error of a mean distance is
+    For each observable `o` the metrics are `separation/o` and `wasserstein/o`; their `value` is
+    that of reference against generated, their `truth` that of reference against holdout, both
+    estimates. `underflow/o` and `overflow/o`, numbers without an error, are the absolute
+    differences of the fractions of entries outside the edges, which a separation power does not
+    see. An observable [n, k] gives means over k. The error of a mean distance is
     bootstrapped with the same events in all columns; that of a mean separation is the mean of the
     columns' errors, an upper limit (it takes them as fully correlated).
 
@@ -92,10 +104,19 @@ def compare(
         first = np.asarray(reference[name][:size])
         edges = [np.asarray(binning(name, column)) for column in _columns(first)]
         out.num_events[name] = size
-        for suffix, sample in (("", generated), ("_truth", holdout)):
-            second = np.asarray(sample[name][:size])
-            _add_separation(out, name, suffix, first, second, edges, num_bootstrap, seed)
-            _add_wasserstein(out, name, suffix, first, second, num_bootstrap, seed)
+        pairs = [(first, np.asarray(sample[name][:size])) for sample in (generated, holdout)]
+        powers = [_separations(*pair, edges, num_bootstrap, seed) for pair in pairs]
+        distances = [wasserstein(*pair, num_bootstrap=num_bootstrap, seed=seed) for pair in pairs]
+        out.metrics[f"separation/{name}"] = Judged(*map(_mean_separation, powers))
+        out.metrics[f"wasserstein/{name}"] = Judged(*(d.estimate for d in distances))
+        outside = {side: Judged(*(_outside(p, side) for p in powers)) for side in _SIDES}
+        for side, differences in outside.items():
+            out.metrics[f"{side}/{name}"] = Judged(*(float(np.mean(d)) for d in differences))
+        if first.ndim > 1:
+            out.columns[f"separation/{name}"] = Judged(*map(_column_separations, powers))
+            columns = (Estimate(d.value, d.error) for d in distances)
+            out.columns[f"wasserstein/{name}"] = Judged(*columns)
+            out.columns.update({f"{side}/{name}": both for side, both in outside.items()})
     return out
 
 
@@ -112,10 +133,8 @@ def classifier_comparison(
     """Classifier tests of reference against generated and against held-out truth.
 
     Samples are cut to the common size, and both tests use the same key, so the same reference
-    events in each split. The numbers are `auc_<tag>`, `auc_<tag>_calibrated`, `jsd_<tag>`, each
-    with `_error`, and the same with the suffix `_truth` (`auc_<tag>_truth_error`). The error of an
-    AUC is the standard deviation over seeds (what papers quote) and the statistical error of the
-    test split, in quadrature; that of a JSD is the former alone.
+    events in each split. The metrics are `auc_<tag>`, `auc_<tag>_calibrated` and `jsd_<tag>`, with
+    the errors of `ClassifierResult`'s estimates.
 
     Raises:
       ValueError: as `classifier_test`, or if `holdout` is `reference`.
@@ -126,18 +145,7 @@ def classifier_comparison(
         classifier_test(reference[:size], other[:size], key, config, progress=progress)
         for other in (holdout, generated)
     )
-    numbers = {}
-    for suffix, found in (("", result), ("_truth", truth)):
-        for field, statistical in (
-            ("auc", found.auc_statistical_error),
-            ("auc_calibrated", found.auc_statistical_error),
-            ("jsd", 0.0),
-        ):
-            metric, _, calibrated = field.partition("_")
-            name = "_".join(filter(None, (metric, tag, calibrated))) + suffix
-            numbers[name] = found.mean(field)
-            numbers[f"{name}_error"] = float(np.hypot(found.spread(field), statistical))
-    return ClassifierComparison(numbers, result, truth)
+    return ClassifierComparison(tag, result, truth)
 
 
 def _check_samples(reference, holdout, generated):
@@ -165,29 +173,24 @@ def _columns(values):
     return values[:, None].T if values.ndim == 1 else values.T
 
 
-def _add_separation(out, name, suffix, first, second, edges, num_bootstrap, seed):
-    found = []
-    for p, q, column_edges in zip(_columns(first), _columns(second), edges, strict=True):
-        pair = histogram(p, column_edges), histogram(q, column_edges)
-        found.append(separation(*pair, num_bootstrap=num_bootstrap, seed=seed))
-    key = f"separation/{name}{suffix}"
-    _add(out, key, first.ndim, [s.value for s in found])
-    _add(out, f"{key}_error", first.ndim, [s.error for s in found])
-    for side in ("underflow", "overflow"):
-        differences = [abs(np.subtract(*getattr(s, side))) for s in found]
-        _add(out, f"{side}/{name}{suffix}", first.ndim, differences)
+def _separations(first, second, edges, num_bootstrap, seed):
+    """Of each column."""
+    return [
+        separation(
+            *(histogram(v, column_edges) for v in pair), num_bootstrap=num_bootstrap, seed=seed
+        )
+        for *pair, column_edges in zip(_columns(first), _columns(second), edges, strict=True)
+    ]
 
 
-def _add_wasserstein(out, name, suffix, first, second, num_bootstrap, seed):
-    found = wasserstein(first, second, num_bootstrap=num_bootstrap, seed=seed)
-    key = f"wasserstein/{name}{suffix}"
-    _add(out, key, first.ndim, found.value)
-    _add(out, f"{key}_error", first.ndim, found.error)
-    if first.ndim > 1:
-        out.numbers[f"{key}_error"] = float(np.std(found.replicas.mean(axis=1)))
+def _column_separations(powers: list[Separation]) -> Estimate:
+    return Estimate(np.array([s.value for s in powers]), np.array([s.error for s in powers]))
 
 
-def _add(out, key, ndim, values):
-    out.numbers[key] = float(np.mean(values))
-    if ndim > 1:
-        out.columns[key] = np.asarray(values, np.float64)
+def _mean_separation(powers: list[Separation]) -> Estimate:
+    return Estimate(*(float(np.mean(a)) for a in _column_separations(powers)))
+
+
+def _outside(powers: list[Separation], side: str) -> np.ndarray:
+    """Differences of the fractions on one side of the edges, one a column."""
+    return np.array([abs(np.subtract(*getattr(s, side))) for s in powers])

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Real
 
+from jgen.estimate import Estimate
+
 # Bootstrap weights held at once; 2^24 float64 numbers are 128 MiB.
 _CHUNK = 2**24
 
@@ -22,6 +24,18 @@ class Wasserstein(NamedTuple):
     value: Float[np.ndarray, " *columns"]
     error: Float[np.ndarray, " *columns"]
     replicas: Float[np.ndarray, " num_bootstrap *columns"]
+
+    @property
+    def estimate(self) -> Estimate:
+        """Mean over the columns; its error is the spread of the replicas' means."""
+        if not len(self.replicas):
+            return Estimate(float(np.mean(self.value)), float("nan"))
+        means = self.replicas.reshape(len(self.replicas), -1).mean(axis=1)
+        return Estimate(float(np.mean(self.value)), float(np.std(means)))
+
+    def __str__(self) -> str:
+        """As an `Estimate`."""
+        return str(self.estimate)
 
 
 def wasserstein(

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 from scipy.optimize import nnls
 
+from jgen.estimate import Estimate
+
 # Kernel entries held at once; 2^24 float64 numbers are 128 MiB.
 _CHUNK = 2**24
 
@@ -38,6 +40,15 @@ class FrechetPhysicsDistance(NamedTuple):
     sizes: Int[np.ndarray, " num_sizes"]
     distances: Float[np.ndarray, " num_sizes"]
 
+    @property
+    def estimate(self) -> Estimate:
+        """Value and error alone."""
+        return Estimate(self.value, self.error)
+
+    def __str__(self) -> str:
+        """As an `Estimate`."""
+        return str(self.estimate)
+
 
 class KernelPhysicsDistance(NamedTuple):
     """Kernel physics distance.
@@ -51,6 +62,15 @@ class KernelPhysicsDistance(NamedTuple):
     value: float
     error: float
     batches: Float[np.ndarray, " num_batches"]
+
+    @property
+    def estimate(self) -> Estimate:
+        """Value and error alone."""
+        return Estimate(self.value, self.error)
+
+    def __str__(self) -> str:
+        """As an `Estimate`."""
+        return str(self.estimate)
 
 
 def moments(sample: Real[np.ndarray, "n d"]) -> Moments:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Real
 
+from jgen.estimate import Estimate
+
 # The CaloChallenge's guard against bins that are empty in both histograms (arXiv:2410.21611).
 _EMPTY = 1e-16
 
@@ -97,6 +99,15 @@ class Separation(NamedTuple):
     error: float
     underflow: tuple[float, float]
     overflow: tuple[float, float]
+
+    @property
+    def estimate(self) -> Estimate:
+        """Value and error alone."""
+        return Estimate(self.value, self.error)
+
+    def __str__(self) -> str:
+        """As an `Estimate`."""
+        return str(self.estimate)
 
 
 def separation(

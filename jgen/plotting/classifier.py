@@ -107,5 +107,5 @@ def _true_positive_rate(reference, generated, false_positive_rate):
 
 
 def _auc_text(result):
-    error = np.hypot(result.auc_statistical_error, np.nan_to_num(result.spread("auc")))
-    return rf"${result.mean('auc'):.3f} \pm {error:.3f}$"
+    value, error = result.auc_estimate
+    return rf"${value:.3f} \pm {error:.3f}$"

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.stats import ks_2samp
 
+from jgen.estimate import flatten
 from jgen.metrics import (
     ClassifierComparison,
     ClassifierConfig,
@@ -157,18 +158,18 @@ def evaluate(
     cut = {}
     if config.threshold is not None:
         kept = [apply_threshold(s, config.threshold) for s in samples]
-        cut = separations(geometry, *kept, num_bootstrap=config.bootstrap).numbers
+        cut = separations(geometry, *kept, num_bootstrap=config.bootstrap).metrics
     features = [compute_high_level_inputs(geometry, s) for s in samples]
     tests = _classifier_tests(geometry, samples, features, key, config, progress)
-    metrics = table.numbers | {"num_showers": float(size)} | spectra
+    metrics = flatten(table.metrics) | {"num_showers": float(size)} | spectra
     for test in tests.values():
-        metrics |= test.numbers
+        metrics |= flatten(test.metrics)
     metrics |= _feature_metrics(*features, config)
     for suffix, name in (("", "generated"), ("_truth", "truth")):
         if name in responses:
             numbers = responses[name].numbers
             metrics |= {f"response/{key}{suffix}": value for key, value in numbers.items()}
-    for name, value in cut.items():
+    for name, value in flatten(cut).items():
         if name.startswith("separation/"):
             metrics[name.replace("/", "_cut/")] = value
     notes += _scale_notes(*features, config) + _range_notes(metrics)

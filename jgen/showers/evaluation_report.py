@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jgen.estimate import Estimate, Judged, judged
 from jgen.files import atomic_path
 from jgen.metrics import ClassifierComparison, ClassifierResult, Comparison
 from jgen.showers.evaluation import Evaluation
@@ -14,7 +15,11 @@ from jgen.showers.response import Profile, ResponseTest
 
 def save_evaluation(path: str | os.PathLike, evaluation: Evaluation) -> None:
     """Write an evaluation as one .npz file."""
-    arrays = {f"layers/{name}": values for name, values in evaluation.table.columns.items()}
+    arrays = {}
+    for name, both in evaluation.table.columns.items():
+        for field, values in both._asdict().items():
+            # A value with its errors [2, columns], or one without [columns].
+            arrays[f"layers/{field}/{name}"] = np.array(values)
     for tag, comparison in evaluation.classifiers.items():
         for sample in ("generated", "truth"):
             for field, values in getattr(comparison, sample)._asdict().items():
@@ -27,8 +32,8 @@ def save_evaluation(path: str | os.PathLike, evaluation: Evaluation) -> None:
     header = {
         "metrics": evaluation.metrics,
         "num_events": evaluation.table.num_events,
-        "table": list(evaluation.table.numbers),
-        "classifiers": {tag: list(c.numbers) for tag, c in evaluation.classifiers.items()},
+        "table": list(evaluation.table.metrics),
+        "classifiers": list(evaluation.classifiers),
         "response": {tag: test.numbers for tag, test in evaluation.response.items()},
         "notes": evaluation.notes,
     }
@@ -50,22 +55,25 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
             f"{path} is no evaluation of this version of jgen: remove it and evaluate again"
         )
     metrics = header["metrics"]
-    pick = lambda names: {name: metrics[name] for name in names}
     part = lambda prefix: {
         name.removeprefix(prefix): values
         for name, values in arrays.items()
         if name.startswith(prefix)
     }
     tests = {}
-    for tag, names in header["classifiers"].items():
+    for tag in header["classifiers"]:
         results = (part(f"classifiers/{tag}/{sample}/") for sample in ("generated", "truth"))
-        tests[tag] = ClassifierComparison(pick(names), *(ClassifierResult(**r) for r in results))
+        tests[tag] = ClassifierComparison(tag, *(ClassifierResult(**r) for r in results))
     responses = {}
     for tag, numbers in header["response"].items():
         profiles = (part(f"response/{tag}/{sample}/") for sample in ("reference", "generated"))
         edges = arrays[f"response/{tag}/edges"]
         responses[tag] = ResponseTest(edges, *(Profile(**p) for p in profiles), numbers)
-    table = Comparison(pick(header["table"]), part("layers/"), header["num_events"])
+    values, truth = (part(f"layers/{field}/") for field in Judged._fields)
+    estimate = lambda a: Estimate(*a) if a.ndim == 2 else a
+    columns = {name: Judged(estimate(values[name]), estimate(truth[name])) for name in values}
+    judged_metrics = {name: judged(metrics, name) for name in header["table"]}
+    table = Comparison(judged_metrics, columns, header["num_events"])
     return Evaluation(metrics, table, tests, responses, tuple(header["notes"]))
 
 

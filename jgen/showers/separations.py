@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from jgen.estimate import Estimate, Judged
 from jgen.metrics import Comparison, Histogram, compare, separation
 from jgen.showers.features import compute_observables, official_binning
 from jgen.showers.geometry import Geometry
@@ -88,8 +89,10 @@ def separations(
     first, second, third = (s.voxels[:size] for s in (reference, holdout, generated))
     edges = binning(geometry, "voxel", np.atleast_1d(first.max()))
     counts = [_voxel_counts(voxels, edges) for voxels in (first, second, third)]
-    for suffix, other in (("_truth", counts[1]), ("", counts[2])):
-        found.numbers.update(_voxel_numbers(suffix, counts[0], other, edges, num_bootstrap, seed))
+    truth, value = (
+        _voxel_metrics(counts[0], other, edges, num_bootstrap, seed) for other in counts[1:]
+    )
+    found.metrics.update({f"{name}/voxel": Judged(value[name], truth[name]) for name in value})
     found.num_events["voxel"] = size
     return found
 
@@ -119,7 +122,7 @@ def _voxel_counts(
     return np.concatenate(parts)
 
 
-def _voxel_numbers(suffix, first, second, edges, num_bootstrap, seed):
+def _voxel_metrics(first, second, edges, num_bootstrap, seed):
     rng = np.random.default_rng(seed)
 
     def filled(counts):
@@ -136,8 +139,7 @@ def _voxel_numbers(suffix, first, second, edges, num_bootstrap, seed):
         for _ in range(num_bootstrap)
     ]
     return {
-        f"separation/voxel{suffix}": found.value,
-        f"separation/voxel{suffix}_error": float(np.std(replicas)),
-        f"underflow/voxel{suffix}": float(abs(np.subtract(*found.underflow))),
-        f"overflow/voxel{suffix}": float(abs(np.subtract(*found.overflow))),
+        "separation": Estimate(found.value, float(np.std(replicas))),
+        "underflow": float(abs(np.subtract(*found.underflow))),
+        "overflow": float(abs(np.subtract(*found.overflow))),
     }

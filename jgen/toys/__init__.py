@@ -3,7 +3,7 @@
 from jgen.toys.arcs import circles, moons
 from jgen.toys.camel import camel_back
 from jgen.toys.double_well import DoubleWell, double_well
-from jgen.toys.entropy import Entropy, entropy
+from jgen.toys.entropy import entropy
 from jgen.toys.fits import (
     Fit,
     FitError,
@@ -28,7 +28,6 @@ from jgen.toys.toy import Marginal, Toy, normal_probability, quantile_edges, reg
 
 __all__ = [
     "DoubleWell",
-    "Entropy",
     "Fit",
     "FitError",
     "GaussianMixture",

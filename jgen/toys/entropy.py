@@ -1,32 +1,20 @@
 """Entropy of a toy: the smallest average -log q that any model q of its events can reach."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.estimate import Estimate
 from jgen.toys.toy import Toy
 
 
-class Entropy(NamedTuple):
-    """An integral and how far it may be off.
-
-    Attributes:
-      value: the entropy in nats.
-      error: the change from half as many points an axis plus what the density lacks of one.
-    """
-
-    value: float
-    error: float
-
-
-def entropy(toy: Toy, num: int = 1000) -> Entropy:
+def entropy(toy: Toy, num: int = 1000) -> Estimate:
     """- integral of p log p in one or two dimensions, in nats.
 
     The trapezoidal rule on a grid around all of 10,000 events and beyond them by half their range.
     For densities made of Gaussians it is exact to rounding as soon as the spacing is as small as
-    their widths.
+    their widths. The error is the change from half as many points an axis, plus what the density
+    lacks of one.
 
     Args:
       toy: the distribution.
@@ -57,4 +45,4 @@ def entropy(toy: Toy, num: int = 1000) -> Entropy:
     half = (slice(None, None, 2),) * toy.dim
     value = -cell * plogp.sum()
     coarse = -cell * 2**toy.dim * plogp[half].sum()
-    return Entropy(float(value), float(abs(value - coarse) + abs(1 - cell * p.sum())))
+    return Estimate(float(value), float(abs(value - coarse) + abs(1 - cell * p.sum())))

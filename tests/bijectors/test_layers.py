@@ -140,6 +140,10 @@ def test_first_batch_standardizes_every_layer():
     params = bijector.data_init(bijector.init(jax.random.key(0)), x)
     np.testing.assert_allclose(params[1]["shift"], [-4, -2])
     np.testing.assert_allclose(params[1]["log_scale"], [-np.log(8**0.5), 0], rtol=1e-6)
+    # The mean of many equal numbers is rounded, and so their standard deviation is not zero.
+    x = jnp.broadcast_to(jnp.array([0.1, 1e5 / 3]), (1000, 2))
+    params = actnorm(2).data_init(actnorm(2).init(jax.random.key(0)), x)
+    np.testing.assert_array_equal(params["log_scale"], 0)
     assert bijector.data_init is not None
     assert sequence(double, flip()).data_init is None
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import types
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from experiments import _bib_ae as models
 from experiments import _bib_ae_data as parts
 from experiments import _bib_ae_report as report
 from experiments import bib_ae as study
-from jgen.metrics import ClassifierComparison
+from jgen import Estimate, Judged
 
 SMALL = study.SMOKE
 classifier = {}  # what the classifiers of the run were given
@@ -22,8 +23,8 @@ classifier = {}  # what the classifiers of the run were given
 def compared(*samples):
     *triple, _, tag, options = samples
     classifier[tag] = (triple, options)
-    names = (f"auc_{tag}{truth}{error}" for truth in ("", "_truth") for error in ("", "_error"))
-    return ClassifierComparison(dict.fromkeys(names, 0.5), None, None)
+    even = Estimate(0.5, 0.5)
+    return types.SimpleNamespace(metrics={f"auc_{tag}": Judged(even, even)})
 
 
 @pytest.fixture(scope="module")

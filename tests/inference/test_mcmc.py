@@ -26,8 +26,7 @@ def test_independence_metropolis_by_the_transition_matrix():
     num, chains = 4000, 10
     states = np.random.default_rng(0).choice(4, (chains, num), p=q)
     log_w = np.log(p / q)[states]
-    keys = jax.random.split(jax.random.key(0), chains)
-    run = jax.vmap(independence_metropolis)(keys, jnp.asarray(log_w))
+    run = independence_metropolis(jax.random.key(0), jnp.asarray(log_w))
     chain = np.take_along_axis(states, np.asarray(run.index), 1)[:, 20:]
     w = p / q
     matrix = q * np.minimum(1, w[None, :] / w[:, None])
@@ -130,6 +129,7 @@ def test_chains_stuck_apart_have_a_long_time():
 
 def test_bad_input():
     start, key = np.zeros((2, 1)), jax.random.key(0)
+    nan, infinite = np.array([[1.0], [np.nan]]), np.array([[0.0, 1.0], [0.0, np.inf]])
     for call, message in (
         (lambda: random_walk(key, energy, start, 0, width=1.0), "must be positive"),
         (lambda: random_walk(key, energy, np.zeros(3), 5, width=1.0), r"\[chains, \*event\]"),
@@ -137,6 +137,18 @@ def test_bad_input():
             lambda: hamiltonian(key, energy, start, 5, step_size=0.0, max_steps=1),
             "must be positive",
         ),
+        (
+            lambda: random_walk(key, lambda x, c: jnp.sum(x**2), nan, 5, width=1.0),
+            "chain 1 starts where its energy is nan",
+        ),
+        (
+            lambda: hamiltonian(
+                key, lambda x, c: jnp.sum(jnp.exp(x)), start + 999.0, 5, step_size=0.1, max_steps=2
+            ),
+            "chain 0 starts where its energy is inf",
+        ),
+        (lambda: independence_metropolis(key, nan[:, 0]), r"log weight \(1,\) is nan"),
+        (lambda: independence_metropolis(key, infinite), r"log weight \(1, 1\) is inf"),
         (lambda: autocorrelation_time(np.zeros(3)), "four or more"),
         (lambda: autocorrelation_time(np.ones(10)), "never moved"),
         (lambda: chain_mean(np.array([0.0, 1.0, np.nan, 2.0])), "not finite"),

@@ -69,7 +69,13 @@ def test_the_bundled_jets_are_what_the_readme_says():
         ({"features": np.ones((0, 4)), "label": np.ones(0)}, "no jets; at least one"),
         ({"features": np.full((3, 4), np.nan)}, "pt of jet 0 is nan"),
         ({"features": np.array([[600, 90, 0.5, -1.0]] * 3)}, "tau32 of jet 0 is -1.0"),
-        ({"label": np.array([0, 6, 1])}, "labels must be 0 to 5"),
+        ({"label": np.array([0, 6, 1])}, "labels must be 0 to 5.*got 6"),
+        # All of these would be classes after a cast to bytes.
+        ({"label": np.array([0, 256, 1])}, "labels must be 0 to 5.*got 256"),
+        ({"label": np.array([0, -255, 1])}, "labels must be 0 to 5.*got -255"),
+        ({"label": np.array([0, 0.9, 1])}, "labels must be 0 to 5.*got 0.9"),
+        ({"label": np.array([0, np.nan, 1])}, "labels must be 0 to 5.*got nan"),
+        ({"label": np.array([True, False, True])}, "labels must be 0 to 5.*got bool"),
     ],
 )
 def test_bad_files_are_refused(tmp_path, change, message):
@@ -91,5 +97,8 @@ def test_missing_foreign_and_other_layouts(tmp_path):
     raw = constituents() | {"jet": np.ones((5, 4))}
     with pytest.raises(ValueError, match=r"must be \(n, constituents, 3\) and \(n, 5\)"):
         compute_features(write_raw(tmp_path / "raw.h5", **raw))
+    raw = constituents() | {"label": np.array([0, 1, 259, 3, 4])}
+    with pytest.raises(ValueError, match="labels must be 0 to 5.*got 259"):
+        compute_features(write_raw(tmp_path / "label.h5", **raw))
     with pytest.raises(ValueError, match="mass of jet 0 is 0.0"):
         check_features(JetFeatures(np.array([[600, 0, 0.5, 0.5]]), np.zeros(1, int)))

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
+from jgen.estimate import flatten, judged
 from jgen.metrics import (
     ClassifierConfig,
     classifier_comparison,
@@ -29,31 +30,40 @@ def test_numbers_are_those_of_the_metrics_at_the_common_size():
     reference, holdout, generated = sample(0, 900), sample(1, 800), sample(2, 1000, 0.5)
     found = compare(reference, holdout, generated, edges_of, num_bootstrap=20, seed=3)
     assert found.num_events == {"mass": 800, "layers": 800}
-    for suffix, other in (("", generated), ("_truth", holdout)):
+    for field, other in (("value", generated), ("truth", holdout)):
+        of = lambda name, table=found.metrics, field=field: getattr(table[name], field)
         pair = reference["mass"][:800], other["mass"][:800]
         expected = separation(*(histogram(v, EDGES) for v in pair), num_bootstrap=20, seed=3)
-        assert found.numbers[f"separation/mass{suffix}"] == expected.value
-        assert found.numbers[f"separation/mass{suffix}_error"] == expected.error
+        assert of("separation/mass") == expected.estimate
         distance = wasserstein(*pair, num_bootstrap=20, seed=3)
-        assert found.numbers[f"wasserstein/mass{suffix}"] == distance.value
-        assert found.numbers[f"wasserstein/mass{suffix}_error"] == distance.error
+        assert of("wasserstein/mass") == (distance.value, distance.error)
         columns = [
             wasserstein_distance(reference["layers"][:800, k], other["layers"][:800, k])
             for k in range(3)
         ]
-        np.testing.assert_allclose(found.columns[f"wasserstein/layers{suffix}"], columns)
-        mean = found.numbers[f"wasserstein/layers{suffix}"]
+        by_layer = of("wasserstein/layers", found.columns)
+        np.testing.assert_allclose(by_layer.value, columns)
+        mean, error = of("wasserstein/layers")
         assert mean == pytest.approx(np.mean(columns))
         # Independent columns: the error of their mean is smaller than each one's.
-        error = found.numbers[f"wasserstein/layers{suffix}_error"]
-        assert error < 0.8 * found.columns[f"wasserstein/layers{suffix}_error"].mean()
-        assert found.columns[f"separation/layers{suffix}"].shape == (3,)
-    assert all(type(value) is float for value in found.numbers.values())
+        assert error < 0.8 * by_layer.error.mean()
+        assert of("separation/layers", found.columns).value.shape == (3,)
+    flat = flatten(found.metrics)
+    names = {
+        f"{m}/layers{t}{e}"
+        for m in ("separation", "wasserstein")
+        for t in ("", "_truth")
+        for e in ("", "_error")
+    }
+    names |= {f"{side}/layers{t}" for side in ("underflow", "overflow") for t in ("", "_truth")}
+    assert {name for name in flat if "layers" in name} == names
+    assert all(judged(flat, name) == value for name, value in found.metrics.items())
     assert not any("mass" in name for name in found.columns)
 
 
 def test_truth_is_at_the_floor_and_a_shift_above_it():
-    found = compare(sample(0, 4000), sample(1, 4000), sample(2, 4000, 0.3), edges_of).numbers
+    found = compare(sample(0, 4000), sample(1, 4000), sample(2, 4000, 0.3), edges_of).metrics
+    found = flatten(found)
     floor = separation_floor(32, 4000, 4000)
     # Thirty independent bins or so fluctuate by a quarter.
     assert found["separation/mass_truth"] == pytest.approx(floor, rel=0.75)
@@ -67,10 +77,9 @@ def test_entries_outside_of_the_edges_are_reported():
     generated["mass"][:50] = -9.0
     generated["layers"][:100, 0] = 9.0
     found = compare(reference, holdout, generated, edges_of, num_bootstrap=2)
-    assert found.numbers["underflow/mass"] == pytest.approx(0.1)
-    assert found.numbers["underflow/mass_truth"] == 0.0
-    np.testing.assert_allclose(found.columns["overflow/layers"], [0.2, 0, 0])
-    assert found.numbers["overflow/layers"] == pytest.approx(0.2 / 3)
+    assert found.metrics["underflow/mass"] == (pytest.approx(0.1), 0.0)
+    np.testing.assert_allclose(found.columns["overflow/layers"].value, [0.2, 0, 0])
+    assert found.metrics["overflow/layers"].value == pytest.approx(0.2 / 3)
 
 
 def test_edges_are_made_for_each_column_of_the_reference():
@@ -95,13 +104,16 @@ def test_classifier_table():
     found = classifier_comparison(reference, holdout, generated, jax.random.key(0), "high", config)
     names = ("auc_high", "auc_high_calibrated", "jsd_high")
     expected = {f"{n}{t}{e}" for n in names for t in ("", "_truth") for e in ("", "_error")}
-    assert set(found.numbers) == expected
+    numbers = flatten(found.metrics)
+    assert set(numbers) == expected
     assert found.generated.weights_reference.shape == (2, 220)
-    assert found.numbers["auc_high"] == found.generated.mean("auc")
+    assert numbers["auc_high"] == found.generated.mean("auc")
     error = np.hypot(found.truth.spread("auc"), found.truth.auc_statistical_error)
-    assert found.numbers["auc_high_truth_error"] == pytest.approx(error)
-    assert abs(found.numbers["auc_high_truth"] - 0.5) < 3 * error
-    assert found.numbers["auc_high"] > 0.65
+    assert numbers["auc_high_truth_error"] == pytest.approx(error)
+    assert abs(numbers["auc_high_truth"] - 0.5) < 3 * error
+    assert numbers["auc_high"] > 0.65
+    # A divergence has the error of the trainings alone.
+    assert numbers["jsd_high_error"] == pytest.approx(found.generated.spread("jsd"))
 
 
 def test_bad_input_is_refused():

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from jgen.estimate import flatten
 from jgen.metrics import ClassifierConfig, histogram, separation
 from jgen.showers import (
     EvaluationConfig,
@@ -121,7 +122,7 @@ def test_samples_are_thinned_evenly(showers):
 
 def test_voxel_separation_is_that_of_the_pooled_voxels(showers):
     samples = [rows(showers, np.s_[i : i + 100]) for i in (0, 100, 200)]
-    numbers = separations(GEOMETRY, *samples, num_bootstrap=50).numbers
+    numbers = flatten(separations(GEOMETRY, *samples, num_bootstrap=50).metrics)
     edges = official_binning(GEOMETRY, "voxel", samples[0].voxels)
     assert len(edges) == 50
     pooled = [histogram(s.voxels.ravel(), edges) for s in samples]
@@ -162,8 +163,8 @@ def test_a_threshold_cures_noise_below_it(showers):
     for name in names:
         assert found[name] == clean[name], name
     cut = [apply_threshold(s, 1.0) for s in (first, second, third)]
-    by_hand = separations(GEOMETRY, *cut, num_bootstrap=2).numbers
-    assert clean["separation_cut/sparsity"] == by_hand["separation/sparsity"]
+    by_hand = separations(GEOMETRY, *cut, num_bootstrap=2).metrics
+    assert clean["separation_cut/sparsity"] == by_hand["separation/sparsity"].value.value
     assert not [name for name in judge(third, None) if "_cut" in name]
 
 

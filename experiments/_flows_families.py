@@ -12,6 +12,7 @@ from jgen.bijectors import (
     additive,
     affine,
     autoregressive_flow,
+    compose,
     continuous,
     coupling,
     coupling_flow,
@@ -20,7 +21,6 @@ from jgen.bijectors import (
     glow,
     householder,
     inverted,
-    lifted,
     planar,
     plu,
     qr,
@@ -29,7 +29,6 @@ from jgen.bijectors import (
     rational_quadratic,
     repeated,
     residual,
-    sequence,
 )
 from jgen.generative_model import GenerativeModel
 from jgen.models import flow, flow_matching
@@ -110,8 +109,8 @@ def _glow_steps(sizes: Sizes, dim: int) -> TrainableBijector:
     """Glow's step on vectors, with a rotation where its 1x1 convolution is: Householder's."""
     element, fixed = affine(), dim // 2
     network = conditioner(fixed, (dim - fixed) * element.num_params, hidden=sizes.hidden)
-    step = sequence(actnorm(dim), householder(dim, min(dim, 8)), coupling(network, element, fixed))
-    return repeated(sequence(step, flip()), sizes.depth)
+    step = compose(actnorm(dim), householder(dim, min(dim, 8)), coupling(network, element, fixed))
+    return repeated(compose(step, flip()), sizes.depth)
 
 
 def _glow(sizes: Sizes, dim: int) -> TrainableBijector:
@@ -121,7 +120,7 @@ def _glow(sizes: Sizes, dim: int) -> TrainableBijector:
         lambda z, cond=None: (z.reshape(-1), jnp.zeros(())),
     )
     pixels = glow((8, 8, 1), 2, sizes.glow_depth, hidden=sizes.glow_hidden)
-    return sequence(lifted(image), pixels)
+    return compose(image, pixels)
 
 
 def _coupling(make: Callable) -> Callable[[Sizes, int], TrainableBijector]:
@@ -147,9 +146,9 @@ def _rational(sizes: Sizes):
 
 
 BIJECTORS = {
-    "linear": lambda sizes, dim: sequence(actnorm(dim), qr(dim)),
-    "planar": lambda sizes, dim: sequence(repeated(planar(dim), sizes.simple_depth), plu(dim)),
-    "radial": lambda sizes, dim: sequence(repeated(radial(dim), sizes.simple_depth), plu(dim)),
+    "linear": lambda sizes, dim: compose(actnorm(dim), qr(dim)),
+    "planar": lambda sizes, dim: compose(repeated(planar(dim), sizes.simple_depth), plu(dim)),
+    "radial": lambda sizes, dim: compose(repeated(radial(dim), sizes.simple_depth), plu(dim)),
     "nice": _coupling(lambda sizes: additive()),
     "realnvp": _coupling(lambda sizes: affine()),
     "glow-steps": _glow_steps,

@@ -15,7 +15,9 @@ from jgen.metrics.classifier import (
     auc_error,
     calochallenge_classifier,
     classifier_test,
+    trained_classifier,
 )
+from jgen.metrics.classifier_training import Classifier
 from jgen.metrics.comparison import (
     ClassifierComparison,
     Comparison,
@@ -54,6 +56,7 @@ __all__ = [
     "calibration_curve",
     "coverage",
     "pulls",
+    "Classifier",
     "ClassifierComparison",
     "ClassifierConfig",
     "ClassifierResult",
@@ -84,5 +87,6 @@ __all__ = [
     "separation",
     "separation_floor",
     "sliced_wasserstein",
+    "trained_classifier",
     "wasserstein",
 ]

@@ -106,6 +106,14 @@ class RunFolder:
             return found
         return load(path)
 
+    def stage(self, name: str) -> PyTree:
+        """What `cached` has kept under a name."""
+        return load(self.path / f"{name}.npz")
+
+    def history(self, name: str) -> list[dict]:
+        """What a training that `fit` ran has logged so far."""
+        return MetricsLog(self.path / name / "metrics.jsonl", False).read()
+
     def fit(
         self,
         name: str,
@@ -137,8 +145,7 @@ class RunFolder:
                     Batch(None) if data is None else data, options.get("validation"), key, config
                 )
                 check_record(folder, record, extend=False, is_writer=self.is_writer)
-            history = MetricsLog(folder / "metrics.jsonl", False).read()
-            return Fitted(load(folder / "params.npz", model), None, history)
+            return Fitted(load(folder / "params.npz", model), None, self.history(name))
         data = data() if callable(data) else data
         fitted = fit(model, data, key, config, folder=folder, **({"name": name} | options))
         if self.is_writer:

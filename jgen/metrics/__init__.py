@@ -20,7 +20,9 @@ from jgen.metrics.classifier import (
     auc_error,
     calochallenge_classifier,
     classifier_test,
+    trained_classifier,
 )
+from jgen.metrics.classifier_training import Classifier
 from jgen.metrics.comparison import (
     ClassifierComparison,
     Comparison,
@@ -62,6 +64,7 @@ __all__ = [
     "calibration_curve",
     "coverage",
     "pulls",
+    "Classifier",
     "ClassifierComparison",
     "ClassifierConfig",
     "ClassifierResult",
@@ -92,5 +95,6 @@ __all__ = [
     "separation",
     "separation_floor",
     "sliced_wasserstein",
+    "trained_classifier",
     "wasserstein",
 ]

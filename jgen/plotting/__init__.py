@@ -2,7 +2,6 @@
 
 from jgen.plotting.amplification import variance_curves
 from jgen.plotting.boltzmann import (
-    Counted,
     ExactMarginal,
     Landscape,
     chain_traces,
@@ -40,7 +39,6 @@ from jgen.plotting.uncertainty import (
 )
 
 __all__ = [
-    "Counted",
     "Curve",
     "ExactMarginal",
     "Images",

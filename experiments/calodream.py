@@ -29,7 +29,7 @@ from experiments._calodream import (
 )
 from experiments._calodream_presets import PRESETS
 from experiments._command_line import run
-from jgen.models import bernoulli, elbo_of_events, reconstruct
+from jgen.models import elbo_of_events, reconstruct
 from jgen.plotting import save, shower_figures, training_curves
 from jgen.random import stream
 from jgen.showers import (
@@ -101,14 +101,14 @@ def _reconstruct(trained: Trained, reference: Showers, folder: RunFolder) -> Non
     coder, _ = shower_autoencoder(trained.geometry, config.autoencoder)
     _, batch = training_data(chunks(reference), trained.preprocessing)
     key = stream(jax.random.key(config.seed), "reconstruct")
-    terms = elbo_of_events(coder, bernoulli(), params, key, batch, batch_size=100)
+    terms = elbo_of_events(coder, params, key, batch, batch_size=100)
     folder.write_json(
         "autoencoder.json", {name: float(np.mean(v)) for name, v in terms._asdict().items()}
     )
 
     @jax.jit
     def through(params, keys, x, cond):
-        one = lambda a: reconstruct(coder, bernoulli(), params, *a)
+        one = lambda a: reconstruct(coder, params, *a)
         return jax.lax.map(one, (keys, x, cond), batch_size=50)
 
     keys = jax.random.split(key, len(batch.x))

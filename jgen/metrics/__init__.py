@@ -1,5 +1,10 @@
 """How good is a sample: histograms, distances, classifiers, and truth against truth beside each."""
 
+from jgen.metrics.baselines import (
+    bernoulli_mixture_log_prob,
+    gaussian_mixture_log_prob,
+    pca_log_prob,
+)
 from jgen.metrics.calibration import (
     CalibrationCurve,
     Coverage,
@@ -50,6 +55,9 @@ from jgen.metrics.manifold import (
 )
 
 __all__ = [
+    "bernoulli_mixture_log_prob",
+    "gaussian_mixture_log_prob",
+    "pca_log_prob",
     "CalibrationCurve",
     "Coverage",
     "Pulls",

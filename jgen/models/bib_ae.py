@@ -92,8 +92,8 @@ def bib_ae(
       distance: (x, y) -> scalar; the squared error summed over x unless given.
 
     Raises:
-      ValueError: if a weight is negative; in training, if the batch has a mask or weights, or
-        fewer than two events, which have no MMD.
+      ValueError: if a weight is negative; in training, if the batch has weights, or fewer
+        than two events, which have no MMD.
     """
     weights = BibAeWeights() if weights is None else weights
     distance = _squared_error if distance is None else distance
@@ -177,8 +177,8 @@ def vae_gan(
       gradient_penalty: weight of the critic's `slope_penalty` between events and decoded draws.
 
     Raises:
-      ValueError: for an unknown objective or a negative weight; in training, if the batch has a
-        mask or weights.
+      ValueError: for an unknown objective or a negative weight; in training, if the batch has
+        weights.
     """
     if objective not in GAMES:
         raise ValueError(f"unknown objective {objective!r}; one of {', '.join(GAMES)}")
@@ -329,8 +329,8 @@ def _squared_error(x, y):
 
 
 def _check(batch):
-    if batch.mask is not None or batch.weight is not None:
-        raise ValueError("this game is for events of fixed size without weights; leave both out")
+    if batch.weight is not None:
+        raise ValueError("this game is for events without weights; leave them out")
 
 
 def _at_least_two(num):

@@ -208,9 +208,8 @@ def vae(
     likelihood = bernoulli() if likelihood is None else likelihood
     components = math.prod(latent_shape) if reduction == "mean" else 1
 
-    def loss(params, key, batch):
-        done = 1.0 if batch.progress is None else batch.progress[0]
-        weight = beta(done) if callable(beta) else beta
+    def loss(params, key, batch, progress=1.0):
+        weight = beta(progress) if callable(beta) else beta
 
         def single(key, x, cond):
             terms = elbo(autoencoder, likelihood, params, key, x, cond)
@@ -263,7 +262,7 @@ def elbo_of_events(
     over events, with or without weights, are the caller's.
 
     Raises:
-      ValueError: if `batch_size` is not positive, or `data` has a mask.
+      ValueError: if `batch_size` is not positive.
     """
     return _of_events(elbo, autoencoder, likelihood, None, params, key, data, batch_size)
 
@@ -281,7 +280,7 @@ def log_importance_weights_of_events(
     """`num` log-weights of every event, to be read as `elbo_of_events`.
 
     Raises:
-      ValueError: if `num` or `batch_size` is not positive, or `data` has a mask.
+      ValueError: if `num` or `batch_size` is not positive.
     """
     if num < 1:
         raise ValueError(f"num must be positive, got {num}")
@@ -301,8 +300,6 @@ def _of_events(function, autoencoder, likelihood, num, params, key, data, batch_
     """`function` of every event, in chunks."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
-    if data.mask is not None:
-        raise ValueError("this model is for events of fixed size, but the data have a mask")
     total, chunks = num_events((data.x, data.cond)), []
     batch_size = min(batch_size, total)
     for first in range(0, total, batch_size):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.bijectors import Bijector
-from jgen.generative_model import GenerativeModel
+from jgen.generative_model import GenerativeModel, loss_at
 from jgen.typing import Cond, PyTree
 
 
@@ -24,10 +24,10 @@ def preprocessed(
     same parameters. `log_prob` includes the log-determinant; it is None without one.
     """
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         one = lambda x, cond: (bijector.forward(x, cond)[0], condition(cond))
         z, cond = jax.vmap(one)(batch.x, batch.cond)
-        return model.loss(params, key, batch._replace(x=z, cond=cond))
+        return loss_at(model, params, key, batch._replace(x=z, cond=cond), progress)
 
     def sample(params, key, cond=None):
         cond = jax.tree.map(jnp.asarray, cond)
@@ -66,14 +66,14 @@ def chain(
         key_a, key_b = jax.random.split(key)
         return {name_a: first.init(key_a), name_b: second.init(key_b)}
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         key_a, key_b = jax.random.split(key)
         a, b = batch.x
         cond_b = jax.vmap(condition)(batch.cond, a)
-        batch_a = batch._replace(x=a, mask=None)
+        batch_a = batch._replace(x=a)
         batch_b = batch._replace(x=b, cond=cond_b)
-        loss_a = first.loss(params[name_a], key_a, batch_a)
-        return loss_a + second.loss(params[name_b], key_b, batch_b)
+        loss_a = loss_at(first, params[name_a], key_a, batch_a, progress)
+        return loss_a + loss_at(second, params[name_b], key_b, batch_b, progress)
 
     def sample(params, key, cond=None):
         key_a, key_b = jax.random.split(key)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.generative_model import GenerativeModel, num_events
+from jgen.generative_model import GenerativeModel, loss_at, num_events
 from jgen.models.vae import Autoencoder, Likelihood, bernoulli, reparametrize
 from jgen.typing import Cond, Params
 
@@ -53,11 +53,11 @@ def latent(
     def encode(key, x, cond):
         return reparametrize(key, *autoencoder.encode(frozen, x, cond)), condition(cond)
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         key_z, key_model = jax.random.split(key)
         keys = jax.random.split(key_z, num_events(batch.x))
         r, cond = jax.vmap(encode)(keys, batch.x, batch.cond)
-        return model.loss(params, key_model, batch._replace(x=r, cond=cond))
+        return loss_at(model, params, key_model, batch._replace(x=r, cond=cond), progress)
 
     def sample(params, key, cond=None):
         cond = jax.tree.map(jnp.asarray, cond)

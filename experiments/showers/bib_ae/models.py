@@ -5,12 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import optax
 
 from experiments.study import at_least
-from jgen import Batch, GenerativeModel, OptimizerConfig, TrainConfig, bijectors, models, transforms
-from jgen.nets import voxel_autoencoder
+from jgen import (
+    Batch,
+    GenerativeModel,
+    OptimizerConfig,
+    TrainConfig,
+    bijectors,
+    models,
+    nets,
+    transforms,
+)
 from jgen.showers import box, get_geometry, read_showers, sample_path
 from jgen.training import make_optimizer, per_player
 from jgen.typing import Params
@@ -262,10 +271,10 @@ def networks(config: Config):
     """Encoder, decoder, pair critic and latent critic."""
     one, shape = config.autoencoder, config.data.shape
     return (
-        voxel_autoencoder.voxel_encoder(shape, 2, one.num_latent, hidden=one.hidden),
-        voxel_autoencoder.voxel_decoder(shape, 2, one.num_latent, hidden=one.hidden[::-1]),
-        voxel_autoencoder.pair_critic(shape, 2, hidden=one.critic_hidden),
-        voxel_autoencoder.latent_critic(one.num_latent, hidden=one.latent_hidden),
+        nets.encoder_mlp(shape, one.num_latent, 2, hidden=one.hidden),
+        nets.decoder_mlp(one.num_latent, shape, 2, hidden=one.hidden[::-1], output=jax.nn.softplus),
+        nets.pair_critic(shape, 2, hidden=one.critic_hidden),
+        nets.latent_critic(one.num_latent, hidden=one.latent_hidden),
     )
 
 
@@ -304,7 +313,7 @@ def post_models(config: Config, coder_params: Params, generate) -> dict[str, Gen
     """
     one, coder = config.post, models.encoder_decoder(*networks(config)[:2])
     parts = (
-        voxel_autoencoder.voxel_map(config.data.shape, 2, hidden=one.hidden),
+        nets.elementwise_map(config.data.shape, 2, hidden=one.hidden),
         lambda key, x, cond: models.reconstruct(
             coder, models.gaussian(), coder_params, key, x, cond
         ),

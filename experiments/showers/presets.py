@@ -1,14 +1,12 @@
 """What the studies of CaloDREAM share: the configuration, its presets, and the showers."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 from jgen.metrics import ClassifierConfig
-from jgen.nets.conv_autoencoder import ConvAutoencoderConfig
-from jgen.nets.sequence import SequenceConfig
-from jgen.nets.transfusion import TransfusionConfig
-from jgen.nets.vit import ViTConfig
+from jgen.nets import ConvAutoencoderConfig, SequenceConfig, TransfusionConfig, ViTConfig
 from jgen.showers import (
     EvaluationConfig,
     Showers,
@@ -56,14 +54,13 @@ class Config(CaloDreamConfig):
             raise ValueError(
                 f"{sorted(map(str, shared))} are both data and test data; separate them"
             )
-        if not self.data and self.geometry != "ds2":
-            raise ValueError(
-                "the bundled showers have the geometry ds2; give --data FILE for others"
-            )
 
 
+@functools.lru_cache(maxsize=1)
 def load_showers(config: Config) -> tuple[Showers, Showers]:
-    """Training and reference showers, disjoint; only these rows are read."""
+    """Training and reference showers, disjoint; only these rows are read, and once."""
+    if not config.data and config.geometry != "ds2":
+        raise ValueError("the bundled showers have the geometry ds2; give --data FILE for others")
     geometry, files = get_geometry(config.geometry), config.data or sample_path()
     num = count_showers(files)
     num_left = num if config.test_data else num - config.num_test

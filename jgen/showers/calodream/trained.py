@@ -120,6 +120,12 @@ class Trained:
         voxels = self.preprocessing.decode(batch.cond[:, 1:], np.asarray(x), energies)
         return Showers(energies, voxels.reshape(len(x), -1))
 
+    def evaluations(self, part: Literal["energy", "shape"]) -> int:
+        """Calls of a velocity network for one shower."""
+        autoregressive = part == "energy" and self.config.energies == "autoregressive"
+        solver = self.solvers.get(part) or getattr(self.config, f"{part}_solver").make()
+        return solver.n_eval * (self.geometry.num_layers if autoregressive else 1)
+
     def with_solvers(
         self, energy: str | Solver | None = None, shape: str | Solver | None = None
     ) -> "Trained":

@@ -17,7 +17,7 @@ from experiments.showers.presets import PRESETS, Config, load_showers
 from experiments.study import Run, Study, main
 from jgen import plotting
 from jgen.generative_model import GenerativeModel
-from jgen.models import bernoulli, elbo_of_events
+from jgen.models import elbo_of_events
 from jgen.showers import (
     Showers,
     calodream,
@@ -95,7 +95,7 @@ def _reconstruct(trained: calodream.Trained, reference: Showers, run: Run) -> di
     key, coder = run.key("reconstruct"), trained.parts["autoencoder"].network
     batch = calodream.training_data(reference, trained.preprocessing).shape
     params = trained.params["autoencoder"]
-    terms = elbo_of_events(coder, bernoulli(), params, key, batch, batch_size=100)
+    terms = elbo_of_events(coder, params, key, batch, batch_size=100)
     showers = trained.reconstruct(key, reference)
     write_showers(run.path / "reconstructed.h5", showers, trained.geometry)
     return {name: float(np.mean(values)) for name, values in terms._asdict().items()}

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from jgen.files import load as load_params
 from jgen.generative_model import GenerativeModel, draw
-from jgen.models import bernoulli, reconstruct
+from jgen.models import reconstruct
 from jgen.showers.calodream.model import (
     CaloDreamConfig,
     Part,
@@ -111,7 +111,7 @@ class Trained:
 
         @jax.jit
         def through(params, keys, x, cond):
-            one = lambda a: reconstruct(coder, bernoulli(), params, *a)
+            one = lambda a: reconstruct(coder, params, *a)
             return jax.lax.map(one, (keys, x, cond), batch_size=50)
 
         keys = jax.random.split(key, len(batch.x))

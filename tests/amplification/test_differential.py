@@ -12,16 +12,19 @@ from jgen.amplification import (
     equivalent_events,
     expected_distance,
     kolmogorov_band,
-    kolmogorov_cdf,
-    kolmogorov_quantile,
     ks_distances,
     log_density_ratio,
     prefix_sizes,
     refinement_mask,
     refit_distances,
+)
+from jgen.amplification.kolmogorov import (
+    MEAN,
+    STD,
+    kolmogorov_cdf,
+    kolmogorov_quantile,
     size_interval,
 )
-from jgen.amplification.kolmogorov import MEAN, STD
 
 LEVELS = (0.682689, 0.954500, 0.997300)
 

@@ -86,8 +86,7 @@ def _toy_data(name, num_train, num_test, key):
     x = np.asarray(jax.jit(jax.vmap(toy.sample))(jax.random.split(key, sizes[-1])))
     train, validation, test = np.split(x, sizes[:-1])
     scale = bijectors.standardize(train.mean(axis=0), train.std(axis=0))
-    exact = Estimate(*toys.entropy(toy)), toy.log_prob
-    return DataSet(train, validation, test, scale, exact)
+    return DataSet(train, validation, test, scale, (toys.entropy(toy), toy.log_prob))
 
 
 def _jet_data(num_train, num_test, rng):

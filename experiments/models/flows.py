@@ -20,8 +20,6 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from sklearn.mixture import GaussianMixture
-from threadpoolctl import threadpool_limits
 
 from experiments.models import judging
 from experiments.models.data import TOYS, DataSet, make_data
@@ -30,7 +28,7 @@ from experiments.models.zoo import FLOWS, FlowSizes, make_flow
 from experiments.study import Run, Study, at_least, known, main
 from jgen import Estimate, GenerativeModel, Judged, OptimizerConfig, TrainConfig, plotting
 from jgen.bijectors import standardize
-from jgen.metrics import wasserstein
+from jgen.metrics import gaussian_mixture_log_prob, wasserstein
 from jgen.transforms import preprocessed
 
 DataName = Literal["moons", "circles", "eight-gaussians", "jets", "digits"]
@@ -224,7 +222,7 @@ def baselines(config: Config, run: Run, name: DataName) -> dict[str, np.ndarray]
 
 
 def mixture_log_prob(config: Config, data: DataSet, *, mapped: bool) -> np.ndarray:
-    """Log-densities of the test events under a mixture of ten Gaussians (scikit-learn).
+    """Log-densities of the test events under a mixture of ten Gaussians.
 
     Args:
       config: of the study.
@@ -236,14 +234,9 @@ def mixture_log_prob(config: Config, data: DataSet, *, mapped: bool) -> np.ndarr
     forward = data.bijector.forward if mapped else standardize(np.zeros_like(std), std).forward
     prepared = jax.jit(jax.vmap(lambda x: forward(x, None)))
     z, z_validation = (np.asarray(prepared(x)[0]) for x in (data.train, data.validation))
-    # Threads of the small products would only wait for each other.
-    with threadpool_limits(1):
-        mixtures = [
-            GaussianMixture(10, reg_covar=r, random_state=0).fit(z) for r in config.regularisations
-        ]
-        best = max(mixtures, key=lambda mixture: mixture.score(z_validation))
-    z_test, log_det = prepared(data.test)
-    return best.score_samples(np.asarray(z_test)) + np.asarray(log_det)
+    z_test, log_det = (np.asarray(a) for a in prepared(data.test))
+    options = {"regularisations": config.regularisations}
+    return gaussian_mixture_log_prob(z, z_validation, z_test, **options) + log_det
 
 
 def mean_wasserstein(config: Config, data: DataSet, samples: np.ndarray) -> Estimate:

@@ -90,7 +90,7 @@ def _rational(sizes):
 
 def _simple(layer: Callable[[int], TrainableBijector]):
     """Many layers of a handful of numbers, and a linear map."""
-    return lambda sizes, dim: bijectors.sequence(
+    return lambda sizes, dim: bijectors.compose(
         bijectors.repeated(layer(dim), sizes.simple_depth), bijectors.plu(dim)
     )
 
@@ -99,14 +99,14 @@ def _glow_steps(sizes: FlowSizes, dim: int) -> TrainableBijector:
     """Glow's step on vectors, with a rotation where its 1x1 convolution is: Householder's."""
     element, fixed = bijectors.affine(), dim // 2
     num_params = (dim - fixed) * element.num_params
-    step = bijectors.sequence(
+    step = bijectors.compose(
         bijectors.actnorm(dim),
         bijectors.householder(dim, min(dim, 8)),
         bijectors.coupling(
             nets.conditioner(fixed, num_params, hidden=sizes.hidden), element, fixed
         ),
     )
-    return bijectors.repeated(bijectors.sequence(step, bijectors.flip()), sizes.depth)
+    return bijectors.repeated(bijectors.compose(step, bijectors.flip()), sizes.depth)
 
 
 def _glow(sizes: FlowSizes, dim: int) -> TrainableBijector:
@@ -116,7 +116,7 @@ def _glow(sizes: FlowSizes, dim: int) -> TrainableBijector:
         lambda z, cond=None: (z.reshape(-1), jnp.zeros(())),
     )
     pixels = bijectors.glow((8, 8, 1), 2, sizes.glow_depth, hidden=sizes.glow_hidden)
-    return bijectors.sequence(bijectors.lifted(image), pixels)
+    return bijectors.compose(image, pixels)
 
 
 def _residual(sizes: FlowSizes, dim: int) -> TrainableBijector:
@@ -125,7 +125,7 @@ def _residual(sizes: FlowSizes, dim: int) -> TrainableBijector:
 
 
 BIJECTORS: dict[str, Callable[[FlowSizes, int], TrainableBijector]] = {
-    "linear": lambda s, dim: bijectors.sequence(bijectors.actnorm(dim), bijectors.qr(dim)),
+    "linear": lambda s, dim: bijectors.compose(bijectors.actnorm(dim), bijectors.qr(dim)),
     "planar": _simple(bijectors.planar),
     "radial": _simple(bijectors.radial),
     "nice": _couplings(lambda s: bijectors.additive()),

@@ -12,6 +12,9 @@ from jgen.metrics import ClassifierComparison, ClassifierResult, Comparison
 from jgen.showers.evaluation import Evaluation
 from jgen.showers.response import Profile, ResponseTest
 
+# Of the files; to be raised with every change of them.
+_VERSION = 2
+
 
 def save_evaluation(path: str | os.PathLike, evaluation: Evaluation) -> None:
     """Write an evaluation as one .npz file."""
@@ -30,6 +33,7 @@ def save_evaluation(path: str | os.PathLike, evaluation: Evaluation) -> None:
             for field, values in getattr(test, sample)._asdict().items():
                 arrays[f"response/{tag}/{sample}/{field}"] = values
     header = {
+        "version": _VERSION,
         "metrics": evaluation.metrics,
         "num_events": evaluation.table.num_events,
         "table": list(evaluation.table.metrics),
@@ -50,7 +54,7 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
     with np.load(path) as file:
         arrays = dict(file)
     header = json.loads(arrays.pop("header").item()) if "header" in arrays else {}
-    if "notes" not in header:
+    if header.get("version") != _VERSION:
         raise ValueError(
             f"{path} is no evaluation of this version of jgen: remove it and evaluate again"
         )

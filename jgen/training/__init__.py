@@ -8,7 +8,14 @@ from jgen.training.mesh import initialize_distributed, make_layout
 from jgen.training.optimizer import OptimizerConfig, make_optimizer, per_player
 from jgen.training.repulsion import RepulsionConfig, loss_values
 from jgen.training.runs import RunFolder, load_config
-from jgen.training.step import TrainState, make_step, member, over_members
+from jgen.training.step import (
+    TrainState,
+    gradient_step,
+    initial_state,
+    make_step,
+    member,
+    over_members,
+)
 from jgen.training.timing import milliseconds, timed_draw, timed_log_densities
 
 __all__ = [
@@ -21,6 +28,8 @@ __all__ = [
     "TrainState",
     "bootstrap_rows",
     "fit",
+    "gradient_step",
+    "initial_state",
     "initialize_distributed",
     "load_config",
     "loss_values",

@@ -105,6 +105,14 @@ class RunFolder:
             return found
         return load(path)
 
+    def stage(self, name: str) -> PyTree:
+        """What `cached` has kept under a name."""
+        return load(self.path / f"{name}.npz")
+
+    def history(self, name: str) -> list[dict]:
+        """What a training that `fit` ran has logged so far."""
+        return MetricsLog(self.path / name / "metrics.jsonl", False).read()
+
     def fit(
         self,
         name: str,
@@ -129,8 +137,7 @@ class RunFolder:
         """
         folder = self.path / name
         if self._is_there(folder / "params.npz"):
-            history = MetricsLog(folder / "metrics.jsonl", False).read()
-            return Fitted(load(folder / "params.npz", model), None, history)
+            return Fitted(load(folder / "params.npz", model), None, self.history(name))
         data = data() if callable(data) else data
         key = self.key(name) if key is None else key
         fitted = fit(model, data, key, config, folder=folder, **({"name": name} | options))

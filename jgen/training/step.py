@@ -78,11 +78,10 @@ def make_step(
       penalty: (params, common) -> scalar, minimised with the loss. The metrics have the loss
         without it and the gradient norm of both.
     """
+    descend = gradient_step(model.loss, optimizer, ema_decay=ema_decay, penalty=penalty)
 
     def init(key):
-        params = model.init(key)
-        ema = params if ema_decay else None
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+        return initial_state(model.init(key), optimizer, ema_decay)
 
     def update(state, key, data, data_set=0, common=None):
         key_rows, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
@@ -94,20 +93,51 @@ def make_step(
             batch = jax.tree.map(lambda a: a[rows], data)
         if steps is not None:
             batch = batch._replace(progress=jnp.full(batch_size, state.step / steps))
-        batch = place_batch(batch)
+        return descend(state, key_loss, place_batch(batch), common)
 
+    return Step(init, update)
+
+
+def initial_state(
+    params: Params, optimizer: optax.GradientTransformation, ema_decay: float = 0.0
+) -> TrainState:
+    """State before the first step."""
+    ema = params if ema_decay else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+
+
+def gradient_step(
+    loss: Callable[[Params, Key, PyTree], Array],
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float = 0.0,
+    penalty: Callable[[Params, PyTree], Array] | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """The step on a minibatch that the caller has drawn: (state, key, batch, common=None).
+
+    Args:
+      loss: (params, key, batch) -> scalar.
+      optimizer: from optax.
+      ema_decay: of the parameters' average a step; 0 keeps none.
+      penalty: (params, common) -> scalar, minimised with the loss.
+
+    Returns:
+      The function, which returns the new state and the metrics of the step.
+    """
+
+    def update(state, key, batch, common=None):
         def objective(params):
-            loss = model.loss(params, key_loss, batch)
-            return loss if penalty is None else loss + penalty(params, common), loss
+            value = loss(params, key, batch)
+            return value if penalty is None else value + penalty(params, common), value
 
-        (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (_, value), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else None
-        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
-    return Step(init, update)
+    return update
 
 
 def over_members(function: Callable, axis: Axis, num_shared: int = 1) -> Callable:

@@ -1,27 +1,34 @@
 """How the classifiers of `classifier.py` are trained and applied, all seeds in one program.
 
+The step is that of all trainings, `jgen.training.gradient_step`. The loop around it is another than
+`jgen.training.fit`'s, because published classifiers are: trained in epochs, in which each event
+comes once, with the best epoch by loss or accuracy kept, until none has been better for a while;
+and without a folder, for a test takes minutes.
+
 Events lie once on the device, [events, inputs], whatever the number of seeds: splits and
 minibatches are row numbers, and inputs are scaled minibatch by minibatch.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 from tqdm import tqdm
 
 from jgen.nets import Network, mlp
 from jgen.nets.resnet import resnet3d
 from jgen.random import member_keys, stream
-from jgen.training import over_members
-from jgen.typing import Params, PyTree
+from jgen.training import TrainState, gradient_step, initial_state, over_members
+from jgen.typing import Params
 
 # Rows that pass through the host's memory at once.
 _BLOCK = 2048
+# Events scored at once; a power of two, so that few programs are compiled.
+_CHUNK = 2**16
 
 
 class Part(NamedTuple):
@@ -40,9 +47,41 @@ class Data(NamedTuple):
     std: Float[Array, " d"]
 
 
-class _State(NamedTuple):
+class Classifier(NamedTuple):
+    """Trained networks that tell reference (label 1) from generated events, one a seed.
+
+    Attributes:
+      params: parameters, stacked [seeds].
+      mean: what inputs are shifted by [d], in their units.
+      std: what they are divided by [d].
+      config: network.
+    """
+
     params: Params
-    opt_state: PyTree
+    mean: Float[Array, " d"]
+    std: Float[Array, " d"]
+    config: Any
+
+    def log_ratio(self, events: Real[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+        """Estimates of log(p_reference / p_generated) in nats, the mean over the seeds' logits.
+
+        Args:
+          events: their features, as in training; they pass through the device chunk by chunk.
+        """
+        out = np.empty(len(events), np.float32)
+        size = min(_CHUNK, len(events))
+        rows = jnp.arange(size)
+        for start in range(0, len(events), size):
+            # The last chunk repeats its last event, so that it runs in the same program.
+            chunk = events[np.minimum(start + np.arange(size), len(events) - 1)]
+            data = Data(jnp.asarray(chunk, jnp.float32), self.mean, self.std)
+            logits = apply_seeds(self.params, data, rows, self.config)
+            out[start : start + size] = np.mean(logits, axis=0)[: len(events) - start]
+        return out
+
+
+class _State(NamedTuple):
+    train: TrainState
     best_params: Params
     best_value: Float[Array, ""]
     best_epoch: Int[Array, ""]
@@ -146,10 +185,10 @@ def _over_seeds(function, num_shared, config):
 def _init(keys, num_inputs, config):
     def single(key):
         params = _network(num_inputs, config).init(stream(key, "init"))
-        opt_state = optax.adam(config.learning_rate).init(params)
+        state = initial_state(params, optax.adam(config.learning_rate))
         # Copies, because the state is donated and an array cannot be given away twice.
         best = jax.tree.map(jnp.copy, params)
-        return _State(params, opt_state, best, jnp.float32(jnp.inf), jnp.int32(0))
+        return _State(state, best, jnp.float32(jnp.inf), jnp.int32(0))
 
     return jax.vmap(single)(keys)
 
@@ -159,28 +198,25 @@ def _epoch(state, keys, epoch, data, train, validation, config):
     """One epoch of all seeds: the new states and the (training, validation) losses."""
     num = len(train.label)
     num_batches = -(-num // config.batch_size)
-    optimizer = optax.adam(config.learning_rate)
-
-    def loss(params, key, part, data):
-        keys = jax.random.split(key, len(part.rows)) if config.dropout > 0 else None
-        return _cross_entropy(_logits(params, data, part.rows, config, keys), part)
 
     def single(state, key, epoch, data, train, validation):
-        def step(carry, inputs):
-            params, opt_state = carry
+        def loss(params, key, part):
+            keys = jax.random.split(key, len(part.rows)) if config.dropout > 0 else None
+            return _cross_entropy(_logits(params, data, part.rows, config, keys), part)
+
+        descend = gradient_step(loss, optax.adam(config.learning_rate))
+
+        def step(trained, inputs):
             index, key = inputs
-            batch = jax.tree.map(lambda a: a[index], train)
-            value, grad = jax.value_and_grad(loss)(params, key, batch, data)
-            updates, opt_state = optimizer.update(grad, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), value
+            trained, metrics = descend(trained, key, jax.tree.map(lambda a: a[index], train))
+            return trained, metrics["loss"]
 
         key = jax.random.fold_in(stream(key, "epoch"), epoch)
         order = jax.random.permutation(stream(key, "order"), num)
         batches = order[: num // num_batches * num_batches].reshape(num_batches, -1)
         keys = jax.random.split(stream(key, "dropout"), num_batches)
-        (params, opt_state), losses = jax.lax.scan(
-            step, (state.params, state.opt_state), (batches, keys)
-        )
+        trained, losses = jax.lax.scan(step, state.train, (batches, keys))
+        params = trained.params
         logits = _all_logits(params, data, validation.rows, config)
         validation_loss = _cross_entropy(logits, validation)
         value = validation_loss
@@ -192,13 +228,13 @@ def _epoch(state, keys, epoch, data, train, validation, config):
             better &= epoch - state.best_epoch <= config.patience
         best = (params, value, epoch), (state.best_params, state.best_value, state.best_epoch)
         best = jax.tree.map(functools.partial(jnp.where, better), *best)
-        return _State(params, opt_state, *best), (jnp.mean(losses), validation_loss)
+        return _State(trained, *best), (jnp.mean(losses), validation_loss)
 
     return _over_seeds(single, 4, config)(state, keys, epoch, data, train, validation)
 
 
 def train_seeds(data, train, validation, key, config, progress):
-    """Parameters [seeds] of the best epochs, and (best epochs, losses, validation losses)."""
+    """The networks of the best epochs, and (best epochs, losses, validation losses)."""
     keys = member_keys(stream(key, "classifier"), config.num_seeds)
     state = _init(keys, data.x.shape[1], config)
     history = []
@@ -212,7 +248,8 @@ def train_seeds(data, train, validation, key, config, progress):
             if config.patience is not None and epoch - state.best_epoch.max() >= config.patience:
                 break
     train_loss, validation_loss = np.stack(history, axis=-1)
-    return state.best_params, (np.asarray(state.best_epoch), train_loss, validation_loss)
+    classifier = Classifier(state.best_params, data.mean, data.std, config)
+    return classifier, (np.asarray(state.best_epoch), train_loss, validation_loss)
 
 
 def _finite_losses(losses, epoch):

@@ -1,6 +1,6 @@
-"""What generated events are worth: the forecast of amplification for files (2509.08048).
+r"""What generated events are worth: the forecast of amplification for files (2509.08048).
 
-    python -m experiments forecast --train T.npy --held-out H.npy --generated G1.npy G2.npy ... \\
+    python -m experiments forecast --train T.npy --held-out H.npy --generated G1.npy G2.npy ... \
         --region LOW HIGH --kind bootstrap --out D
 
 reads events as HDF5 or .npy, [events] or [events, columns], one file of generated events a member

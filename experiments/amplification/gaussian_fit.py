@@ -131,7 +131,7 @@ def compute(config: Config, run: Run) -> dict:
 
 def report(config: Config, run: Run, metrics: dict) -> str:
     """Draw the variances; paper, exact value and ours as text, the paper's of Eqs. 29-30."""
-    results = estimates(config, run.cached("fits", lambda: fit_all(config, run)))
+    results = estimates(config, run.stage("fits"))
     exact = fit_error(config.low, config.high, config.num_train, fits_width=False)
     figure = plotting.variance_curves(
         {

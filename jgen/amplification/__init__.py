@@ -8,9 +8,7 @@ What is my ensemble worth in regions?           `region_fractions`, `averaging_a
 What is it worth at full resolution?            `differential_amplification` of one observable, a
                                                 classifier's ratio or the true `log_density_ratio`
 ... from a distance that is known already?      `ks_distances`, `equivalent_events`
-... where no event was held out?                `refit_distances`, `calibrate_by_refits`; as
-                                                published, for the paper's figures alone,
-                                                `differential_on_training_set`
+... as published, for the paper's figures?      `differential_on_training_set`
 ... in a part of phase space that it knows?     `refinement_mask`
 What is it worth in bins of equal probability?  `quantile_mse`, `mse_equivalent_events` (GANs,
                                                 arXiv:2008.06545), `median_splits`,
@@ -28,8 +26,6 @@ from jgen.amplification.averaging import (
     true_amplification,
 )
 from jgen.amplification.differential import (
-    RefitDistances,
-    calibrate_by_refits,
     differential_amplification,
     differential_on_training_set,
     equivalent_events,
@@ -37,7 +33,6 @@ from jgen.amplification.differential import (
     log_density_ratio,
     prefix_sizes,
     refinement_mask,
-    refit_distances,
 )
 from jgen.amplification.forecasting import Classifiers, Forecast, Selection, Statistic, forecast
 from jgen.amplification.kolmogorov import expected_distance, kolmogorov_band
@@ -62,12 +57,10 @@ __all__ = [
     "Classifiers",
     "Forecast",
     "Interval",
-    "RefitDistances",
     "Selection",
     "Statistic",
     "averaging_amplification",
     "bin_fractions",
-    "calibrate_by_refits",
     "calibration",
     "differential_amplification",
     "differential_on_training_set",
@@ -87,7 +80,6 @@ __all__ = [
     "product_bins",
     "quantile_mse",
     "refinement_mask",
-    "refit_distances",
     "region_fractions",
     "sample_jensen_shannon",
     "sample_quantile_edges",

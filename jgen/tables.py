@@ -6,7 +6,6 @@ table[:10_000]      # an array [10000, 2]
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,11 +82,6 @@ class Table:
                 chunk = array[start : min(start + step, stop)].reshape(-1, self.num_columns)
                 out[start - first : start - first + len(chunk)] = chunk[:, columns]
         return out
-
-    def digest(self) -> str:
-        """SHA-256 of the file, so that a changed one is noticed."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_table(path: str | os.PathLike, dataset: str = "") -> Table:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.nets.dense import Dense
@@ -95,20 +96,43 @@ def _smooth_velocity(num_features: int, num_cond: int, hidden: tuple[int, ...]) 
     return Network(dense.init, apply)
 
 
-def encoder_mlp(num_features: int, num_latent: int, *, hidden: tuple[int, ...]) -> Network:
-    """Encoder of a VAE, (x [num_features]) -> (mean [num_latent], log_variance [num_latent])."""
-    dense = mlp(num_features, 2 * num_latent, hidden=hidden)
+def encoder_mlp(
+    shape: int | tuple[int, ...], num_latent: int, num_cond: int = 0, *, hidden: tuple[int, ...]
+) -> Network:
+    """Encoder (x of `shape`, cond [num_cond]) -> (mean, log_variance), each [num_latent]."""
+    dense = mlp(int(np.prod(shape)) + num_cond, 2 * num_latent, hidden=hidden)
 
     def apply(params, x, cond=None):
-        return tuple(jnp.split(dense.apply(params, x), 2))
+        return tuple(jnp.split(dense.apply(params, joined(x, cond)), 2))
 
     return Network(dense.init, apply)
 
 
-def decoder_mlp(num_latent: int, num_features: int, *, hidden: tuple[int, ...]) -> Network:
-    """Decoder of a VAE, (r [num_latent]) -> [num_features], parameters of its likelihood."""
-    dense = mlp(num_latent, num_features, hidden=hidden)
-    return Network(dense.init, lambda params, r, cond=None: dense.apply(params, r))
+def decoder_mlp(
+    num_latent: int,
+    shape: int | tuple[int, ...],
+    num_cond: int = 0,
+    *,
+    hidden: tuple[int, ...],
+    output: Callable[[Array], Array] = lambda a: a,
+) -> Network:
+    """Decoder (r [num_latent], cond [num_cond]) -> numbers of `shape`, after `output`.
+
+    They are the parameters of a likelihood, or an event: with `output=jax.nn.softplus` a positive
+    one.
+    """
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    dense = mlp(num_latent + num_cond, int(np.prod(shape)), hidden=hidden)
+
+    def apply(params, r, cond=None):
+        return output(dense.apply(params, joined(r, cond))).reshape(shape)
+
+    return Network(dense.init, apply)
+
+
+def joined(*arrays: Array | None) -> Float[Array, " n"]:
+    """All numbers of the arrays in one vector."""
+    return jnp.concatenate([jnp.ravel(a) for a in arrays if a is not None])
 
 
 def mlp(

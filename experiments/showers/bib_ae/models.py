@@ -5,12 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import optax
 
 from experiments.study import at_least
-from jgen import Batch, GenerativeModel, OptimizerConfig, TrainConfig, bijectors, models, transforms
-from jgen.nets import voxel_autoencoder
+from jgen import (
+    Batch,
+    GenerativeModel,
+    OptimizerConfig,
+    TrainConfig,
+    bijectors,
+    models,
+    nets,
+    transforms,
+)
 from jgen.showers import box, get_geometry, read_showers, sample_path
 from jgen.training import make_optimizer, per_player
 from jgen.typing import Params
@@ -259,13 +268,16 @@ def load_data(config: DataConfig) -> Data:
 
 
 def networks(config: Config):
-    """Encoder, decoder, pair critic and latent critic."""
+    """Autoencoder, pair critic and latent critic."""
     one, shape = config.autoencoder, config.data.shape
+    decoder = nets.decoder_mlp(
+        one.num_latent, shape, 2, hidden=one.hidden[::-1], output=jax.nn.softplus
+    )
+    encoder = nets.encoder_mlp(shape, one.num_latent, 2, hidden=one.hidden)
     return (
-        voxel_autoencoder.voxel_encoder(shape, 2, one.num_latent, hidden=one.hidden),
-        voxel_autoencoder.voxel_decoder(shape, 2, one.num_latent, hidden=one.hidden[::-1]),
-        voxel_autoencoder.pair_critic(shape, 2, hidden=one.critic_hidden),
-        voxel_autoencoder.latent_critic(one.num_latent, hidden=one.latent_hidden),
+        models.encoder_decoder(encoder, decoder, models.gaussian()),
+        nets.pair_critic(shape, 2, hidden=one.critic_hidden),
+        nets.latent_critic(one.num_latent, hidden=one.latent_hidden),
     )
 
 
@@ -288,10 +300,7 @@ def latent_model(config: Config, coder_params: Params) -> GenerativeModel:
     one, num = config.flows, config.autoencoder.num_latent
     spline = bijectors.rational_quadratic(8, 5.0)
     density = bijectors.coupling_flow(num, spline, one.depth, 2, hidden=one.hidden)
-    coder = models.encoder_decoder(*networks(config)[:2])
-    return transforms.latent(
-        models.flow(density, num), coder, coder_params, likelihood=models.gaussian()
-    )
+    return transforms.latent(models.flow(density, num), networks(config)[0], coder_params)
 
 
 def post_models(config: Config, coder_params: Params, generate) -> dict[str, GenerativeModel]:
@@ -302,12 +311,10 @@ def post_models(config: Config, coder_params: Params, generate) -> dict[str, Gen
       coder_params: of encoder and decoder, whose reconstructions they are trained on.
       generate: (key, cond) -> compressed cells that they change when they generate.
     """
-    one, coder = config.post, models.encoder_decoder(*networks(config)[:2])
+    one, coder = config.post, networks(config)[0]
     parts = (
-        voxel_autoencoder.voxel_map(config.data.shape, 2, hidden=one.hidden),
-        lambda key, x, cond: models.reconstruct(
-            coder, models.gaussian(), coder_params, key, x, cond
-        ),
+        nets.elementwise_map(config.data.shape, 2, hidden=one.hidden),
+        lambda key, x, cond: models.reconstruct(coder, coder_params, key, x, cond),
         generate,
     )
     published = models.sorted_spectrum(

@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.nets.voxel_autoencoder import (
+from jgen.nets import (
+    decoder_mlp,
+    elementwise_map,
+    encoder_mlp,
     pair_critic,
-    voxel_critic,
-    voxel_decoder,
-    voxel_encoder,
-    voxel_map,
 )
 
 SHAPE = (3, 2, 2)
@@ -17,13 +16,13 @@ SHAPE = (3, 2, 2)
 
 def test_encoder_and_decoder_have_the_shapes_of_both_spaces(key):
     x, cond = np.random.default_rng(0).normal(size=SHAPE), np.array([0.3, -1.0])
-    encoder = voxel_encoder(SHAPE, 2, 4, hidden=(8,))
+    encoder = encoder_mlp(SHAPE, 4, 2, hidden=(8,))
     params = encoder.init(key)
     encode = jax.jit(encoder.apply)
     mean, log_variance = encode(params, x, cond)
     assert mean.shape == log_variance.shape == (4,)
     assert not np.allclose(mean, encode(params, x, -cond)[0])
-    decoder = voxel_decoder(SHAPE, 2, 4, hidden=(8,))
+    decoder = decoder_mlp(4, SHAPE, 2, hidden=(8,), output=jax.nn.softplus)
     y = jax.jit(decoder.apply)(decoder.init(key), 10 * np.asarray(mean), cond)
     assert y.shape == SHAPE
     assert y.min() > 0
@@ -39,12 +38,10 @@ def test_pair_critic_sees_both_and_their_difference(key):
     np.testing.assert_allclose(
         jax.jit(network.apply)(params, x, y, cond), (inputs @ kernel + bias)[0], rtol=1e-4
     )
-    single = voxel_critic(SHAPE, 1, hidden=(4,))
-    assert jax.eval_shape(single.apply, single.init(key), x, cond).shape == ()
 
 
-def test_voxel_map_starts_as_the_identity_and_knows_no_neighbours(key):
-    network = voxel_map(SHAPE, 2, hidden=(8,))
+def test_elementwise_map_starts_as_the_identity_and_knows_no_neighbours(key):
+    network = elementwise_map(SHAPE, 2, hidden=(8,))
     params = network.init(key)
     x, noise = np.random.default_rng(0).uniform(0.1, 1, (2, *SHAPE)).astype(np.float32)
     cond = jnp.array([0.3, -1.0])

@@ -186,11 +186,15 @@ class RunFolder:
                 "another --out, or restore the file"
             )
 
-    def write_json(self, name: str, content: Any) -> None:
+    def write_text(self, name: str, text: str) -> None:
         """Write a file of the folder atomically."""
         if self.is_writer and not self.read_only:
             with atomic_path(self.path / name) as partial:
-                partial.write_text(json.dumps(content, indent=2) + "\n")
+                partial.write_text(text)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write what JSON can hold into a file of the folder."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
 
     def read_json(self, name: str) -> Any:
         """A file that `write_json` wrote, None if there is none."""
@@ -254,15 +258,17 @@ def _unlock(path: Path) -> None:
         file.close()
 
 
-def load_config(kind: type, path: Path) -> Any:
+def load_config(kind: type, path: Path, name: str = "config.json") -> Any:
     """The configuration of a run folder, as an instance of the dataclass `kind`.
+
+    `name` is another file of the folder that holds one.
 
     Raises:
       ValueError: if the folder holds no run, or one of another kind.
     """
-    stored = Path(path) / "config.json"
+    stored = Path(path) / name
     if not stored.exists():
-        raise ValueError(f"{path} holds no run: there is no config.json in it")
+        raise ValueError(f"{path} holds no run: there is no {name} in it")
     try:
         return _build(kind, _read_config(stored))
     except (KeyError, TypeError) as error:

@@ -205,9 +205,11 @@ def make_vae(config: VaeConfig) -> tuple[GenerativeModel, models.Autoencoder]:
     # Started at zero the decoder would ignore its latent, and the encoder have nothing to learn.
     inner = nets.conditioner(config.num_latent, 2, hidden=config.hidden)
     decoder = models.with_width(nets.Network(inner.init, inner.apply), 0.5)
-    autoencoder = models.encoder_decoder(nets.Network(encoder.init, pair), decoder)
-    options = {"likelihood": models.gaussian(None), "num_importance": config.num_importance}
-    return models.vae(autoencoder, (config.num_latent,), **options), autoencoder
+    autoencoder = models.encoder_decoder(
+        nets.Network(encoder.init, pair), decoder, models.gaussian(None)
+    )
+    model = models.vae(autoencoder, (config.num_latent,), num_importance=config.num_importance)
+    return model, autoencoder
 
 
 def compute(config: Config, run: Run) -> dict:
@@ -396,7 +398,7 @@ def vae_events(run: Run) -> dict[str, np.ndarray]:
         params = run.fit("tilted-vae", model, Batch(train), options.training).one
         keys = jax.random.split(stream(key, "bounds"), 3)
         standard = Batch((test - mean) / scale)
-        bound = models.elbo_of_events(autoencoder, models.gaussian(None), params, keys[0], standard)
+        bound = models.elbo_of_events(autoencoder, params, keys[0], standard)
         size = {"batch_size": config.sample_batch}
         return {
             "x": draw(model, params, keys[2], config.num_gen, **size),

@@ -43,7 +43,7 @@ from jgen.showers import (
     write_showers,
 )
 from jgen.showers.calodream import shower_autoencoder, training_data
-from jgen.showers.generation import generate_showers
+from jgen.showers.calodream.generation import generate_showers
 from jgen.training import MetricsLog, RunFolder
 
 

@@ -30,8 +30,8 @@ from jgen.plotting import Panel, histogram_grid, save
 from jgen.random import stream
 from jgen.showers import Geometry, ShowerPreprocessing, Showers
 from jgen.showers.calodream import training_data
-from jgen.showers.generation import milliseconds_per_shower
-from jgen.showers.separations import binning
+from jgen.showers.calodream.generation import milliseconds_per_shower
+from jgen.showers.observables import binning
 from jgen.training import MetricsLog, RunFolder, fit, member
 from jgen.typing import Params
 

@@ -24,8 +24,8 @@ from experiments._command_line import run
 from jgen.random import stream
 from jgen.showers import count_showers
 from jgen.showers.calodream import Solver, incident_energies
-from jgen.showers.generation import Generated, generate_showers, milliseconds_per_shower
-from jgen.showers.hdf5 import ENERGIES
+from jgen.showers.calodream.generation import Generated, generate_showers, milliseconds_per_shower
+from jgen.showers.data.hdf5 import ENERGIES
 from jgen.training import RunFolder, load_config
 
 

@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.showers.geometry import get_geometry
-from jgen.showers.hdf5 import Showers, read_showers, sample_path
-from jgen.showers.preprocessing import (
+from jgen.showers.calodream.preprocessing import (
     Fractions,
     ShowerPreprocessing,
     Statistics,
@@ -19,6 +17,8 @@ from jgen.showers.preprocessing import (
     save_preprocessing,
     to_fractions,
 )
+from jgen.showers.data.geometry import get_geometry
+from jgen.showers.data.hdf5 import Showers, read_showers, sample_path
 
 DS2 = get_geometry("ds2")
 SHAPE = DS2.shape

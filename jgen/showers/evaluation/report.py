@@ -9,8 +9,8 @@ import numpy as np
 from jgen.estimate import Estimate, Judged, judged
 from jgen.files import atomic_path
 from jgen.metrics import ClassifierComparison, ClassifierResult, Comparison
-from jgen.showers.evaluation import Evaluation
-from jgen.showers.response import Profile, ResponseTest
+from jgen.showers.evaluation.protocol import Evaluation
+from jgen.showers.evaluation.response import Profile, ResponseTest
 
 # Of the files; to be raised with every change of them.
 _VERSION = 2

@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from jgen.files import atomic_path
 from jgen.generative_model import GenerativeModel, draw, draw_chunks
-from jgen.showers.geometry import Geometry
-from jgen.showers.hdf5 import Showers, read_showers, write_showers
+from jgen.showers.data.geometry import Geometry
+from jgen.showers.data.hdf5 import Showers, read_showers, write_showers
 from jgen.typing import Key, Params
 
 

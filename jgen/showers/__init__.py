@@ -28,9 +28,11 @@ from jgen.showers.evaluation import (
     evaluate,
     load_evaluation,
     low_level_inputs,
+    observable_distances,
     response_test,
     save_evaluation,
     separations,
+    shower_judge,
     summary_table,
 )
 from jgen.showers.observables import (
@@ -69,7 +71,9 @@ __all__ = [
     "iterate_showers",
     "judged_observables",
     "load_evaluation",
+    "layer_distances",
     "low_level_inputs",
+    "observable_distances",
     "shower_observables",
     "official_binning",
     "read_showers",
@@ -77,6 +81,7 @@ __all__ = [
     "sample_path",
     "save_evaluation",
     "separations",
+    "shower_judge",
     "summary_table",
     "write_showers",
 ]

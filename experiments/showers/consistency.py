@@ -306,8 +306,7 @@ def report(config: Config, run: Run, found: dict) -> str:
     names = ("E_tot", "E_layer", "EC_r", "width_eta", "width_r", "sparsity")
     layer = 4 * geometry.num_layers // 9
     panels = [
-        plotting.observable_panel(geometry, reference[1], dict(made), name, layer)
-        for name in names
+        plotting.observable_panel(geometry, reference[1], dict(made), name, layer) for name in names
     ]
     run.save("observables", plotting.histogram_grid(panels))
 

@@ -1,17 +1,17 @@
 """What the studies of CaloDREAM share: the configuration, its presets, and the showers."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jgen.metrics import ClassifierConfig
-from jgen.nets.conv_autoencoder import ConvAutoencoderConfig
-from jgen.nets.sequence import SequenceConfig
-from jgen.nets.transfusion import TransfusionConfig
-from jgen.nets.vit import ViTConfig
+from jgen.nets import ConvAutoencoderConfig, SequenceConfig, TransfusionConfig, ViTConfig
 from jgen.showers import (
     EvaluationConfig,
     Showers,
+    calodream,
     count_showers,
     get_geometry,
     read_showers,
@@ -19,7 +19,7 @@ from jgen.showers import (
 )
 from jgen.showers.calodream import CaloDreamConfig
 from jgen.solvers import SolverConfig
-from jgen.training import OptimizerConfig, TrainConfig
+from jgen.training import OptimizerConfig, RunFolder, TrainConfig, load_config
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,13 @@ class Config(CaloDreamConfig):
             raise ValueError(
                 f"{sorted(map(str, shared))} are both data and test data; separate them"
             )
-        if not self.data and self.geometry != "ds2":
-            raise ValueError(
-                "the bundled showers have the geometry ds2; give --data FILE for others"
-            )
 
 
+@functools.lru_cache(maxsize=1)
 def load_showers(config: Config) -> tuple[Showers, Showers]:
-    """Training and reference showers, disjoint; only these rows are read."""
+    """Training and reference showers, disjoint; only these rows are read, and once."""
+    if not config.data and config.geometry != "ds2":
+        raise ValueError("the bundled showers have the geometry ds2; give --data FILE for others")
     geometry, files = get_geometry(config.geometry), config.data or sample_path()
     num = count_showers(files)
     num_left = num if config.test_data else num - config.num_test
@@ -84,6 +83,19 @@ def load_showers(config: Config) -> tuple[Showers, Showers]:
         num_test = min(config.num_test, count_showers(config.test_data))
         return train, read_showers(config.test_data, geometry, 0, num_test)
     return train, read_showers(files, geometry, num_left, num)
+
+
+def model_config(config: Any) -> Config:
+    """Of the model of a study that takes a finished one, `model`, or trains its own, `calodream`."""
+    return load_config(Config, Path(config.model)) if config.model else config.calodream
+
+
+def given_or_trained(config: Any, showers: Showers, run: RunFolder) -> calodream.Trained:
+    """The model of such a study; its own is in the folder calodream of the run."""
+    if config.model:
+        return calodream.load(config.model)
+    with RunFolder(run.path / "calodream", config.calodream, read_only=run.read_only) as own:
+        return calodream.train(config.calodream, showers, own)
 
 
 _PUBLISHED_SHAPE_OPTIMIZER = OptimizerConfig(

@@ -26,11 +26,9 @@ from jgen.showers.evaluation import (
     ResponseTest,
     apply_threshold,
     evaluate,
-    load_evaluation,
     low_level_inputs,
     observable_distances,
     response_test,
-    save_evaluation,
     separations,
     shower_judge,
     summary_table,
@@ -70,8 +68,11 @@ __all__ = [
     "in_chunks",
     "iterate_showers",
     "judged_observables",
+<<<<<<< HEAD
     "load_evaluation",
     "layer_distances",
+=======
+>>>>>>> main
     "low_level_inputs",
     "observable_distances",
     "shower_observables",
@@ -79,7 +80,6 @@ __all__ = [
     "read_showers",
     "response_test",
     "sample_path",
-    "save_evaluation",
     "separations",
     "shower_judge",
     "summary_table",

@@ -26,10 +26,16 @@ from jgen.models import (
     flow_matching,
     vae,
 )
-from jgen.nets.conv_autoencoder import ConvAutoencoderConfig, conv_autoencoder
-from jgen.nets.sequence import SequenceConfig, sequence
-from jgen.nets.transfusion import TransfusionConfig, transfusion
-from jgen.nets.vit import ViTConfig, vit
+from jgen.nets import (
+    ConvAutoencoderConfig,
+    SequenceConfig,
+    TransfusionConfig,
+    ViTConfig,
+    conv_autoencoder,
+    sequence,
+    transfusion,
+    vit,
+)
 from jgen.showers.calodream.preprocessing import ShowerPreprocessing
 from jgen.showers.data import Showers, get_geometry, in_chunks
 from jgen.solvers import NonStationary, RungeKutta, SolverConfig

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from jgen.files import load as load_params
 from jgen.generative_model import GenerativeModel, draw
-from jgen.models import bernoulli, reconstruct
+from jgen.models import reconstruct
 from jgen.showers.calodream.model import (
     CaloDreamConfig,
     Part,
@@ -111,7 +111,7 @@ class Trained:
 
         @jax.jit
         def through(params, keys, x, cond):
-            one = lambda a: reconstruct(coder, bernoulli(), params, *a)
+            one = lambda a: reconstruct(coder, params, *a)
             return jax.lax.map(one, (keys, x, cond), batch_size=50)
 
         keys = jax.random.split(key, len(batch.x))
@@ -119,6 +119,12 @@ class Trained:
         energies = showers.energies.astype(np.float32)
         voxels = self.preprocessing.decode(batch.cond[:, 1:], np.asarray(x), energies)
         return Showers(energies, voxels.reshape(len(x), -1))
+
+    def evaluations(self, part: Literal["energy", "shape"]) -> int:
+        """Calls of a velocity network for one shower."""
+        autoregressive = part == "energy" and self.config.energies == "autoregressive"
+        solver = self.solvers.get(part) or getattr(self.config, f"{part}_solver").make()
+        return solver.n_eval * (self.geometry.num_layers if autoregressive else 1)
 
     def with_solvers(
         self, energy: str | Solver | None = None, shape: str | Solver | None = None

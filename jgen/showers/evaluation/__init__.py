@@ -7,7 +7,7 @@ from jgen.showers.evaluation.judge import (
     shower_judge,
 )
 from jgen.showers.evaluation.protocol import Evaluation, EvaluationConfig, evaluate
-from jgen.showers.evaluation.report import load_evaluation, save_evaluation, summary_table
+from jgen.showers.evaluation.report import summary_table
 from jgen.showers.evaluation.response import Profile, ResponseTest, response_test
 from jgen.showers.evaluation.separations import apply_threshold, low_level_inputs, separations
 
@@ -20,11 +20,9 @@ __all__ = [
     "compared_observables",
     "evaluate",
     "layer_distances",
-    "load_evaluation",
     "low_level_inputs",
     "observable_distances",
     "response_test",
-    "save_evaluation",
     "separations",
     "shower_judge",
     "summary_table",

@@ -81,7 +81,7 @@ class EvaluationConfig:
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` found.
+    """What `evaluate` found; `jgen.save` and `jgen.load` keep it in a file.
 
     Attributes:
       metrics: flat dictionary, name -> number.

@@ -86,7 +86,7 @@ def load_showers(config: Config) -> tuple[Showers, Showers]:
 
 
 def model_config(config: Any) -> Config:
-    """Of the model of a study that takes a finished one, `model`, or trains its own, `calodream`."""
+    """Of the model of a study that takes a finished one (`model`) or trains `calodream`."""
     return load_config(Config, Path(config.model)) if config.model else config.calodream
 
 

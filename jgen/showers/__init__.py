@@ -68,11 +68,7 @@ __all__ = [
     "in_chunks",
     "iterate_showers",
     "judged_observables",
-<<<<<<< HEAD
-    "load_evaluation",
     "layer_distances",
-=======
->>>>>>> main
     "low_level_inputs",
     "observable_distances",
     "shower_observables",

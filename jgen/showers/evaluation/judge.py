@@ -23,7 +23,7 @@ from jgen.typing import Key
 
 
 def compared_observables(geometry: Geometry, showers: Showers) -> dict[str, np.ndarray]:
-    """Observables [n], or [n, k] for one number a layer or radius: the judged ones and the depth."""
+    """`judged_observables` and the depth: [n], or [n, k] for one number a layer or radius."""
     known = compute_observables(geometry, showers)
     return {name: known[key] for name, key in JUDGED.items()} | {"depth": known["depth"]}
 

@@ -206,7 +206,6 @@ def distil(config: Config, trained: Trained, showers: Showers, run: Run) -> dict
             lambda: ends(part),  # noqa: B023
             getattr(config, part).training,
             key=run.key(f"distil {part}"),
-            name=f"consistency, {part}",
         ).one
         for part in distilled_parts(trained.config)
     }

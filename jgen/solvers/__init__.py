@@ -9,7 +9,6 @@ from jgen.solvers.bespoke import (
     local_truncation_error,
     references,
     save_solver,
-    train_bespoke,
 )
 from jgen.solvers.diffusion import (
     DDIM,
@@ -77,7 +76,6 @@ __all__ = [
     "references",
     "runge_kutta",
     "save_solver",
-    "train_bespoke",
     "trajectory",
     "velocity_and_divergence",
 ]

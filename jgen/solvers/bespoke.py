@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.files import atomic_path
-from jgen.solvers.runge_kutta import MIDPOINT, RungeKutta, trajectory
+from jgen.solvers.runge_kutta import MIDPOINT, OdeSolver, RungeKutta, trajectory
 from jgen.typing import Params, PyTree, Velocity
 
 # exp(-1000) is zero in float32 and float64: a softmax entry that is zero exactly, yet has a finite
@@ -32,7 +32,7 @@ _PRECISE = RungeKutta(MIDPOINT, 100)
 
 @partial(jax.tree_util.register_dataclass, data_fields=["a", "b", "log_dt"], meta_fields=[])
 @dataclass(frozen=True)
-class NonStationary:
+class NonStationary(OdeSolver):
     """A solver as a pytree of coefficients, called like any other solver.
 
     Times are a cumulative softmax, so that they are monotone and stay in [0, 1] by construction.
@@ -67,7 +67,7 @@ class NonStationary:
           ValueError: if the stage times of the tableau decrease, which no member of this family
             with monotone times can reproduce.
         """
-        tableau, steps = solver.tableau, solver.num_steps
+        tableau, steps = solver.tableau, solver.steps
         stages = len(tableau.b)
         increments = np.diff(np.append(solver.times.ravel(), 1.0))
         if np.any(increments < -1e-12):

@@ -75,7 +75,7 @@ def learn(
             start,
             stream(key, f"{objective}-{n_eval}"),
             objective=objective,
-            num_steps=steps,
+            steps=steps,
             optimizer=make_optimizer(OptimizerConfig(rate), steps),
             progress=True,
         )

@@ -25,6 +25,7 @@ from experiments.showers.presets import given_or_trained, model_config
 from experiments.study import Run, Study, at_least, main, table
 from jgen import Batch, OptimizerConfig, TrainConfig, draw, metrics, models, plotting
 from jgen.plotting import Curve
+from jgen.plotting.shower_labels import observable_label
 from jgen.showers import Showers, calodream, compute_high_level_inputs, get_geometry
 from jgen.showers.calodream import Trained
 from jgen.showers.evaluation import compared_observables, observable_distances
@@ -279,7 +280,7 @@ def report(config: Config, run: Run, found: dict) -> str:
         return Curve(np.array(times), value, error)
 
     truth = {name: found[f"w1/truth/{name}"].value for name in OBSERVABLES}
-    label = lambda name: _LABELS.get(name) or plotting.observable_label(name, unit=False)
+    label = lambda name: _LABELS.get(name) or observable_label(name, unit=False)
     panels = {
         label(name): {
             method: curve(rows, f"w1/{{}}/{name}", truth[name]) for method, rows in methods.items()

@@ -76,7 +76,7 @@ class Config:
     initial_scale: float = 0.003
     """Bayesian: standard deviation of every weight when training starts."""
     temperature: float = 1.0
-    """Bayesian: weight of the KL divergence, as in experiments.shower_uncertainty."""
+    """Bayesian: weight of the KL divergence, as in the study `uncertainty`."""
     num_regions: int = 10
     """Regions of each observable, of equal probability in the reference."""
     levels: int = 7
@@ -224,7 +224,7 @@ def _trained_model(config: Config, num_train: int) -> GenerativeModel:
     if config.members != "bayesian":
         return model
     # Twice the KL divergence over the features: the unit of a mean of squares, as in
-    # experiments.shower_uncertainty.
+    # the study `uncertainty`.
     features = get_geometry(config.calodream.geometry).num_layers
     return bayesian(
         model,

@@ -1,58 +1,24 @@
-"""Differential amplification of rings: a small run, and its parts against known values."""
+"""Differential amplification of rings: its parts against known values."""
 
-import dataclasses
 import json
-import math
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import _ring_controls as controls
-from experiments import _ring_statistics as statistics
-from experiments import _rings as rings
-from experiments import ring_differential as study
+from experiments.amplification.rings import differential as study
+from experiments.amplification.rings import rings
 from jgen.amplification import log_density_ratio
-from jgen.toys import ring
+from jgen.toys import ring, ring_controls
+from jgen.training import RunFolder
 
-SMALL = dataclasses.replace(
-    study.SMOKE,
-    rings=dataclasses.replace(
-        study.SMOKE.rings, training=dataclasses.replace(study.SMOKE.rings.training, steps=100)
-    ),
-    max_gen=3000,
-    num_large=1000,
-    num_control=10_000,
-)
+SMOKE = study.SMOKE
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    return out, study.main(SMALL, out)
-
-
-def test_a_run_leaves_its_files_and_can_be_drawn_again(finished, capsys):
-    out, metrics = finished
-    assert json.loads((out / "metrics.json").read_text()) == metrics
-    assert all(math.isfinite(value) for value in metrics.values())
-    figure = out / "figures" / "ks-2d-held-out.png"
-    figure.unlink()
-    capsys.readouterr()
-    assert study.main(SMALL, out, plot_only=True) == metrics
-    assert figure.stat().st_size > 1000
-    table = capsys.readouterr().out.splitlines()
-    assert table[0].split()[:4] == ["network", "paper", "exact", "ours,"]
-    assert any(line.startswith("2-D training, R ") and " 22 " in line for line in table)
-    # A network of a hundred steps is nowhere near a ring, and all references say so.
-    for reference in statistics.REFERENCES:
-        assert metrics[f"G/2d/{reference}/R"] < 0.5
-        assert metrics[f"G/2d/{reference}/LR truth"] < 0.5
-
-
-def test_controls_are_worth_what_is_known(finished):
+@pytest.mark.study
+def test_controls_are_worth_what_is_known(smoke):
     """Spoiled generators lose in the statistic that sees it, and keep their worth in the other."""
-    _, metrics = finished
+    metrics = json.loads((smoke("rings.differential") / "metrics.json").read_text())
     worth = lambda name: metrics[f"control/{name}"]
     for name, distance in (("shifted/R", 0.0796557), ("thinned/angle", 0.0192308)):
         assert worth(f"{name}_exact") == pytest.approx((0.868731 / distance) ** 2 / 1000, rel=1e-4)
@@ -67,28 +33,29 @@ def test_controls_are_worth_what_is_known(finished):
     assert worth("radial fit/R_infinite") >= 0.7
 
 
-def test_statistics_are_those_of_the_events(finished):
+@pytest.mark.study
+def test_statistics_are_those_of_the_events(smoke):
     """Radius, true ratio and rows of one member, made again."""
-    out, _ = finished
-    made = rings.networks(SMALL.rings, 2, out)
+    with RunFolder(smoke("rings.differential"), SMOKE, read_only=True) as run:
+        made = rings.networks(SMOKE.rings, 2, run, None)
+        stage = run.stage("statistics/network-2d-1")
     params, key = made.params[0][1], rings.event_key(made, 0, 1)
-    events = statistics.draw_inside(SMALL, made.model, params, key)
+    events = study.draw_inside(SMOKE, made.model.sample, params, key)
     assert np.abs(rings.radius(events) - 1).max() < 0.164485 + 1e-4
     ratio = log_density_ratio(
         ring(2).log_prob, lambda x: made.model.log_prob(params, None, x), events
     )
-    with np.load(out / "statistics" / "network-2d-1.npz") as file:
-        np.testing.assert_allclose(file["generated/R"], rings.radius(events))
-        np.testing.assert_allclose(file["generated/LR truth"], ratio, atol=1e-5)
-        known = statistics.references(SMALL, 2)
-        for name in statistics.REFERENCES:
-            assert len(file[f"{name}/R"]) == len(known[name])
-            assert len(file[f"{name}/LR class"]) == len(file[f"rows/{name}"])
-        assert len(known["held-out"]) == SMALL.num_held_out
-        assert 850 < len(known["training"]) < 950
-        # No event is in two references.
-        every = np.concatenate(list(known.values()))
-        assert len(np.unique(every, axis=0)) == len(every)
+    np.testing.assert_allclose(stage["generated/R"], rings.radius(events))
+    np.testing.assert_allclose(stage["generated/LR truth"], ratio, atol=1e-5)
+    known = study.references(SMOKE, 2)
+    for name in study.REFERENCES:
+        assert len(stage[f"{name}/R"]) == len(known[name])
+        assert len(stage[f"{name}/LR class"]) == len(stage[f"rows/{name}"])
+    assert len(known["held-out"]) == SMOKE.num_held_out
+    assert 850 < len(known["training"]) < 950
+    # No event is in two references.
+    every = np.concatenate(list(known.values()))
+    assert len(np.unique(every, axis=0)) == len(every)
 
 
 def test_the_cut_takes_generated_and_true_events_alike():
@@ -108,9 +75,9 @@ def test_the_cut_takes_generated_and_true_events_alike():
     np.testing.assert_array_equal(cut[0], np.arange(3, 4000, 4))
     np.testing.assert_array_equal(cut[1], np.arange(3, 1000, 4))
     assert np.abs(study._values(found, "large", "LR class", (0.95, 1.05))[0]).max() < 0.05
-    one = study._curve(SMALL, [found], "large", "R", (0.95, 1.05), 900)
+    one = study._curve(SMOKE, [found], "large", "R", (0.95, 1.05), 900)
     assert (one.num_reference, one.num_train) == (250, 450)
-    assert study._curve(SMALL, [found], "large", "R", (0.995, 1.005), 900) is None
+    assert study._curve(SMOKE, [found], "large", "R", (0.995, 1.005), 900) is None
 
 
 def test_spoiled_events_have_the_stated_ratio():
@@ -118,25 +85,25 @@ def test_spoiled_events_have_the_stated_ratio():
     toy, params = ring(2), {"mean": 1.0, "width": 0.1}
     events = rings.true_events(toy, jax.random.key(0), 20_000)
     shifted = events * (1 + 0.02 / rings.radius(events))[:, None]
-    thinned = events[~(controls._in_sector(events) & (np.arange(len(events)) % 10 == 0))]
+    thinned = events[~(ring_controls.in_sector(events) & (np.arange(len(events)) % 10 == 0))]
     for name, sample, norm in (("shifted", shifted, 1.0), ("thinned", thinned, 1 / 0.975)):
-        ratio = np.exp(controls._log_ratios(toy, params, name, {"x": sample})["x"])
+        ratio = np.exp(ring_controls.spoiled_log_ratios(toy, params, name, {"x": sample})["x"])
         error = ratio.std() / len(ratio) ** 0.5
         assert abs(ratio.mean() - norm) < 4 * error, name
         assert error < 0.01
-    assert controls._in_sector(events).mean() == pytest.approx(0.25, abs=0.015)
+    assert ring_controls.in_sector(events).mean() == pytest.approx(0.25, abs=0.015)
 
 
-def test_bad_options(tmp_path):
-    for options, message in (
-        ({"num_draws": 11}, "num_draws is 11, but there are 10 members"),
-        ({"data_set": 2}, "data_set must be one of the 2"),
-        ({"cut": (1.05, 1.2)}, "the cut must be an interval around one"),
-        ({"max_gen": 10}, "max_gen must be at least 1000"),
-        ({"model": tmp_path / "none"}, "holds no networks"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            study.main(dataclasses.replace(SMALL, **options), tmp_path / "bad")
-    assert not (tmp_path / "bad").exists()
-    with pytest.raises(ValueError, match="run without --plot-only"):
-        study.main(SMALL, tmp_path / "none", plot_only=True)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--num-draws", 11), "num_draws is 11, but there are 10 members"),
+        (("--data-set", 2), "data_set must be one of the 2"),
+        (("--cut", 1.05, 1.2), "the cut must be an interval around one"),
+        (("--max-gen", 10), "max_gen must be at least 1000"),
+        (("--model", "none"), "holds no networks"),
+    ],
+)
+def test_bad_options(command, options, message):
+    with pytest.raises(SystemExit, match=message):
+        command("rings.differential", *options)

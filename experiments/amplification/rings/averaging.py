@@ -188,7 +188,7 @@ def region_counts(config: Config, generators: Generators, data_set: int) -> dict
     fractions = []
     for i, params in enumerate(generators.params[data_set]):
         chunks = draw_chunks(
-            generators.model,
+            generators.model.sample,
             params,
             event_key(generators, data_set, i),
             config.max_gen,

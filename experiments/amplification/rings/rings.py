@@ -236,7 +236,8 @@ def networks(rings: Rings, dim: int, run: Run, model: Path | None) -> Generators
         params = [member(one, j) for one in drawn for j in range(rings.num_members)]
     rows = range(0, len(params), rings.num_members)
     grouped = [params[i : i + rings.num_members] for i in rows]
-    return Generators(dim, make_model(rings, dim), grouped, stream(key, f"network events {dim}"))
+    key = stream(jax.random.key(rings.seed), f"network events {dim}")
+    return Generators(dim, make_model(rings, dim), grouped, key)
 
 
 def training_log(rings: Rings, dim: int, run: Run, model: Path | None) -> list[dict]:

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.amplification.rings import differential as study
 from experiments.amplification.rings import rings
+from jgen import toys
 from jgen.amplification import log_density_ratio
 from jgen.toys import ring, ring_controls
 from jgen.training import RunFolder
@@ -83,7 +84,7 @@ def test_the_cut_takes_generated_and_true_events_alike():
 def test_spoiled_events_have_the_stated_ratio():
     """Over events of a spoiled generator the mean of p_true / p is one, but for its norm."""
     toy, params = ring(2), {"mean": 1.0, "width": 0.1}
-    events = rings.true_events(toy, jax.random.key(0), 20_000)
+    events = toys.true_events(toy, jax.random.key(0), 20_000)
     shifted = events * (1 + 0.02 / rings.radius(events))[:, None]
     thinned = events[~(ring_controls.in_sector(events) & (np.arange(len(events)) % 10 == 0))]
     for name, sample, norm in (("shifted", shifted, 1.0), ("thinned", thinned, 1 / 0.975)):

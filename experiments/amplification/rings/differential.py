@@ -35,11 +35,10 @@ from experiments.amplification.rings.rings import (
     region_edges,
     the_ring,
     training_sets,
-    true_events,
 )
 from experiments.amplification.rings.rings import build as build_networks
 from experiments.study import Run, Study, at_least, main, table
-from jgen import amplification, plotting
+from jgen import amplification, plotting, toys
 from jgen.amplification import Interval
 from jgen.generative_model import draw_chunks
 from jgen.metrics import ClassifierConfig, cross_fitted_log_ratio
@@ -147,7 +146,9 @@ class Curve(NamedTuple):
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num_draws=2, max_gen=1000, num_held_out=100, num_large=100)
-    at_least(config, sizes_per_decade=1, num_experiments=10, num_control=1000, batch_size=1)
+    at_least(
+        config, sizes_per_decade=1, folds=2, num_experiments=10, num_control=1000, batch_size=1
+    )
     if not 0 <= config.data_set < config.rings.data_sets:
         raise ValueError(
             f"data_set must be one of the {config.rings.data_sets} training sets, counted from "
@@ -160,6 +161,11 @@ def check(config: Config) -> None:
         )
     if not 0 < config.cut[0] < 1 < config.cut[1]:
         raise ValueError(f"the cut must be an interval around one, got {config.cut}")
+    if min(config.num_held_out, config.num_large) < 4 * config.folds:
+        raise ValueError(
+            f"{config.folds} folds need {4 * config.folds} true events or more, got "
+            f"{config.num_held_out} held out and {config.num_large} of the large reference"
+        )
     check_networks(config.model)
 
 
@@ -182,7 +188,7 @@ def references(config: Config, dim: int) -> dict[str, Float[np.ndarray, "n_ref d
 
     def fresh(name, num):
         # A third more, so that as many as asked for are left.
-        events = true_events(toy, stream(key, f"{name} {dim}"), num + num // 3 + 100)
+        events = toys.true_events(toy, stream(key, f"{name} {dim}"), num + num // 3 + 100)
         return inside(config, events)[:num]
 
     return {
@@ -232,14 +238,14 @@ def _stage(kind: str, dim: int, i: int) -> str:
 def _truth(config: Config, dim: int) -> Generators:
     """The toy as a generator that nothing is wrong with."""
     toy = the_ring(dim)
-    model = Toy(lambda params, key, cond: toy.sample(key), lambda params, key, x: toy.log_prob(x))
+    model = Truth(lambda params, key, cond: toy.sample(key), lambda params, key, x: toy.log_prob(x))
     params = [[{}] * config.num_draws] * config.rings.data_sets
     key = stream(jax.random.key(config.rings.seed), f"truth {dim}")
     return Generators(dim, model, params, key)
 
 
-class Toy(NamedTuple):
-    """What statistics need of a generator."""
+class Truth(NamedTuple):
+    """The truth as a generator: what statistics need of one."""
 
     sample: Any
     log_prob: Any

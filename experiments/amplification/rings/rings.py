@@ -134,18 +134,8 @@ def the_ring(dim: int) -> toys.Toy:
 def training_sets(rings: Rings, dim: int) -> Float[np.ndarray, "data_sets num_train dim"]:
     """True events to train on."""
     key = stream(jax.random.key(rings.seed), f"data {dim}")
-    events = true_events(the_ring(dim), key, rings.data_sets * rings.num_train)
+    events = toys.true_events(the_ring(dim), key, rings.data_sets * rings.num_train)
     return events.reshape(rings.data_sets, rings.num_train, dim)
-
-
-def true_events(toy: toys.Toy, key: Key, num: int) -> Float[np.ndarray, "num dim"]:
-    """Events of a toy; those of one and the same toy come from one program."""
-    return np.asarray(_sample(toy.sample, jax.random.split(key, num)))
-
-
-@functools.partial(jax.jit, static_argnames="sample")
-def _sample(sample, keys):
-    return jax.vmap(sample)(keys)
 
 
 def region_edges(dim: int) -> Float[np.ndarray, " edges"]:

@@ -132,7 +132,6 @@ def samples(config: Config, showers: Showers, run: Run) -> dict[str, np.ndarray]
         training_of(config),
         key=stream(jax.random.key(one.seed), "energy"),
         function=loss_values(trained) if config.members == "repulsive" else None,
-        name=f"{config.members} energy networks",
     )
     model, stacked = energy_model(config), members_of(config, fitted.params)
     rows = []

@@ -144,7 +144,7 @@ def test_vae_gan_plays_one_game_on_draws_and_reconstructions(batch):
     square = float(np.sum((batch.x - doubles(batch)) ** 2, axis=1).mean())
     kl = 0.5 * float(np.sum((0.8 * batch.x) ** 2 + 40 - 1, axis=1).mean())
     assert float(gain) == pytest.approx(2 * square + 0.3 * kl + 10 * 0.3**2, rel=1e-3)
-    x = draw(model._replace(init=None), params, key, 2000, np.ones((2000, 2), np.float32))
+    x = draw(model.sample, params, key, 2000, np.ones((2000, 2), np.float32))
     np.testing.assert_allclose(x.mean(axis=0), 1, atol=4 * 1.5 / 2000**0.5)
     np.testing.assert_allclose(x.std(axis=0), 1.5, rtol=4 / 4000**0.5)
 

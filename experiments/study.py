@@ -55,6 +55,8 @@ class Study:
         `check` of its own among the configuration's fields is checked before.
       build: (config) -> {part: model, network or its `init`}, for the parameter counts of
         --dry-run and, since a network refuses sizes that cannot be, as another check.
+      inputs: (config) -> reads a user's files, before the folder is made and not in --dry-run, so
+        that bad ones are refused; a function with a cache, which `compute` calls again.
     """
 
     presets: Mapping[str, Any]
@@ -62,6 +64,7 @@ class Study:
     report: Callable[[Any, Run, dict[str, Any]], str]
     check: Callable[[Any], None] = lambda config: None
     build: Callable[[Any], Mapping[str, Any]] = lambda config: {}
+    inputs: Callable[[Any], Any] = lambda config: None
 
 
 def main(study: Study) -> None:
@@ -88,6 +91,7 @@ def run(study: Study, argv: Sequence[str]) -> dict[str, float] | None:
             resolved = {"preset": args.preset, "config": config, "parameters": counts}
             print(json.dumps(resolved, indent=2, default=str))
             return None
+        study.inputs(args.config)
         with Run(out, args.config, read_only=args.plot_only) as folder:
             folder.note = "preset smoke: not trained" if args.preset == "smoke" else ""
             metrics = study.compute(args.config, folder)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -71,13 +71,18 @@ class DataSet(NamedTuple):
 
 
 @functools.cache
-def make_data(name: str, num_train: int, num_test: int, seed: int) -> DataSet:
-    """A data set by its name; both numbers are for the toys, and upper limits for the jets."""
-    key = stream(jax.random.key(seed), f"data {name}")
+def make_data(config: Any, name: str) -> DataSet:
+    """A data set of a configuration, of which it needs `seed`, `num_train` and `num_test`.
+
+    Both numbers are for the toys, and upper limits for the jets.
+    """
+    key = stream(jax.random.key(config.seed), f"data {name}")
     if name in TOYS:
-        return _toy_data(name, num_train, num_test, key)
+        return _toy_data(name, config.num_train, config.num_test, key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    return _jet_data(num_train, num_test, rng) if name == "jets" else _digit_data(rng)
+    if name == "jets":
+        return _jet_data(config.num_train, config.num_test, rng)
+    return _digit_data(rng)
 
 
 def _toy_data(name, num_train, num_test, key):

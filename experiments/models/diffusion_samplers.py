@@ -250,7 +250,7 @@ def sampler_errors(
 
     def distance(x):
         options = {"num_directions": config.num_directions, "num_bootstrap": 0}
-        return float(sliced_wasserstein(x, reference(), **options).value)
+        return float(sliced_wasserstein(reference(), x, **options).value)
 
     def floor():
         keys = jax.random.split(run.key(f"floor {target}"), config.num_floor)

@@ -21,7 +21,7 @@ import numpy as np
 from experiments.models import judging, report
 from experiments.models.data import TOYS, DataSet, make_data
 from experiments.models.zoo import FAMILIES, Sizes, calls_an_event, make_model, players
-from experiments.study import Run, Study, at_least, main, metric_table
+from experiments.study import Run, Study, at_least, main
 from jgen import Estimate, GenerativeModel, Judged, OptimizerConfig, TrainConfig
 from jgen.metrics import ClassifierConfig, classifier_test, sliced_wasserstein
 from jgen.training import Fitted
@@ -177,15 +177,10 @@ def check(config: Config) -> None:
     at_least(config, num_train=1000, num_test=100, num_draw=100, num_directions=1, bootstrap=2)
 
 
-def data_set(config: Config, name: DataName) -> DataSet:
-    """A data set of the study."""
-    return make_data(name, config.num_train, config.num_test, config.seed)
-
-
 def build(config: Config) -> dict[str, GenerativeModel]:
     """All models, by family and data set."""
     return {
-        f"{family} {name}": make_model(family, config.of(name).sizes, data_set(config, name))
+        f"{family} {name}": make_model(family, config.of(name).sizes, make_data(config, name))
         for name in config.data
         for family in config.families
     }
@@ -193,7 +188,7 @@ def build(config: Config) -> dict[str, GenerativeModel]:
 
 def train(config: Config, run: Run, name: DataName, family: Family) -> Fitted:
     """Train a family; the consistency model after flow matching on the same data, its teacher."""
-    kind, data, teacher = config.of(name), data_set(config, name), None
+    kind, data, teacher = config.of(name), make_data(config, name), None
     if family == "consistency":
         teacher = train(config, run, name, "flow-matching").one
     model, training = make_model(family, kind.sizes, data, teacher), kind.training(family)
@@ -217,15 +212,14 @@ def distances(
         std = np.sqrt(np.mean(std**2))
     reference, samples = test[:size] / std, samples[:size] / std
     options = {"num_directions": config.num_directions, "num_bootstrap": config.bootstrap}
-    sw1 = sliced_wasserstein(samples, reference, **options)
+    sw1 = sliced_wasserstein(reference, samples, **options)
     auc = classifier_test(reference, samples, run.key(f"classifier {name}"), config.classifier)
-    error = np.hypot(auc.spread("auc"), auc.auc_statistical_error)
-    return {"sw1": Estimate(sw1.value, sw1.error), "auc": Estimate(auc.mean("auc"), error)}
+    return {"sw1": sw1.estimate, "auc": auc.auc_estimate}
 
 
 def results(config: Config, run: Run, name: DataName) -> dict[str, dict[str, Any]]:
     """Samples, densities, distances and times of "truth" and of every family on a data set."""
-    data = data_set(config, name)
+    data = make_data(config, name)
 
     def truth():
         # Training events in the place of samples.
@@ -268,16 +262,15 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
     """
     metrics = {}
     for name in config.data:
-        data, found = data_set(config, name), results(config, run, name)
+        data, found = make_data(config, name), results(config, run, name)
         truth, sizes = found["truth"], config.of(name).sizes
         if data.exact:
             metrics[f"entropy/{name}"] = data.exact[0]
             metrics[f"truth/{name}"] = data.mean(-truth["log_prob"])
         for family in config.families:
             where, result = f"{family}/{name}", found[family]
-            model = make_model(family, sizes, data)
-            metrics |= judging.likelihood_metrics(where, data, result, truth.get("log_prob"))
-            metrics |= judging.cost_metrics(where, result, model)
+            model, exact = make_model(family, sizes, data), truth.get("log_prob")
+            metrics |= judging.metrics_of(where, data, result, exact, model)
             metrics[f"calls/{where}"] = calls_an_event(family, sizes, data.dim)
             for kind in ("sw1", "auc"):
                 metrics[f"{kind}/{where}"] = Judged(result[kind], truth[kind])
@@ -313,24 +306,22 @@ def draw_and_tabulate(config: Config, run: Run, metrics: dict[str, Any]) -> str:
         for first in range(0, len(families), 4):
             shown = {family: samples["jets"][family] for family in families[first : first + 4]}
             report.jet_figure(run, f"jets-{first // 4 + 1}", samples["jets"]["truth"], shown)
-    apart = judging.with_truth_apart(metrics)
-    kinds = {
-        "NLL [nats], VAE: bound": ("nll", {"entropy": "entropy", "truth": "truth"}),
-        "NLL - truth [nats]": "gap",
-        "sliced W1 [std]": ("sw1", {"truth": "sw1/truth"}),
-        "AUC of a classifier": ("auc", {"truth": "auc/truth"}),
-        "ms an event": "ms_sample",
-        "network calls an event": "calls",
-        "training [s]": "train_s",
+    titles = {
+        "nll": "NLL [nats], VAE: bound",
+        "gap": "NLL - truth [nats]",
+        "sw1": "sliced W1 [std]",
+        "auc": "AUC of a classifier",
+        "ms_sample": "ms an event",
+        "calls": "network calls an event",
+        "train_s": "training [s]",
         "parameters": "parameters",
     }
-    text = judging.tables(apart, config.data, families, kinds)
+    text = judging.tables(metrics, config.data, titles)
     if "eight-gaussians" in config.data:
-        rows = {family: f"modes/{family}" for family in ("truth", *families)}
-        columns = ("lowest", "highest", "lost", "astray")
         text += "\n\nEight Gaussians: the smallest and largest share of a mode over 1/8, modes with"
         text += "\nless than half of it, and the fraction of events far from all\n"
-        text += metric_table(apart, columns, rows)
+        columns = ("lowest", "highest", "lost", "astray")
+        text += judging.tables(metrics, columns, {"modes": ""})
     return text
 
 

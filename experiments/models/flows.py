@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.models import judging
 from experiments.models.data import TOYS, DataSet, make_data
-from experiments.models.report import as_images, jet_figure
+from experiments.models.report import jet_figure
 from experiments.models.zoo import FLOWS, FlowSizes, make_flow
 from experiments.study import Run, Study, at_least, known, main
 from jgen import Estimate, GenerativeModel, Judged, OptimizerConfig, TrainConfig, plotting
@@ -158,11 +158,6 @@ def check(config: Config) -> None:
         raise ValueError("nothing to train: Glow is for digits, and IAF is not trained on them")
 
 
-def data_set(config: Config, name: DataName) -> DataSet:
-    """A data set of the study."""
-    return make_data(name, config.num_train, config.num_test, config.seed)
-
-
 def model_of(config: Config, data: DataSet, family: str, *, judged: bool) -> GenerativeModel:
     """The model in the data's own units, to train or with the solver that it is judged with."""
     return preprocessed(make_flow(family, config.sizes, data.dim, judged=judged), data.bijector)
@@ -171,7 +166,7 @@ def model_of(config: Config, data: DataSet, family: str, *, judged: bool) -> Gen
 def build(config: Config) -> dict[str, GenerativeModel]:
     """All models, by family and data set."""
     return {
-        f"{family} {name}": model_of(config, data_set(config, name), family, judged=False)
+        f"{family} {name}": model_of(config, make_data(config, name), family, judged=False)
         for name, family in pairs(config)
     }
 
@@ -188,7 +183,7 @@ def density_points(config: Config, data: DataSet) -> tuple[np.ndarray, tuple]:
 
 def results(config: Config, run: Run, name: DataName) -> dict[str, dict[str, Any]]:
     """Family -> samples, log_prob [test], density [grid^2] of a toy, and times, on a data set."""
-    data = data_set(config, name)
+    data = make_data(config, name)
     trainings = config.toys if name in TOYS else getattr(config, name)
     grid = [density_points(config, data)[0]] if data.exact else []
 
@@ -211,7 +206,7 @@ def results(config: Config, run: Run, name: DataName) -> dict[str, dict[str, Any
 
 def baselines(config: Config, run: Run, name: DataName) -> dict[str, np.ndarray]:
     """Log-densities of the test events that the families are compared with."""
-    data = data_set(config, name)
+    data = make_data(config, name)
     if data.exact:
         return {"truth": run.cached(f"{name}/truth", lambda: data.log_prob(data.test))}
     mixture = lambda mapped: mixture_log_prob(config, data, mapped=mapped)
@@ -243,8 +238,7 @@ def mean_wasserstein(config: Config, data: DataSet, samples: np.ndarray) -> Esti
     """W1 to the test events in their standard deviations, the mean over columns."""
     num = min(config.num_draw, len(data.train) // data.repeats)
     std = data.test.std(axis=0)
-    found = wasserstein(samples[:num] / std, data.test / std, num_bootstrap=20)
-    return Estimate(found.value.mean(), found.replicas.mean(axis=1).std())
+    return wasserstein(data.test / std, samples[:num] / std, num_bootstrap=20).estimate
 
 
 def compute(config: Config, run: Run) -> dict[str, Any]:
@@ -265,7 +259,7 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
     """
     metrics = {}
     for name in dict(pairs(config)):
-        data, found = data_set(config, name), results(config, run, name)
+        data, found = make_data(config, name), results(config, run, name)
         baseline = baselines(config, run, name)
         if data.exact:
             metrics[f"entropy/{name}"] = data.exact[0]
@@ -275,8 +269,7 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
         truth = run.cached(f"{name}/truth_w1", distance)
         for family, result in found.items():
             where, model = f"{family}/{name}", model_of(config, data, family, judged=True)
-            metrics |= judging.likelihood_metrics(where, data, result, reference)
-            metrics |= judging.cost_metrics(where, result, model)
+            metrics |= judging.metrics_of(where, data, result, reference, model)
             metrics[f"w1/{where}"] = Judged(result["w1"], truth)
         if {"continuous", "flow-matching"} <= set(found):
             difference = found["flow-matching"]["log_prob"] - found["continuous"]["log_prob"]
@@ -294,30 +287,23 @@ def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
         # Of ten Gaussians behind the same map, see `mapped_mixture` among the metrics.
         baseline[name] = "truth" if name in TOYS else "mapped mixture"
     run.save("gaps", plotting.likelihood_chart(gaps, baseline))
-    first = {
-        "entropy": "entropy",
-        "truth on the test events": "truth",
-        "mixture": "mixture",
-        "mixture, same map": "mapped_mixture",
-    }
-    kinds = {
-        "NLL [nats]": ("nll", first),
-        "NLL - truth, mapped mix.": "gap",
-        "W1 [std]": ("w1", {"truth": "w1/truth"}),
-        "ms a sample": "ms_sample",
-        "ms a log_prob": "ms_log_prob",
-        "training [s]": "train_s",
+    titles = {
+        "nll": "NLL [nats]",
+        "gap": "NLL - truth, mapped mix.",
+        "w1": "W1 [std]",
+        "ms_sample": "ms a sample",
+        "ms_log_prob": "ms a log_prob",
+        "train_s": "training [s]",
         "parameters": "parameters",
     }
-    apart = judging.with_truth_apart(metrics)
-    lines = [judging.tables(apart, config.data, config.families, kinds), ""]
+    lines = [judging.tables(metrics, config.data, titles)]
     present = {(f, n): why for (f, n), why in SKIPPED.items() if f in config.families}
     lines += [f"- {f} on {n}: {why}" for (f, n), why in present.items() if n in config.data]
     return "\n".join(lines)
 
 
 def _draw_data_set(config: Config, run: Run, name: DataName, found: dict) -> None:
-    data = data_set(config, name)
+    data = make_data(config, name)
     if data.exact:
         points, extent = density_points(config, data)
         pictures = {"truth": np.exp(data.log_prob(points))}
@@ -330,7 +316,7 @@ def _draw_data_set(config: Config, run: Run, name: DataName, found: dict) -> Non
     else:
         rows = {"test digits": data.once(data.test)}
         rows |= {family: result["samples"] for family, result in found.items()}
-        images = {label: as_images(x[:_NUM_IMAGES]) for label, x in rows.items()}
+        images = {label: x[:_NUM_IMAGES].reshape(-1, 8, 8) for label, x in rows.items()}
         run.save("digits", plotting.image_rows(images))
 
 

@@ -55,54 +55,52 @@ def judge(
     return result
 
 
-def likelihood_metrics(
-    where: str, data: DataSet, result: Mapping[str, Any], baseline: np.ndarray | None
+def metrics_of(
+    where: str,
+    data: DataSet,
+    result: Mapping[str, Any],
+    baseline: Float[np.ndarray, " n"] | None,
+    model: GenerativeModel,
 ) -> dict[str, Any]:
-    """nll/FAMILY/DATA and, event by event over the baseline's, gap/FAMILY/DATA [nats]."""
-    if "log_prob" not in result:
-        return {}
-    metrics = {f"nll/{where}": data.mean(-result["log_prob"])}
-    if baseline is not None:
-        metrics[f"gap/{where}"] = data.mean(baseline - result["log_prob"])
-    return metrics
+    """Likelihood and cost of one model, with FAMILY/DATA in the place of `where`.
+
+    nll and, event by event over the baseline's log-densities, gap [nats]; times and parameters.
+    """
+    metrics = {}
+    if "log_prob" in result:
+        metrics[f"nll/{where}"] = data.mean(-result["log_prob"])
+        if baseline is not None:
+            metrics[f"gap/{where}"] = data.mean(baseline - result["log_prob"])
+    for kind in {"ms_sample", "ms_log_prob", "train_s"} & set(result):
+        metrics[f"{kind}/{where}"] = result[kind]
+    return metrics | {f"parameters/{where}": num_parameters(model.init)}
 
 
-def cost_metrics(where: str, result: Mapping[str, Any], model: GenerativeModel) -> dict[str, Any]:
-    """Milliseconds an event, seconds of training and parameters."""
-    kinds = [kind for kind in ("ms_sample", "ms_log_prob", "train_s") if kind in result]
-    return {f"{kind}/{where}": result[kind] for kind in kinds} | {
-        f"parameters/{where}": num_parameters(model.init)
-    }
+def tables(metrics: Mapping[str, Any], columns: Sequence[str], titles: Mapping[str, str]) -> str:
+    """A table for each kind of metrics KIND/FAMILY/COLUMN, a row for each family.
 
-
-def with_truth_apart(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics KIND/FAMILY/REST beside a truth as two, the truth's as KIND/truth/REST."""
-    apart = {}
-    for name, value in metrics.items():
-        if isinstance(value, Judged):
-            kind, _, rest = name.split("/")
-            apart[f"{kind}/truth/{rest}"] = value.truth
-        apart[name] = value.value if isinstance(value, Judged) else value
-    return apart
-
-
-def tables(
-    metrics: Mapping[str, Any],
-    columns: Sequence[str],
-    families: Sequence[str],
-    kinds: Mapping[str, str | tuple[str, Mapping[str, str]]],
-) -> str:
-    """A table for each kind of metrics, a row for each family.
+    The truth that stands beside a metric has a row of its own, and so has in the first table what
+    belongs to no family, KIND/COLUMN.
 
     Args:
       metrics: name -> number or estimate.
-      columns: data sets.
-      families: rows.
-      kinds: heading -> kind, or the pair of it and of rows that come first, label -> metric.
+      columns: such as data sets.
+      titles: kind -> heading.
     """
-    parts = []
-    for title, kind in kinds.items():
-        kind, first = (kind, {}) if isinstance(kind, str) else kind
-        rows = {**first, **{family: f"{kind}/{family}" for family in families}}
-        parts.append(metric_table(metrics, columns, rows, title=title))
-    return "\n\n".join(parts)
+    apart, rows = {}, {kind: {} for kind in titles}
+    for name, value in metrics.items():
+        kind, _, rest = name.partition("/")
+        family, _, column = rest.rpartition("/")
+        if column not in columns or (family and kind not in titles):
+            continue
+        if isinstance(value, Judged):
+            apart[f"{kind}/truth/{column}"], value = value.truth, value.value
+            rows[kind]["truth"] = f"{kind}/truth"
+        apart[name] = value
+        table = rows[kind] if family else next(iter(rows.values()))
+        table[family or kind] = f"{kind}/{family}" if family else kind
+    return "\n\n".join(
+        metric_table(apart, columns, rows[kind], title=title)
+        for kind, title in titles.items()
+        if rows[kind]
+    )

@@ -82,12 +82,7 @@ def _shown(name: str, events: np.ndarray) -> np.ndarray:
     columns = {"camel": 0, "jets": _MASS}
     if name in columns:
         return events[:, columns[name]]
-    return as_images(events) if name == "digits" else events
-
-
-def as_images(events: Float[np.ndarray, "n 64"]) -> Float[np.ndarray, "n 8 8"]:
-    """Digits as pictures."""
-    return events.reshape(-1, 8, 8)
+    return events.reshape(-1, 8, 8) if name == "digits" else events
 
 
 def quality_figure(run: Run, metrics: Mapping[str, Any], data: Sequence[str], families) -> None:

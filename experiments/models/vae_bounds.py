@@ -36,7 +36,7 @@ from jgen import (
 )
 from jgen.estimate import flatten, mean_estimate
 from jgen.metrics import bernoulli_mixture_log_prob, pca_log_prob
-from jgen.models import Autoencoder, Likelihood
+from jgen.models import Autoencoder
 from jgen.random import normal
 from jgen.typing import Key, Params
 
@@ -153,10 +153,9 @@ def check(config: Config) -> None:
 
 
 class Coder(NamedTuple):
-    """An autoencoder with its likelihood, and the generative model of both."""
+    """An autoencoder, and the generative model of it."""
 
     autoencoder: Autoencoder
-    likelihood: Likelihood
     model: GenerativeModel
 
 
@@ -184,9 +183,9 @@ def linear_coder(config: Config) -> Coder:
     encode = lambda p, x, cond: (p["weights"] @ x + p["shift"], p["log_variance"])
     decode = lambda p, r, cond: p["weights"] @ r + p["shift"]
     decoder = models.with_width(nets.Network(init, decode))
-    coder = models.encoder_decoder(nets.Network(init_encoder, encode), decoder)
-    likelihood = models.gaussian(None)
-    return Coder(coder, likelihood, models.vae(coder, (num_latent,), likelihood=likelihood))
+    encoder = nets.Network(init_encoder, encode)
+    coder = models.encoder_decoder(encoder, decoder, models.gaussian(None))
+    return Coder(coder, models.vae(coder, (num_latent,)))
 
 
 def digits_coder(config: Config, name: str) -> Coder:
@@ -196,7 +195,7 @@ def digits_coder(config: Config, name: str) -> Coder:
         nets.encoder_mlp(64, num, hidden=hidden), nets.decoder_mlp(num, 64, hidden=hidden)
     )
     free_bits = config.digits.free_bits if name == "free bits" else 0.0
-    return Coder(coder, models.bernoulli(), models.vae(coder, (num,), free_bits=free_bits))
+    return Coder(coder, models.vae(coder, (num,), free_bits=free_bits))
 
 
 def linear_events(config: Config) -> np.ndarray:
@@ -315,7 +314,7 @@ def bounds(
     Groups of 2 K are made of two of K, so that the numbers rise by construction (Jensen).
     """
     weights = models.log_importance_weights_of_events(
-        coder.autoencoder, coder.likelihood, params, key, Batch(x), num=config.num_importance
+        coder.autoencoder, params, key, Batch(x), num=config.num_importance
     )
     log_w = np.asarray(weights, np.float64)
     bound = lambda k: logsumexp(log_w.reshape(len(x), -1, k), axis=2) - np.log(k)

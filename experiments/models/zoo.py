@@ -253,10 +253,9 @@ def _vae(sizes: Sizes, dim: int) -> GenerativeModel:
     autoencoder = models.encoder_decoder(
         nets.encoder_mlp(dim, latent, hidden=sizes.hidden),
         models.with_width(nets.decoder_mlp(latent, dim, hidden=sizes.hidden), 0.3),
+        models.gaussian(None),
     )
-    likelihood = models.gaussian(None)
-    num = sizes.num_importance
-    return models.vae(autoencoder, (latent,), likelihood=likelihood, num_importance=num)
+    return models.vae(autoencoder, (latent,), num_importance=sizes.num_importance)
 
 
 def _flow(sizes: Sizes, dim: int) -> GenerativeModel:

@@ -53,8 +53,13 @@ from jgen.metrics.manifold import (
     expected_coverage,
     precision_recall_density_coverage,
 )
+from jgen.metrics.members import Calibrated, MemberBins, join_bins, member_bins
 
 __all__ = [
+    "Calibrated",
+    "MemberBins",
+    "join_bins",
+    "member_bins",
     "bernoulli_mixture_log_prob",
     "gaussian_mixture_log_prob",
     "pca_log_prob",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jgen.showers.geometry import Geometry
+from jgen.showers.data.geometry import Geometry
 
 # Far below the threshold of any cell; the logarithm of a mean of zero stays finite.
 _SMALLEST_MEAN = 1e-9

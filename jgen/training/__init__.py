@@ -1,5 +1,6 @@
 """Training of one model or an ensemble, checkpoints and run folders."""
 
+from jgen.training.bespoke import BespokeTraining, bespoke_training, keep_best_solver
 from jgen.training.bootstrap import bootstrap_rows
 from jgen.training.config import TrainConfig
 from jgen.training.fit import Fitted, fit
@@ -19,6 +20,7 @@ from jgen.training.step import (
 from jgen.training.timing import milliseconds, timed_draw, timed_log_densities
 
 __all__ = [
+    "BespokeTraining",
     "Fitted",
     "MetricsLog",
     "OptimizerConfig",
@@ -26,12 +28,14 @@ __all__ = [
     "RunFolder",
     "TrainConfig",
     "TrainState",
+    "bespoke_training",
     "bootstrap_rows",
     "fit",
     "gradient_step",
     "initial_state",
     "initialize_distributed",
     "load_config",
+    "keep_best_solver",
     "loss_values",
     "make_layout",
     "make_optimizer",

@@ -254,15 +254,17 @@ def _unlock(path: Path) -> None:
         file.close()
 
 
-def load_config(kind: type, path: Path) -> Any:
+def load_config(kind: type, path: Path, name: str = "config.json") -> Any:
     """The configuration of a run folder, as an instance of the dataclass `kind`.
+
+    `name` is another file of the folder that holds one.
 
     Raises:
       ValueError: if the folder holds no run, or one of another kind.
     """
-    stored = Path(path) / "config.json"
+    stored = Path(path) / name
     if not stored.exists():
-        raise ValueError(f"{path} holds no run: there is no config.json in it")
+        raise ValueError(f"{path} holds no run: there is no {name} in it")
     try:
         return _build(kind, _read_config(stored))
     except (KeyError, TypeError) as error:

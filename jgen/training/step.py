@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from jgen.generative_model import Batch, GenerativeModel, num_events
+from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.training.bootstrap import resampled
 from jgen.typing import Key, Params, PyTree
 
@@ -74,26 +74,31 @@ def make_step(
       place_batch: sharding hint for the minibatch, see `training.mesh`.
       bootstrap: draw from the member's resampled data, see `training.bootstrap`.
       data_sets: the data are so many sets of equal size, one after another.
-      steps: of the whole training, for the batch's `progress`, which is left out without.
+      steps: of the whole training, for losses that change on the way; None for their end.
       penalty: (params, common) -> scalar, minimised with the loss. The metrics have the loss
         without it and the gradient norm of both.
     """
-    descend = gradient_step(model.loss, optimizer, ema_decay=ema_decay, penalty=penalty)
+
+    def loss(params, key, given):
+        batch, progress = given
+        return loss_at(model, params, key, batch, progress)
+
+    descend = gradient_step(loss, optimizer, ema_decay=ema_decay, penalty=penalty)
 
     def init(key):
         return initial_state(model.init(key), optimizer, ema_decay)
 
     def update(state, key, data, data_set=0, common=None):
         key_rows, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
-        batch = data
         if jax.tree.leaves(data):
             num = num_events(data) // data_sets
             rows = jax.random.randint(key_rows, (batch_size,), 0, num)
             rows = data_set * num + (resampled(key, rows, num) if bootstrap else rows)
             batch = jax.tree.map(lambda a: a[rows], data)
-        if steps is not None:
-            batch = batch._replace(progress=jnp.full(batch_size, state.step / steps))
-        return descend(state, key_loss, place_batch(batch), common)
+        else:
+            batch = Batch(None, weight=jnp.ones(batch_size))
+        progress = 1.0 if steps is None else state.step / steps
+        return descend(state, key_loss, (place_batch(batch), progress), common)
 
     return Step(init, update)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jgen.generative_model import GenerativeModel
+from jgen.generative_model import GenerativeModel, loss_at
 
 
 def dequantized(model: GenerativeModel, num_levels: int) -> GenerativeModel:
@@ -18,10 +18,10 @@ def dequantized(model: GenerativeModel, num_levels: int) -> GenerativeModel:
       num_levels: levels of a component.
     """
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         key_noise, key_loss = jax.random.split(key)
         u = jax.random.uniform(key_noise, (batch.x.size,), maxval=1 - 1e-6).reshape(batch.x.shape)
         x = (jnp.floor(num_levels * batch.x) + u) / num_levels
-        return model.loss(params, key_loss, batch._replace(x=x))
+        return loss_at(model, params, key_loss, batch._replace(x=x), progress)
 
     return model._replace(loss=loss)

@@ -51,6 +51,7 @@ EDGES = np.tile(np.linspace(-5, 5, 9), (2, 1))
 
 # One latent number of an event of two.
 CODER = encoder_mlp(2, 1, hidden=(8,)), decoder_mlp(1, 2, hidden=(8,))
+AUTOENCODER = encoder_decoder(*CODER, gaussian())
 
 
 FAMILIES = {
@@ -60,10 +61,12 @@ FAMILIES = {
         objective="wasserstein",
         gradient_penalty=10.0,
     ),
-    "vae": lambda: vae(encoder_decoder(*CODER), (1,), likelihood=gaussian(0.1), num_importance=4),
-    "vae-gan": lambda: vae_gan(*CODER, critic_mlp(2, hidden=(8,)), (1,), gradient_penalty=10.0),
+    "vae": lambda: vae(encoder_decoder(*CODER, gaussian(0.1)), (1,), num_importance=4),
+    "vae-gan": lambda: vae_gan(
+        AUTOENCODER, critic_mlp(2, hidden=(8,)), (1,), gradient_penalty=10.0
+    ),
     "bib-ae": lambda: bib_ae(
-        *CODER, pair_critic((2,), 0, hidden=(8,)), latent_critic(1, hidden=(8,)), (1,)
+        AUTOENCODER, pair_critic((2,), 0, hidden=(8,)), latent_critic(1, hidden=(8,)), (1,)
     ),
     "coupling flow": lambda: flow(
         coupling_flow(2, rational_quadratic(num_bins=4), depth=2, hidden=(8,)), 2

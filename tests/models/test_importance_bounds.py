@@ -50,7 +50,7 @@ def test_bounds_are_those_of_quadrature_and_rise_to_the_likelihood(key):
         num = total // k
         data = Batch(np.repeat(x[None], num, axis=0))
         log_w = log_importance_weights_of_events(
-            coder, bernoulli(), {}, jax.random.fold_in(key, i), data, num=k, batch_size=num
+            coder, {}, jax.random.fold_in(key, i), data, num=k, batch_size=num
         )
         assert log_w.shape == (num, k)
         values = np.asarray(importance_bound(log_w))
@@ -73,7 +73,7 @@ def test_log_prob_is_the_importance_bound_and_a_density(key):
     every = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], np.float32)
     keys = jax.random.split(key, 8)
     found = jax.vmap(lambda k, x: model.log_prob({}, k, x, None))(keys, every)
-    weights = log_importance_weights(coder, bernoulli(), {}, keys[3], every[3], num=400)
+    weights = log_importance_weights(coder, {}, keys[3], every[3], num=400)
     np.testing.assert_allclose(found[3], importance_bound(weights), rtol=1e-6)
     exact = np.array([exact_bounds(coder, x)[0] for x in every])
     np.testing.assert_allclose(np.exp(exact).sum(), 1, rtol=1e-6)

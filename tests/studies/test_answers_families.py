@@ -62,7 +62,7 @@ def test_shares_of_modes_of_known_events():
 
 
 def test_truth_has_no_distance_and_a_shift_has_its_own(tmp_path):
-    data = study.data_set(SMALL, "eight-gaussians")
+    data = make_data(SMALL, "eight-gaussians")
     with harness.Run(tmp_path, SMALL) as run:
         distances = lambda x: study.distances(SMALL, run, "eight-gaussians", data, x)
         assert distances(data.test)["sw1"].value == pytest.approx(0, abs=1e-12)
@@ -75,7 +75,7 @@ def test_truth_has_no_distance_and_a_shift_has_its_own(tmp_path):
 
 @pytest.mark.parametrize("name", ["camel", "digits"])
 def test_every_family_is_a_model_of_vectors(name):
-    data = make_data(name, 1000, 100, 0)
+    data = make_data(SMALL, name)
     sizes, key = SMALL.of(name).sizes, jax.random.key(0)
     for family in FAMILIES:
         model = zoo.make_model(family, sizes, data)
@@ -91,7 +91,7 @@ def test_every_family_is_a_model_of_vectors(name):
 
 def test_bins_of_digits_are_their_grey_levels():
     """With any network, the density of the last pixel is flat in each level and not across."""
-    data = make_data("digits", 1000, 100, 0)
+    data = make_data(SMALL, "digits")
     model = zoo.make_model("autoregressive", SMALL.digits.sizes, data)
     rng = np.random.default_rng(0)
     params = jax.tree.map(

@@ -33,14 +33,14 @@ def test_metrics_of_the_smoke_run(smoke):
         gap = metrics[f"nll/{where}"] - baseline
         assert metrics[f"gap/{where}"] == pytest.approx(gap, abs=1e-3)
     # A linear flow is a Gaussian, no better than the best one: in closed form, of the moons.
-    x = study.data_set(SMALL, "moons")
+    x = make_data(SMALL, "moons")
     best = -stats.multivariate_normal(x.train.mean(0), np.cov(x.train.T)).logpdf(x.test).mean()
     assert best - 0.05 < metrics["nll/linear/moons"] < best + 0.1
     assert metrics["gap/flow-matching/moons"] < metrics["gap/linear/moons"]
 
 
 def test_splits_share_no_digit_and_pixels_are_normal_one_by_one():
-    digits = make_data("digits", 1, 1, 0)
+    digits = make_data(SMALL, "digits")
     levels = [np.floor(17 * digits.once(x)) for x in (digits.train, digits.test)]
     assert [len(a) for a in levels] == [1437 - 143, 360]
     train, test = ({a.tobytes() for a in part} for part in levels)
@@ -81,14 +81,19 @@ def test_every_family_is_a_model_of_vectors(family):
         assert jax.eval_shape(model.log_prob, params, key, x, None).shape == ()
 
 
-def test_truth_has_a_row_of_its_own_in_tables():
-    metrics = {"w1/maf/moons": Judged(Estimate(0.5, 0.1), Estimate(0.25, 0.1)), "n/maf/moons": 2}
-    apart = judging.with_truth_apart(metrics)
-    kinds = {"W1": ("w1", {"truth": "w1/truth"}), "N": "n"}
-    lines = judging.tables(apart, ["moons", "jets"], ["maf", "iaf"], kinds).splitlines()
-    assert [line.split() for line in lines] == [
-        ["W1", "moons", "jets"], ["truth", "0.25(10)", "-"], ["maf", "0.50(10)", "-"],
-        ["iaf", "-", "-"], [], ["N", "moons", "jets"], ["maf", "2", "-"], ["iaf", "-", "-"]
+def test_truth_and_what_belongs_to_no_family_have_rows_of_their_own():
+    metrics = {
+        "entropy/moons": 0.289,
+        "n/maf/moons": 2,
+        "w1/maf/moons": Judged(Estimate(0.5, 0.1), Estimate(0.25, 0.1)),
+        "w1/iaf/jets": Judged(Estimate(2.0, 0.1), Estimate(1.0, 0.1)),
+        "w1/iaf/digits": 3.0,
+    }
+    lines = judging.tables(metrics, ["moons", "jets"], {"n": "N", "w1": "W1", "no": "No"})
+    assert [line.split() for line in lines.splitlines()] == [
+        ["N", "moons", "jets"], ["entropy", "0.289", "-"], ["maf", "2", "-"], [],
+        ["W1", "moons", "jets"], ["truth", "0.25(10)", "1.00(10)"], ["maf", "0.50(10)", "-"],
+        ["iaf", "-", "2.00(10)"]
     ]  # fmt: skip
 
 

@@ -268,11 +268,14 @@ def load_data(config: DataConfig) -> Data:
 
 
 def networks(config: Config):
-    """Encoder, decoder, pair critic and latent critic."""
+    """Autoencoder, pair critic and latent critic."""
     one, shape = config.autoencoder, config.data.shape
+    decoder = nets.decoder_mlp(
+        one.num_latent, shape, 2, hidden=one.hidden[::-1], output=jax.nn.softplus
+    )
+    encoder = nets.encoder_mlp(shape, one.num_latent, 2, hidden=one.hidden)
     return (
-        nets.encoder_mlp(shape, one.num_latent, 2, hidden=one.hidden),
-        nets.decoder_mlp(one.num_latent, shape, 2, hidden=one.hidden[::-1], output=jax.nn.softplus),
+        models.encoder_decoder(encoder, decoder, models.gaussian()),
         nets.pair_critic(shape, 2, hidden=one.critic_hidden),
         nets.latent_critic(one.num_latent, hidden=one.latent_hidden),
     )
@@ -297,10 +300,7 @@ def latent_model(config: Config, coder_params: Params) -> GenerativeModel:
     one, num = config.flows, config.autoencoder.num_latent
     spline = bijectors.rational_quadratic(8, 5.0)
     density = bijectors.coupling_flow(num, spline, one.depth, 2, hidden=one.hidden)
-    coder = models.encoder_decoder(*networks(config)[:2])
-    return transforms.latent(
-        models.flow(density, num), coder, coder_params, likelihood=models.gaussian()
-    )
+    return transforms.latent(models.flow(density, num), networks(config)[0], coder_params)
 
 
 def post_models(config: Config, coder_params: Params, generate) -> dict[str, GenerativeModel]:
@@ -311,12 +311,10 @@ def post_models(config: Config, coder_params: Params, generate) -> dict[str, Gen
       coder_params: of encoder and decoder, whose reconstructions they are trained on.
       generate: (key, cond) -> compressed cells that they change when they generate.
     """
-    one, coder = config.post, models.encoder_decoder(*networks(config)[:2])
+    one, coder = config.post, networks(config)[0]
     parts = (
         nets.elementwise_map(config.data.shape, 2, hidden=one.hidden),
-        lambda key, x, cond: models.reconstruct(
-            coder, models.gaussian(), coder_params, key, x, cond
-        ),
+        lambda key, x, cond: models.reconstruct(coder, coder_params, key, x, cond),
         generate,
     )
     published = models.sorted_spectrum(

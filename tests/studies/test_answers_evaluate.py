@@ -1,18 +1,13 @@
 """Judging files of any generator, as a user does it."""
 
-import contextlib
-import io
-import json
-import math
-
 import h5py
 import numpy as np
 import pytest
 
-from experiments import evaluate_showers as study
-from experiments._command_line import run
-from experiments.evaluate_showers import PRESETS, Config, find_geometry, main
-from jgen.showers import Showers, get_geometry, load_evaluation, read_showers, sample_path
+from experiments import study
+from experiments.showers import evaluate
+from experiments.showers.evaluate import PRESETS, Config, find_geometry
+from jgen.showers import Showers, get_geometry, read_showers, sample_path
 from jgen.showers import write_showers as write
 
 GEOMETRY = get_geometry("ds2")
@@ -20,8 +15,7 @@ GEOMETRY = get_geometry("ds2")
 
 def command(*args):
     """The command line, in this process."""
-    args = [str(a) for a in args]
-    return run("evaluate_showers", study.__doc__, PRESETS, main, study.count_parameters, args)
+    return study.run(evaluate.STUDY, args)
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +28,10 @@ def files(tmp_path_factory):
     return folder / "reference.h5", folder / "generated.h5"
 
 
-@pytest.fixture(scope="module")
-def finished(files, tmp_path_factory):
-    out, printed = tmp_path_factory.mktemp("runs") / "judged", io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        command(*files, "--preset", "smoke", "--out", out)
-    return out, printed.getvalue()
-
-
-def test_smoke_run_prints_the_table_and_leaves_everything(finished):
-    out, printed = finished
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert all(math.isfinite(value) for value in metrics.values())
+@pytest.mark.study
+def test_the_table_and_files_that_changed(files, tmp_path, capsys):
+    options = (*files, "--preset", "smoke", "--out", tmp_path / "judged")
+    metrics, printed = command(*options), capsys.readouterr().out
     assert metrics["num_showers"] == 75
     for name in ("separation/voxel", "separation_cut/voxel", "auc_high", "fpd", "kpd"):
         for suffix in ("", "_truth", "_error", "_truth_error"):
@@ -54,32 +40,16 @@ def test_smoke_run_prints_the_table_and_leaves_everything(finished):
         assert row.count("+-") == 2
     for name in ("coverage", "response/mean_p", "response/tails_p"):
         assert 0 <= metrics[f"{name}_truth"] <= 1
-    assert load_evaluation(out / "evaluation.npz").metrics == metrics
-    names = ("summary", "response", "threshold", "features", "classifier_roc_high")
-    for name in (*names, "classifier_weights_low"):
-        for suffix in (".pdf", ".png"):
-            assert (out / "figures" / f"{name}{suffix}").stat().st_size > 1000
+    drawn = {path.stem for path in (tmp_path / "judged" / "figures").glob("*.png")}
+    names = {"summary", "response", "threshold", "features", "classifier_roc_high"}
+    assert names | {"classifier_weights_low"} <= drawn
 
-
-def test_plot_only_draws_again_and_changed_files_are_refused(
-    finished, files, tmp_path, monkeypatch, capsys
-):
-    out, printed = finished
-    stored = (out / "evaluation.npz").read_bytes()
-    drawn = []
-    monkeypatch.setattr(study, "save", lambda figure, path: drawn.append(path.name))
-    command(*files, "--preset", "smoke", "--out", out, "--plot-only")
-    assert {"summary", "response", "features"} <= set(drawn)
-    assert (out / "evaluation.npz").read_bytes() == stored
-    assert capsys.readouterr().out == printed
-    content = files[1].read_bytes()
-    showers = read_showers(files[1], GEOMETRY)
+    content, showers = files[1].read_bytes(), read_showers(files[1], GEOMETRY)
     write(files[1], showers._replace(voxels=2 * showers.voxels), GEOMETRY)
+    evaluate.read_samples.cache_clear()
     with pytest.raises(SystemExit, match="generated.h5 changed since"):
-        command(*files, "--preset", "smoke", "--out", out)
+        command(*options)
     files[1].write_bytes(content)
-    with pytest.raises(SystemExit, match="holds no run to plot"):
-        command(*files, "--out", tmp_path / "none", "--plot-only")
 
 
 def test_bad_command_lines_and_files_are_refused(files, tmp_path, capsys):
@@ -107,21 +77,10 @@ def test_geometry_is_that_of_the_number_of_voxels(files, tmp_path):
     assert find_geometry(Config(str(path), "", geometry="ds2")).name == "ds2"
 
 
-def test_several_files_are_one_sample_and_a_holdout_keeps_the_reference_whole(
-    files, tmp_path, monkeypatch
-):
-    found = {}
-
-    def record(geometry, reference, generated, key, config, *, holdout, progress):
-        found.update(reference=reference, generated=generated, holdout=holdout)
-        raise ValueError("enough")
-
-    monkeypatch.setattr("experiments.evaluate_showers.evaluate", record)
+def test_several_files_are_one_sample_and_a_holdout_keeps_the_reference_whole(files):
     first, second = map(str, files)
     config = Config(first, second, more_reference=(second,), holdout=(first,), max_showers=200)
-    with pytest.raises(ValueError, match="enough"):
-        main(config, tmp_path / "run")
-    sizes = {name: len(showers.energies) for name, showers in found.items()}
+    sizes = {name: len(s.energies) for name, s in evaluate.read_samples(config).items()}
     assert sizes == {"reference": 200, "generated": 150, "holdout": 150}
 
 

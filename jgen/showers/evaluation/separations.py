@@ -7,25 +7,10 @@ from jaxtyping import Float, Int
 
 from jgen.estimate import Estimate, Judged
 from jgen.metrics import Comparison, Histogram, compare, separation
-from jgen.showers.features import compute_observables, official_binning
-from jgen.showers.geometry import Geometry
-from jgen.showers.hdf5 import Showers
+from jgen.showers.data.geometry import Geometry
+from jgen.showers.data.hdf5 import Showers
+from jgen.showers.observables.binning import binning, judged_observables
 
-# Observables with an official binning, by the name that they have in the metrics. Total energies
-# are compared relative to the incident energy.
-JUDGED = {"E_tot": "E_ratio"} | {
-    name: name
-    for name in (
-        "E_layer",
-        "EC_eta",
-        "EC_phi",
-        "EC_r",
-        "width_eta",
-        "width_phi",
-        "width_r",
-        "sparsity",
-    )
-}
 # Showers whose voxels are binned at once.
 _BLOCK = 500
 
@@ -33,26 +18,6 @@ _BLOCK = 500
 def apply_threshold(showers: Showers, threshold: float) -> Showers:
     """Zero all voxels at or below a threshold [MeV] (arXiv:2405.09629, Eq. 20)."""
     return showers._replace(voxels=np.where(showers.voxels > threshold, showers.voxels, 0))
-
-
-def judged_observables(geometry: Geometry, showers: Showers) -> dict[str, np.ndarray]:
-    """Observables [n] or [n, layers] that have an official binning, by metric name."""
-    found = compute_observables(geometry, showers)
-    return {name: found[key] for name, key in JUDGED.items()}
-
-
-def binning(
-    geometry: Geometry, name: str, reference: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " edges"]:
-    """Official edges of a metric's observable, also where no reference shower has any energy."""
-    floor = geometry.histogram_floor
-    if name == "E_tot" and np.mean((reference > 0.5) & (reference < 1.5)) < 0.5:
-        # The official range is that of the CaloChallenge's calibration; this is another one.
-        return np.linspace(reference.min(), reference.max(), 101)
-    if name in ("E_layer", "voxel") and not np.any(reference > floor):
-        # Without an upper edge from the reference, one bin that generated energy falls into.
-        return np.array([floor, 1e6])
-    return official_binning(geometry, JUDGED.get(name, name), reference)
 
 
 def separations(
@@ -66,9 +31,9 @@ def separations(
 ) -> Comparison:
     """Separation powers and Wasserstein distances of all judged observables.
 
-    As `jgen.metrics.compare` says, for the observables of `JUDGED`, and `separation/voxel` of the
-    energies of all voxels in the 49 official logarithmic bins. Its error comes from resampling
-    whole showers, since the voxels of a shower belong together. Most voxels are empty:
+    As `jgen.metrics.compare` says, for `judged_observables`, and `separation/voxel` of the energies
+    of all voxels in the 49 official logarithmic bins. Its error comes from resampling whole
+    showers, since the voxels of a shower belong together. Most voxels are empty:
     `underflow/voxel` is the difference of the fractions that are below the lowest edge.
 
     Args:

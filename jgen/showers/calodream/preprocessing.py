@@ -16,8 +16,6 @@ Deviations, all of which leave the published numbers unchanged up to rounding:
   layers in proportion, so that the total energy is kept; the reference loses it.
 """
 
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
@@ -27,9 +25,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from jgen.files import atomic_path
-from jgen.showers.geometry import GEOMETRIES, Geometry
-from jgen.showers.hdf5 import Showers, check_showers
+from jgen.showers.data.geometry import Geometry
+from jgen.showers.data.hdf5 import Showers, check_showers
 
 Array = np.ndarray | jax.Array
 
@@ -344,40 +341,6 @@ def _mean_and_std(moments: _Moments | None) -> tuple[np.ndarray, np.ndarray]:
         )
     std = np.sqrt(moments.squares / (num - 1))
     return moments.shift + moments.mean, np.where(std > 0, std, 1.0)
-
-
-def save_preprocessing(path: str | os.PathLike, preprocessing: ShowerPreprocessing) -> None:
-    """Write a preprocessing as one .npz file, from which it is restored bit by bit."""
-    name = preprocessing.geometry.name
-    if GEOMETRIES.get(name) != preprocessing.geometry:
-        raise ValueError(
-            f"only the name of a geometry is saved, and {name!r} is none of {sorted(GEOMETRIES)} "
-            "or differs from it; add it to GEOMETRIES"
-        )
-    scalars = {key: getattr(preprocessing, key) for key in _SCALARS}
-    scalars = {key: v if isinstance(v, bool) else float(v) for key, v in scalars.items()}
-    header = json.dumps({"geometry": name, **scalars})  # repr of a float is exact
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        np.savez(file, header=np.array(header), **preprocessing.statistics._asdict())
-
-
-def load_preprocessing(path: str | os.PathLike) -> ShowerPreprocessing:
-    """Read what `save_preprocessing` wrote; a ValueError for anything else."""
-    try:
-        with np.load(path) as arrays:
-            header = json.loads(arrays["header"].item())
-            statistics = Statistics(*(arrays[key] for key in Statistics._fields))
-        geometry = GEOMETRIES[header.pop("geometry")]
-        return ShowerPreprocessing(geometry, statistics, **header)
-    except FileNotFoundError:
-        raise
-    except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: not a shower preprocessing ({error}); write it with save_preprocessing"
-        ) from error
-
-
-_SCALARS = ("energy_min", "energy_max", "factor", "alpha", "cut", "voxel_logit")
 
 
 def _check_u_total(u_total: np.ndarray, factor: float) -> None:

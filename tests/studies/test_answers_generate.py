@@ -7,17 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _calodream as study
-from experiments import generate_showers as module
-from experiments._calodream_presets import SMOKE
-from experiments._command_line import run
+from experiments import study
+from experiments.showers import generate, presets
 from jgen import generative_model
-from jgen.generative_model import draw
-from jgen.nets.transfusion import TransfusionConfig
-from jgen.nets.vit import ViTConfig
+from jgen.nets import TransfusionConfig, ViTConfig, num_parameters
 from jgen.random import stream
-from jgen.showers import generation, get_geometry, read_showers, sample_path
-from jgen.showers.calodream import incident_energies
+from jgen.showers import calodream, get_geometry, read_showers, sample_path
+from jgen.showers.calodream import generation, incident_energies
 from jgen.solvers import NonStationary, runge_kutta, save_solver
 from jgen.training import RunFolder
 
@@ -27,9 +23,9 @@ GEOMETRY = get_geometry("ds2")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A folder with a model of one training step."""
-    training = dataclasses.replace(SMOKE.energy_training, steps=1, batch_size=8)
+    training = dataclasses.replace(presets.SMOKE.energy_training, steps=1, batch_size=8)
     config = dataclasses.replace(
-        SMOKE,
+        presets.SMOKE,
         num_train=40,
         num_test=20,
         energy_network=TransfusionConfig(48, 2, 1, 16, 16, 3),
@@ -39,22 +35,14 @@ def model(tmp_path_factory):
         sample_batch=4,
     )
     path = tmp_path_factory.mktemp("runs") / "model"
-    folder = RunFolder(path, config)
-    study.train(config, study.load_showers(config)[0], folder)
+    with RunFolder(path, config) as run:
+        calodream.train(config, presets.load_showers(config)[0], run)
     return path
 
 
 def command(*args):
     """The command line, in this process."""
-    args = [str(a) for a in args]
-    return run(
-        "generate_showers",
-        module.__doc__,
-        module.PRESETS,
-        module.main,
-        module.count_parameters,
-        args,
-    )
+    return study.run(generate.STUDY, args)
 
 
 @pytest.fixture(scope="module")
@@ -69,41 +57,28 @@ def whole(model, tmp_path_factory):
 
 def test_a_sample_of_the_models_spectrum(model, whole):
     out, metrics, _, _ = whole
-    trained = study.load_trained(model)
-    train, _ = study.load_showers(trained.config)
+    trained = calodream.load(model).with_solvers("midpoint-4", "midpoint-4")
+    low, high = trained.energy_range
+    train = read_showers(sample_path(), GEOMETRY, 0, 40)
+    np.testing.assert_allclose([low, high], [train.energies.min(), train.energies.max()])
     showers = read_showers(out / "showers.h5", GEOMETRY)
-    energies = incident_energies(11, train.energies.min(), train.energies.max(), 0)
+    energies = incident_energies(11, low, high, 0)
     np.testing.assert_allclose(showers.energies, energies, rtol=1e-6)
-    solver = runge_kutta("midpoint", 2)
-    expected = draw(
-        *trained.showers(solver, solver),
-        stream(jax.random.key(0), "showers"),
-        11,
-        showers.energies,
-        batch_size=4,
-    )
-    np.testing.assert_allclose(showers.voxels, expected.reshape(11, -1), rtol=1e-5, atol=1e-4)
+    expected = trained.draw(stream(jax.random.key(0), "showers"), showers.energies, batch_size=4)
+    np.testing.assert_allclose(showers.voxels, expected.voxels, rtol=1e-5, atol=1e-4)
     assert metrics == json.loads((out / "metrics.json").read_text())
     assert metrics["num_showers"] == 11
     assert metrics["energies_outside"] == 0
     assert metrics["evaluations/energy"] == 45 * 4
     assert metrics["evaluations/shape"] == 4
-    counts = study.count_parameters(trained.config)
-    assert metrics["parameters/shape"] == counts["shape"]
+    count = num_parameters(trained.parts["shape"].model.init)
+    assert metrics["parameters/shape"] == count
     assert metrics["ms_per_shower"] > 0
     assert json.loads((out / "env.json").read_text())["devices"]
 
 
 def test_three_batches_compile_one_program(whole):
     assert whole[2] == 1
-
-
-def test_a_finished_sample_is_not_made_again(whole, monkeypatch):
-    out, metrics, _, options = whole
-    monkeypatch.setattr(module, "generate_showers", None)
-    before = (out / "showers.h5").stat().st_mtime_ns
-    assert command(*options) == metrics
-    assert (out / "showers.h5").stat().st_mtime_ns == before
 
 
 def test_an_interrupted_sample_ends_bitwise_as_the_whole_one(whole, tmp_path, monkeypatch):
@@ -130,7 +105,7 @@ def test_an_interrupted_sample_ends_bitwise_as_the_whole_one(whole, tmp_path, mo
 def test_bespoke_solvers_energies_of_a_file_and_timing(model, whole, tmp_path):
     """A bespoke solver that is midpoint, for one network, and other batches: the same showers."""
     midpoint = NonStationary.from_runge_kutta(runge_kutta("midpoint", 2))
-    save_solver(study.solver_path(model, "shape", 4), midpoint)
+    save_solver(calodream.solver_path(model, "shape", 4), midpoint)
     metrics = command(
         *("--model", model, "--num", 11, "--solver", "midpoint-4", "--shape-solver", "bespoke-4"),
         *("--energies-from", whole[0] / "showers.h5", "--batch-size", 6, "--timing", 1, 2),
@@ -150,11 +125,10 @@ def test_bad_options_are_refused_before_a_folder_is_made(model, tmp_path):
     for options, message in (
         ((), "give --model DIR"),
         (("--model", tmp_path), "holds no run"),
-        (("--model", model, "--solver", "bespoke-16"), "python -m experiments.bespoke_solvers"),
+        (("--model", model, "--solver", "bespoke-16"), "python -m experiments bespoke_solvers"),
         (("--model", model, "--num", 0), "must be at least 1"),
         (("--model", model, "--num", 9999, "--energies-from", sample_path()), "give --num"),
         (("--model", model, "--energy-range", 5, 1), "must be 0 < low < high"),
-        (("--model", model, "--plot-only"), "draws no figures"),
     ):
         with pytest.raises(SystemExit, match=message):
             command(*options, "--out", out)
@@ -162,8 +136,8 @@ def test_bad_options_are_refused_before_a_folder_is_made(model, tmp_path):
 
 
 def test_energies_beyond_the_training_are_counted(model, tmp_path):
-    config = module.Config(str(model), num=4, solver="euler-1", energy_range=(1e5, 1e6))
-    metrics = module.main(config, tmp_path / "out")
+    options = ("--num", 4, "--solver", "euler-1", "--energy-range", 1e5, 1e6)
+    metrics = command("--model", model, *options, "--out", tmp_path / "out")
     energies = read_showers(tmp_path / "out" / "showers.h5", GEOMETRY).energies
     assert metrics["energies_outside"] == np.mean(energies > 3.1e4) == 1
     assert "ms_per_shower" not in metrics  # one batch is timed with its compilation, so not at all

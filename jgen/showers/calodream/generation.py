@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Float
 
 from jgen.files import atomic_path
 from jgen.generative_model import GenerativeModel, draw, draw_chunks
-from jgen.showers.geometry import Geometry
-from jgen.showers.hdf5 import Showers, read_showers, write_showers
+from jgen.showers.data.geometry import Geometry
+from jgen.showers.data.hdf5 import Showers, read_showers, write_showers
 from jgen.typing import Key, Params
 
 
@@ -49,7 +50,8 @@ def generate_showers(
 
     The host holds one batch at a time. Every batch is kept in `<path>.parts/` until all are there
     and become one file; the same call after an interruption goes on from the last of them. Shower
-    i depends on (params, key, i, energies[i]) alone, so the file is then bitwise the same.
+    i depends on (params, key, i, energies[i]) alone, so the file is then bitwise the same. On
+    several hosts process 0 makes and writes all of them, and the others wait.
 
     Args:
       path: of the file.
@@ -67,6 +69,15 @@ def generate_showers(
     """
     path, energies = Path(path), np.asarray(energies, np.float32)
     _check(energies, batch_size)
+    done = Generated(0, 0.0, 0)
+    if jax.process_index() == 0:
+        done = _write(path, model, params, key, energies, geometry, batch_size, progress)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("showers")
+    return done
+
+
+def _write(path, model, params, key, energies, geometry, batch_size, progress) -> Generated:
     parts = path.with_name(path.name + ".parts")
     _open(parts, _fingerprint(params, key, energies, batch_size))
     names = [parts / f"{first:09d}.h5" for first in range(0, len(energies), batch_size)]

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jgen.files import atomic_path
-from jgen.showers.geometry import GEOMETRIES, Geometry
+from jgen.showers.data.geometry import GEOMETRIES, Geometry
 
 ENERGIES = "incident_energies"
 VOXELS = "showers"
@@ -40,7 +40,7 @@ class Showers(NamedTuple):
 
 def sample_path() -> Path:
     """Path of the bundled Geant4 electron showers in DS2 voxels; see `data/README.md`."""
-    return Path(str(files("jgen.showers").joinpath("data", "geant4_electrons_ds2.h5")))
+    return Path(str(files("jgen.showers.data").joinpath("geant4_electrons_ds2.h5")))
 
 
 def count_showers(paths: Paths) -> int:
@@ -106,6 +106,12 @@ def iterate_showers(paths: Paths, geometry: Geometry, chunk_size: int) -> Iterat
     total = sum(_num_rows(path, geometry) for path in paths)
     starts = range(0, total, chunk_size)
     return (read_showers(paths, geometry, i, min(i + chunk_size, total)) for i in starts)
+
+
+def in_chunks(showers: Showers, chunk_size: int = 500) -> Iterator[Showers]:
+    """Pieces of a sample in memory, small enough for what works in float64."""
+    for i in range(0, len(showers.energies), chunk_size):
+        yield Showers(showers.energies[i : i + chunk_size], showers.voxels[i : i + chunk_size])
 
 
 def write_showers(

@@ -20,11 +20,11 @@ from jgen.metrics import (
     precision_recall_density_coverage,
 )
 from jgen.random import stream
-from jgen.showers.features import compute_high_level_inputs, compute_observables
-from jgen.showers.geometry import Geometry
-from jgen.showers.hdf5 import Showers, check_showers
-from jgen.showers.response import ResponseTest, response_test
-from jgen.showers.separations import apply_threshold, low_level_inputs, separations
+from jgen.showers.data.geometry import Geometry
+from jgen.showers.data.hdf5 import Showers, check_showers
+from jgen.showers.evaluation.response import ResponseTest, response_test
+from jgen.showers.evaluation.separations import apply_threshold, low_level_inputs, separations
+from jgen.showers.observables.features import compute_high_level_inputs, compute_observables
 from jgen.typing import Key
 
 # Of each sample; fewer leave a classifier's splits or a bin of the response empty.
@@ -81,7 +81,7 @@ class EvaluationConfig:
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` found.
+    """What `evaluate` found; `jgen.save` and `jgen.load` keep it in a file.
 
     Attributes:
       metrics: flat dictionary, name -> number.

@@ -3,12 +3,7 @@
 import os
 
 import jax
-import jaxtyping
 import pytest
-
-# Types and shapes of all arguments and results are checked, in this process and before any module
-# of the package is imported.
-jaxtyping.install_import_hook("jgen", "beartype.beartype")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -37,7 +37,7 @@ def test_the_table_and_files_that_changed(files, tmp_path, capsys):
         for suffix in ("", "_truth", "_error", "_truth_error"):
             assert name + suffix in metrics
         row = next(line for line in printed.splitlines() if line.split()[:1] == [name])
-        assert row.count("+-") == 2
+        assert row.count("(") == 2
     for name in ("coverage", "response/mean_p", "response/tails_p"):
         assert 0 <= metrics[f"{name}_truth"] <= 1
     drawn = {path.stem for path in (tmp_path / "judged" / "figures").glob("*.png")}

@@ -100,10 +100,10 @@ class RunFolder:
         """
         path = self.path / f"{name}.npz"
         if not self._is_there(path):
-            found = jax.tree.map(lambda a: a if isinstance(a, str) else np.asarray(a), compute())
-            if self.is_writer:
-                save(path, found)
-            return found
+            found = compute()
+            if not self.is_writer:
+                return jax.tree.map(lambda a: a if isinstance(a, str) else np.asarray(a), found)
+            save(path, found)  # keeps the order of dictionaries, which `jax.tree.map` sorts
         return load(path)
 
     def stage(self, name: str) -> PyTree:
@@ -186,11 +186,15 @@ class RunFolder:
                 "another --out, or restore the file"
             )
 
-    def write_json(self, name: str, content: Any) -> None:
+    def write_text(self, name: str, text: str) -> None:
         """Write a file of the folder atomically."""
         if self.is_writer and not self.read_only:
             with atomic_path(self.path / name) as partial:
-                partial.write_text(json.dumps(content, indent=2) + "\n")
+                partial.write_text(text)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write what JSON can hold into a file of the folder."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
 
     def read_json(self, name: str) -> Any:
         """A file that `write_json` wrote, None if there is none."""

@@ -37,6 +37,8 @@ from jgen.showers.observables import (
     compute_observables,
     high_level_inputs,
     judged_observables,
+    layer_energies,
+    layer_observables,
     official_binning,
     shower_observables,
 )
@@ -66,6 +68,8 @@ __all__ = [
     "in_chunks",
     "iterate_showers",
     "judged_observables",
+    "layer_energies",
+    "layer_observables",
     "low_level_inputs",
     "shower_observables",
     "official_binning",

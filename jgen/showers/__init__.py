@@ -40,6 +40,8 @@ from jgen.showers.observables import (
     compute_observables,
     high_level_inputs,
     judged_observables,
+    layer_energies,
+    layer_observables,
     official_binning,
     shower_observables,
 )
@@ -70,6 +72,8 @@ __all__ = [
     "iterate_showers",
     "judged_observables",
     "layer_distances",
+    "layer_energies",
+    "layer_observables",
     "low_level_inputs",
     "observable_distances",
     "official_binning",

@@ -15,27 +15,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from experiments.study import Run, at_least, known
+from jgen import (
+    Batch,
+    GenerativeModel,
+    OptimizerConfig,
+    TrainConfig,
+    member,
+    models,
+    toys,
+    transforms,
+)
 from jgen.bijectors import standardize
-from jgen.generative_model import Batch, GenerativeModel
-from jgen.models import autoregressive, gaussian_mixture
 from jgen.nets.causal import CausalConfig, causal
 from jgen.random import member_keys, stream
-from jgen.toys import Fit, Toy, bootstrap_weights, memoriser, quantile_edges, radial_fit, ring
-from jgen.training import (
-    OptimizerConfig,
-    RunFolder,
-    TrainConfig,
-    fit,
-    member,
-)
-from jgen.transforms import bayesian, draw_weights, preprocessed
+from jgen.training import RunFolder
 from jgen.typing import Key, Params
 
 REGIONS = 20
 """Radial regions, each with 5 % of the true events (Fig. 3)."""
 COMBINATIONS = {"2": slice(1, 2), "2-19": slice(1, 19), "20": slice(19, 20)}
 """Regions of Figs. 4 and 5, counted from one as in the paper."""
-CONTROLS = {"radial fit": radial_fit, "memoriser": lambda dim: memoriser()}
+CONTROLS = {"radial fit": toys.radial_fit, "memoriser": lambda dim: toys.memoriser()}
 """Generators of known amplification, (dim) -> Fit."""
 
 
@@ -93,71 +94,53 @@ class Rings:
         """Events of a training set for validation."""
         return round(self.validation_fraction * self.num_train)
 
+    def check(self) -> None:
+        """Refuse options that do not fit together."""
+        if not self.dims or min(self.dims) < 2 or len(set(self.dims)) != len(self.dims):
+            raise ValueError(f"dims must be different numbers of at least 2, got {self.dims}")
+        at_least(self, num_members=2, data_sets=2)  # for spreads over both
+        known(self, members=("bayesian", "bootstrap", "plain", "repulsive"))
+        if not 0 < self.num_validation < self.num_train:
+            raise ValueError(
+                f"validation_fraction must leave events of {self.num_train} for validation and for "
+                f"training, got {self.validation_fraction}"
+            )
+        for config in trainings(self).values():
+            config.check()
+
 
 class Generators(NamedTuple):
     """Members of a kind for each training set.
 
     Attributes:
+      dim: of the ring.
       model: what they have in common, in Cartesian coordinates.
       params: [data_sets][members].
       key: of their events.
     """
 
+    dim: int
     model: GenerativeModel
     params: list[list[Params]]
     key: Key
 
 
-def check_rings(rings: Rings) -> None:
-    """Refuse options that do not fit together, before a folder is made."""
-    if not rings.dims or min(rings.dims) < 2 or len(set(rings.dims)) != len(rings.dims):
-        raise ValueError(f"dims must be different numbers of at least 2, got {rings.dims}")
-    if rings.num_members < 2 or rings.data_sets < 2:
-        raise ValueError(
-            "num_members and data_sets must be at least 2, for spreads over both, got "
-            f"{rings.num_members} and {rings.data_sets}"
-        )
-    if not 0 < rings.num_validation < rings.num_train:
-        raise ValueError(
-            f"validation_fraction must leave events of {rings.num_train} for validation and for "
-            f"training, got {rings.validation_fraction}"
-        )
-    if rings.members not in ("bayesian", "bootstrap", "plain", "repulsive"):
-        raise ValueError(
-            f"unknown members {rings.members!r}; one of bayesian, bootstrap, plain, repulsive"
-        )
-    for dim in rings.dims:
-        _trained_model(rings, dim)
-    for config in _trainings(rings).values():
-        config.check()
-
-
 @functools.cache
-def the_ring(dim: int) -> Toy:
+def the_ring(dim: int) -> toys.Toy:
     """The truth, made once a dimension so that all its events come from one program."""
-    return ring(dim)
+    return toys.ring(dim)
 
 
 def training_sets(rings: Rings, dim: int) -> Float[np.ndarray, "data_sets num_train dim"]:
     """True events to train on."""
     key = stream(jax.random.key(rings.seed), f"data {dim}")
-    events = true_events(the_ring(dim), key, rings.data_sets * rings.num_train)
+    events = toys.true_events(the_ring(dim), key, rings.data_sets * rings.num_train)
     return events.reshape(rings.data_sets, rings.num_train, dim)
-
-
-def true_events(toy: Toy, key: Key, num: int) -> Float[np.ndarray, "num dim"]:
-    """Events of a toy; those of one and the same toy come from one program."""
-    return np.asarray(_sample(toy.sample, jax.random.split(key, num)))
-
-
-@functools.partial(jax.jit, static_argnames="sample")
-def _sample(sample, keys):
-    return jax.vmap(sample)(keys)
 
 
 def region_edges(dim: int) -> Float[np.ndarray, " edges"]:
     """Edges in R of regions with the same true probability."""
-    return quantile_edges(the_ring(dim).marginals[0], REGIONS)
+    return toys.quantile_edges(the_ring(dim).marginals[0], REGIONS)
 
 
 def radius(events: Float[np.ndarray, "num dim"]) -> Float[np.ndarray, " num"]:
@@ -171,18 +154,18 @@ def make_model(rings: Rings, dim: int) -> GenerativeModel:
     It learns coordinates times sqrt(dim), whose mean square is one but for the ring's width. A
     number known beforehand, not a fit's, lets one model serve all training sets.
     """
-    head = gaussian_mixture(rings.num_gauss)
+    head = models.gaussian_mixture(rings.num_gauss)
     network = causal(dim, head.num_outputs, config=rings.network)
     scale = standardize(jnp.zeros(()), jnp.asarray(dim**-0.5))
-    return preprocessed(autoregressive(network, head, dim), scale)
+    return transforms.preprocessed(models.autoregressive(network, head, dim), scale)
 
 
-def _trained_model(rings: Rings, dim: int) -> GenerativeModel:
+def trained_model(rings: Rings, dim: int) -> GenerativeModel:
     """The model as it is trained, Bayesian or not."""
     model, posterior = make_model(rings, dim), rings.posterior
     if rings.members != "bayesian":
         return model
-    return bayesian(
+    return transforms.bayesian(
         model,
         num_train=rings.num_train - rings.num_validation,
         prior_scale=posterior.prior_scale,
@@ -192,7 +175,7 @@ def _trained_model(rings: Rings, dim: int) -> GenerativeModel:
     )
 
 
-def _trainings(rings: Rings) -> dict[str, TrainConfig]:
+def trainings(rings: Rings) -> dict[str, TrainConfig]:
     """Trainings by name: one of all sets, or one a set where members feel each other."""
     one = {"ensemble": rings.data_sets, "data_sets": rings.data_sets, "members": "plain"}
     if rings.members == "repulsive":
@@ -205,58 +188,71 @@ def _trainings(rings: Rings) -> dict[str, TrainConfig]:
     return {name: dataclasses.replace(rings.training, **one) for name in names}
 
 
-def networks(rings: Rings, dim: int, out: Path) -> Generators:
-    """Members of trained networks, from `out`/networks or trained now.
+def networks(rings: Rings, dim: int, run: Run, model: Path | None) -> Generators:
+    """Members of trained networks, from the folder networks/ of a run or trained now.
+
+    Args:
+      rings: data, networks and members.
+      dim: of the ring.
+      run: of the study.
+      model: another run folder whose networks are used.
 
     Raises:
       ValueError: if the folder holds networks with other options; names them.
     """
-    folder = RunFolder(out / "networks", rings).path / f"{dim}d"
     data, cut = training_sets(rings, dim), rings.num_validation
-    model, key = _trained_model(rings, dim), jax.random.key(rings.seed)
-    trainings = _trainings(rings)
-    parts = np.split(data, len(trainings))
-    found = []
-    for i, ((name, config), part) in enumerate(zip(trainings.items(), parts, strict=True)):
-        fitted = fit(
-            model,
-            Batch(part[:, cut:].reshape(-1, dim)),
-            jax.random.fold_in(stream(key, f"train {dim}"), i),
-            config,
-            validation=Batch(part[:, :cut].reshape(-1, dim)),
-            folder=folder / name,
-            name=f"{dim}-D ring",
-        ).params
-        found += [member(fitted, j) for j in range(config.ensemble)]
+    trained, key = trained_model(rings, dim), jax.random.key(rings.seed)
+    configs = trainings(rings)
+    parts = np.split(data, len(configs))
+    params = []
+    with RunFolder((model or run.path) / "networks", rings, read_only=run.read_only) as folder:
+        for i, ((name, config), part) in enumerate(zip(configs.items(), parts, strict=True)):
+            fitted = folder.fit(
+                f"{dim}d/{name}",
+                trained,
+                Batch(part[:, cut:].reshape(-1, dim)),
+                config,
+                key=jax.random.fold_in(stream(key, f"train {dim}"), i),
+                validation=Batch(part[:, :cut].reshape(-1, dim)),
+            )
+            params += [member(fitted.params, j) for j in range(config.ensemble)]
     if rings.members == "bayesian":
         keys = member_keys(stream(key, f"weights {dim}"), rings.data_sets)
-        many = jax.jit(jax.vmap(draw_weights, in_axes=(None, 0)))
+        many = jax.jit(jax.vmap(transforms.draw_weights, in_axes=(None, 0)))
         drawn = [
-            many(params, member_keys(k, rings.num_members))
-            for params, k in zip(found, keys, strict=True)
+            many(one, member_keys(k, rings.num_members))
+            for one, k in zip(params, keys, strict=True)
         ]
-        found = [member(one, j) for one in drawn for j in range(rings.num_members)]
-    rows = range(0, len(found), rings.num_members)
-    grouped = [found[i : i + rings.num_members] for i in rows]
-    return Generators(make_model(rings, dim), grouped, stream(key, f"network events {dim}"))
+        params = [member(one, j) for one in drawn for j in range(rings.num_members)]
+    rows = range(0, len(params), rings.num_members)
+    grouped = [params[i : i + rings.num_members] for i in rows]
+    key = stream(jax.random.key(rings.seed), f"network events {dim}")
+    return Generators(dim, make_model(rings, dim), grouped, key)
+
+
+def training_log(rings: Rings, dim: int, run: Run, model: Path | None) -> list[dict]:
+    """Log of a training, of the first set where each has its own."""
+    name = sorted(trainings(rings))[0]
+    with RunFolder((model or run.path) / "networks", rings, read_only=True) as folder:
+        return folder.history(f"{dim}d/{name}")
 
 
 def control(rings: Rings, dim: int, name: str) -> Generators:
     """Bootstrap members of a generator of known amplification, fitted to the same training sets."""
-    made: Fit = CONTROLS[name](dim)
+    made: toys.Fit = CONTROLS[name](dim)
     key = jax.random.key(rings.seed)
     keys = member_keys(stream(key, f"bootstrap {dim}"), rings.data_sets)
 
     @jax.jit
     def fits(data, key):
-        one = lambda k: made.fit(data, bootstrap_weights(k, rings.num_train))
+        one = lambda k: made.fit(data, toys.bootstrap_weights(k, rings.num_train))
         return jax.vmap(one)(member_keys(key, rings.num_members))
 
     params = []
     for data, k in zip(training_sets(rings, dim), keys, strict=True):
         stacked = fits(data, k)
         params.append([member(stacked, j) for j in range(rings.num_members)])
-    return Generators(made.model, params, stream(key, f"{name} events {dim}"))
+    return Generators(dim, made.model, params, stream(key, f"{name} events {dim}"))
 
 
 def event_key(generators: Generators, data_set: int, index: int) -> Key:
@@ -264,10 +260,14 @@ def event_key(generators: Generators, data_set: int, index: int) -> Key:
     return jax.random.fold_in(jax.random.fold_in(generators.key, data_set), index)
 
 
-def count_parameters(rings: Rings) -> dict[str, int]:
-    """Weights of a network a dimension; Bayesian ones have scales on top."""
-    shapes = lambda dim: jax.eval_shape(make_model(rings, dim).init, jax.random.key(0))
-    return {
-        f"{dim}d": sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes(dim)))
-        for dim in rings.dims
-    }
+def build(rings: Rings) -> dict[str, GenerativeModel]:
+    """A network a dimension; Bayesian ones have scales on top."""
+    for dim in rings.dims:
+        trained_model(rings, dim)
+    return {f"{dim}d": make_model(rings, dim) for dim in rings.dims}
+
+
+def check_networks(model: Path | None) -> None:
+    """Refuse a folder without networks."""
+    if model is not None and not (model / "networks").exists():
+        raise ValueError(f"{model} holds no networks; give the folder of a ring study")

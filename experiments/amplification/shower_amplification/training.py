@@ -2,32 +2,20 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import jax
 import numpy as np
-from jaxtyping import Float
 from scipy import stats
 
-from experiments import _calodream as study
-from experiments._calodream_presets import DEFAULT as DEFAULT_STUDY
-from jgen.files import atomic_path
-from jgen.generative_model import GenerativeModel, draw
-from jgen.nets import num_parameters
-from jgen.nets.sequence import SequenceConfig
+from experiments.showers import presets
+from experiments.study import Run, at_least, known
+from jgen import GenerativeModel, OptimizerConfig, TrainConfig, draw, member
+from jgen.nets import SequenceConfig
 from jgen.random import member_keys, stream
-from jgen.showers import ShowerPreprocessing, Showers, get_geometry
-from jgen.showers.calodream import incident_energies, training_data
+from jgen.showers import ShowerPreprocessing, Showers, calodream, get_geometry, layer_observables
 from jgen.solvers import SolverConfig
-from jgen.training import (
-    OptimizerConfig,
-    RunFolder,
-    TrainConfig,
-    fit,
-    loss_values,
-    member,
-)
+from jgen.training import loss_values
 from jgen.transforms import bayesian, draw_weights
 from jgen.typing import Params
 
@@ -45,8 +33,8 @@ _SMALLEST_P = 1e-4
 class Config:
     """One study of the amplification of showers."""
 
-    calodream: study.Config = dataclasses.replace(
-        DEFAULT_STUDY,
+    calodream: presets.Config = dataclasses.replace(
+        presets.DEFAULT,
         num_train=1000,
         num_test=2200,
         energy_range=(1e3, 30e3),
@@ -76,43 +64,36 @@ class Config:
     initial_scale: float = 0.003
     """Bayesian: standard deviation of every weight when training starts."""
     temperature: float = 1.0
-    """Bayesian: weight of the KL divergence, as in the study `uncertainty`."""
+    """Bayesian: weight of the KL divergence, as in the study uncertainty."""
     num_regions: int = 10
     """Regions of each observable, of equal probability in the reference."""
     levels: int = 7
     """Median splits over all observables, for 2^levels bins at most."""
 
-
-def check_options(config: Config) -> None:
-    """Refuse options that do not fit together, before a folder is made."""
-    one = dataclasses.replace(config.calodream, energy_training=_training(config))
-    study.check_options(one)
-    if one.num_validation:
-        raise ValueError("this study validates nothing; leave --calodream.num-validation at 0")
-    if one.energy_range is None or not 0 < one.energy_range[0] < one.energy_range[1]:
-        raise ValueError(
-            "generated showers need a spectrum: give the ends [MeV] of the data's log-uniform "
-            f"incident energies as --calodream.energy-range, got {one.energy_range}"
-        )
-    for name, least in (("num_members", 2), ("num_regions", 2), ("levels", 1)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
-    if config.num_generated < max(one.num_test, 100):
-        raise ValueError(
-            "num_generated must be at least num_test and 100, for noise of the generated showers "
-            f"below that of the reference, got {config.num_generated} and {one.num_test}"
-        )
-    if one.num_test < 2 * max(config.num_regions, 2**config.levels):
-        raise ValueError(
-            f"{one.num_test} showers of the reference do not fill {config.num_regions} regions and "
-            f"{2**config.levels} bins; use fewer, or a larger --calodream.num-test"
-        )
-    _trained_model(config, num_train=1)
+    def check(self) -> None:
+        """Refuse options that do not fit together."""
+        one = self.calodream
+        training_of(self).check()
+        known(self, members=("bootstrap", "plain", "repulsive", "bayesian"))
+        at_least(self, num_members=2, num_regions=2, levels=1)
+        at_least(self, num_generated=max(one.num_test, 100))  # for noise below the reference's
+        if one.num_validation:
+            raise ValueError("this study validates nothing; leave --calodream.num-validation at 0")
+        if one.energy_range is None or not 0 < one.energy_range[0] < one.energy_range[1]:
+            raise ValueError(
+                "generated showers need a spectrum: give the ends [MeV] of the data's log-uniform "
+                f"incident energies as --calodream.energy-range, got {one.energy_range}"
+            )
+        if one.num_test < 2 * max(self.num_regions, 2**self.levels):
+            raise ValueError(
+                f"{one.num_test} showers of the reference do not fill {self.num_regions} regions "
+                f"and {2**self.levels} bins; use fewer, or a larger --calodream.num-test"
+            )
 
 
-def count_parameters(config: Config) -> dict[str, int]:
-    """Trainable parameters of a member; a Bayesian network has twice as many."""
-    return {"energy": num_parameters(study.make_energy_model(config.calodream).init)}
+def energy_model(config: Config) -> GenerativeModel:
+    """Model of the standardised layer energies."""
+    return calodream.parts(config.calodream)["energy"].model
 
 
 def check_spectrum(showers: Showers, energy_range: tuple[float, float], what: str) -> None:
@@ -138,79 +119,30 @@ def check_spectrum(showers: Showers, energy_range: tuple[float, float], what: st
         )
 
 
-def layer_energies(showers: Showers, num_layers: int) -> Float[np.ndarray, "n layers"]:
-    """Energies [MeV] of the layers."""
-    return showers.voxels.reshape(len(showers.voxels), num_layers, -1).sum(axis=2)
-
-
-def layer_observables(
-    layers: Float[np.ndarray, "n layers"], incident: Float[np.ndarray, " n"]
-) -> dict[str, Float[np.ndarray, " n"]]:
-    """Observables of showers that follow from their layer energies, in float64.
-
-    Args:
-      layers: energies [MeV].
-      incident: incident energies [MeV].
-
-    Returns:
-      `E_ratio` = E_tot / E_inc; `depth`, the energy-weighted mean number of the layer, counted from
-      0, and `length`, its standard deviation; both are 0 for a shower without energy.
-    """
-    layers = np.asarray(layers, np.float64)
-    total = layers.sum(axis=1)
-    weights = layers / np.where(total > 0, total, 1)[:, None]
-    number = np.arange(layers.shape[1])
-    depth = weights @ number
-    square = np.sum(weights * (number[None] - depth[:, None]) ** 2, axis=1)
-    return {"E_ratio": total / incident, "depth": depth, "length": np.sqrt(square)}
-
-
-def make_samples(config: Config, showers: Showers, folder: RunFolder) -> None:
-    """Train the members and let each generate, or take up where that stopped."""
+def samples(config: Config, showers: Showers, run: Run) -> dict[str, np.ndarray]:
+    """Observables, and `incident` energies [MeV], of what the members generate [members, n]."""
     one = config.calodream
-    preprocessing = study.load_or_fit_preprocessing(one, showers, folder)
-    batch, _ = training_data(showers, preprocessing)
-    key = jax.random.key(one.seed)
-    trained = _trained_model(config, len(batch.x))
-    fitted = fit(
+    preprocessing = calodream.fit_preprocessing(one, showers, run)
+    batch = calodream.training_data(showers, preprocessing).energy
+    trained = trained_model(config, len(batch.x))
+    fitted = run.fit(
+        "training",
         trained,
         batch,
-        stream(key, "energy"),
-        _training(config),
+        training_of(config),
+        key=stream(jax.random.key(one.seed), "energy"),
         function=loss_values(trained) if config.members == "repulsive" else None,
-        folder=folder.path / "training",
-        name=f"{config.members} energy networks",
-    ).params
-    if jax.process_index() != 0:
-        return
-    model = study.make_energy_model(one)
-    stacked = _members(config, fitted)
+    )
+    model, stacked = energy_model(config), members_of(config, fitted.params)
+    rows = []
     for i in range(config.num_members):
-        if not (path := sample_path(folder, i)).exists():
-            found = _generate(config, model, preprocessing, member(stacked, i), i)
-            with atomic_path(path) as partial:
-                np.savez(partial, **found)
+        make = lambda: _generate(config, model, preprocessing, member(stacked, i), i)  # noqa: B023
+        rows.append(run.cached(f"samples/{i}", make))
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def sample_path(folder: RunFolder, index: int) -> Path:
-    """Where the observables of one member's showers are kept."""
-    return folder.path / "samples" / f"{index}.npz"
-
-
-def load_samples(config: Config, folder: RunFolder) -> dict[str, Float[np.ndarray, "members n"]]:
-    """Observables, and `incident` energies [MeV], of what the members generated.
-
-    Raises:
-      ValueError: if a member has not generated yet.
-    """
-    paths = [sample_path(folder, i) for i in range(config.num_members)]
-    if missing := [str(path) for path in paths if not path.exists()]:
-        raise ValueError(f"{missing} do not exist yet; run without --plot-only first")
-    each = [dict(np.load(path)) for path in paths]
-    return {name: np.stack([one[name] for one in each]) for name in each[0]}
-
-
-def _training(config: Config) -> TrainConfig:
+def training_of(config: Config) -> TrainConfig:
+    """Training of all members, or of the Bayesian network."""
     if config.members == "bayesian":
         return dataclasses.replace(config.calodream.energy_training, ensemble=1, members="plain")
     return dataclasses.replace(
@@ -218,13 +150,13 @@ def _training(config: Config) -> TrainConfig:
     )
 
 
-def _trained_model(config: Config, num_train: int) -> GenerativeModel:
+def trained_model(config: Config, num_train: int) -> GenerativeModel:
     """The model as it is trained, Bayesian or not."""
-    model = study.make_energy_model(config.calodream)
+    model = energy_model(config)
     if config.members != "bayesian":
         return model
-    # Twice the KL divergence over the features: the unit of a mean of squares, as in
-    # the study `uncertainty`.
+    # Twice the KL divergence over the features: the unit of a mean of squares, as in the
+    # study uncertainty.
     features = get_geometry(config.calodream.geometry).num_layers
     return bayesian(
         model,
@@ -235,7 +167,7 @@ def _trained_model(config: Config, num_train: int) -> GenerativeModel:
     )
 
 
-def _members(config: Config, fitted: Params) -> Params:
+def members_of(config: Config, fitted: Params) -> Params:
     """Stacked parameters of all members, those trained or draws from the posterior."""
     if config.members != "bayesian":
         return fitted
@@ -257,7 +189,7 @@ def _generate(
     """
     one, num = config.calodream, config.num_generated
     seed = int(np.random.SeedSequence([one.seed, index]).generate_state(1)[0])
-    incident = incident_energies(num, *one.energy_range, seed)
+    incident = calodream.incident_energies(num, *one.energy_range, seed)
     u = draw(
         model,
         params,

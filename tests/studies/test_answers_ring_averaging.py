@@ -1,17 +1,16 @@
 """Averaging amplification of rings: a small run, and its sums against known values."""
 
 import dataclasses
-import json
-import math
 
 import numpy as np
 import pytest
 
-from experiments import _rings as rings
-from experiments import ring_averaging as study
+from experiments.amplification.rings import averaging as study
+from experiments.amplification.rings import rings
 from jgen.generative_model import draw
 from jgen.nets.causal import CausalConfig
 from jgen.toys import ring
+from jgen.training import RunFolder
 
 SMALL = dataclasses.replace(
     study.SMOKE,
@@ -22,38 +21,18 @@ SMALL = dataclasses.replace(
 )
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    return out, study.main(SMALL, out)
-
-
-def test_a_run_leaves_its_files_and_can_be_drawn_again(finished, capsys):
-    out, metrics = finished
-    assert json.loads((out / "metrics.json").read_text()) == metrics
-    assert all(math.isfinite(value) for value in metrics.values())
-    assert metrics["ideal/2"] == pytest.approx(7.0, abs=0.05)
-    assert metrics["ideal/20"] == pytest.approx(1.9, abs=0.05)
-    figure = out / "figures" / "region-2.png"
-    figure.unlink()
-    capsys.readouterr()
-    assert study.main(SMALL, out, plot_only=True) == metrics
-    assert figure.stat().st_size > 1000
-    table = capsys.readouterr().out.splitlines()
-    assert table[0].split()[:3] == ["paper", "ideal", "ours"]
-    assert table[1].split()[:4] == ["network", "2-D", "2", "2.6"]
-
-
-def test_the_fractions_are_those_of_the_members_events(finished):
+@pytest.mark.study
+def test_the_fractions_are_those_of_the_members_events(smoke):
     """One member drawn again, and counted by hand."""
-    out, _ = finished
-    made = rings.networks(SMALL.rings, 2, out)
+    config = study.SMOKE
+    with RunFolder(smoke("rings.averaging"), config, read_only=True) as run:
+        made = rings.networks(config.rings, 2, run, None)
+        stage = run.stage("fractions/network-2d-1")
     key = rings.event_key(made, 1, 3)
-    events = draw(made.model, made.params[1][3], key, SMALL.max_gen, batch_size=700)
+    events = draw(made.model, made.params[1][3], key, config.max_gen, batch_size=700)
     counts, _ = np.histogram(np.hypot(*events.T), rings.region_edges(2))
-    with np.load(out / "fractions" / "network-2d-1.npz") as file:
-        np.testing.assert_allclose(file["fractions"][3, -1], counts / SMALL.max_gen)
-        assert file["sizes"][-1] == SMALL.max_gen
+    np.testing.assert_allclose(stage["fractions"][3, -1], counts / config.max_gen)
+    assert stage["sizes"][-1] == config.max_gen
     # Draws of one posterior differ in the output layer only, and training sets in everything.
     first, second, other = (made.params[i][j] for i, j in ((1, 3), (1, 4), (0, 3)))
     assert not np.array_equal(first["out"]["kernel"], second["out"]["kernel"])
@@ -65,19 +44,18 @@ def test_known_generators_get_their_known_worth():
     """Bootstrap members of the radial fit and the memoriser, enough of them to tell."""
     config = dataclasses.replace(SMALL.rings, data_sets=8, num_members=40)
     settings = dataclasses.replace(study.SMOKE, rings=config, max_gen=20_000, batch_size=5000)
-    sizes = np.array([20_000])
-    edges = rings.region_edges(2)
     for name, known in (("radial fit", 20.8), ("memoriser", 1.0)):
         made = rings.control(config, 2, name)
-        fractions = [study._fractions(settings, made, i, edges, sizes) for i in range(8)]
-        one = study._judged(np.array(fractions)[..., 1:19], sizes, 1000)
+        counts = [study.region_counts(settings, made, i) for i in range(8)]
+        fractions = np.array([one["fractions"][:, -1:, 1:19] for one in counts])
+        one = study.worth(fractions, counts[0]["sizes"][-1:], 1000)
         binomial = 18 * 0.05 * 0.95 / 1000
         # Over data sets the members' spread scatters; of members, by sqrt(2 / 40) or less.
-        error = np.hypot(one.estimated[1], one.estimated[0] * (2 / 320) ** 0.5)
-        assert abs(one.estimated[0] - binomial / known) < 4 * error, name
-        assert error < 0.2 * one.estimated[0]
+        error = np.hypot(one.estimated.error, one.estimated.value * (2 / 320) ** 0.5)
+        assert abs(one.estimated.value - binomial / known) < 4 * error, name
+        assert error < 0.2 * one.estimated.value
         # Members scatter around a fit that is off by as much.
-        ratio, error = (number / one.estimated[0] for number in one.true)
+        ratio, error = (number / one.estimated.value for number in one.true)
         assert abs(ratio - 2) < 4 * error
     # The memoriser has 18 independent pulls a set, the fit but two.
     assert one.pulls.width == pytest.approx(1, abs=4 / (2 * 8 * 18) ** 0.5)
@@ -88,7 +66,7 @@ def test_the_judgement_of_made_up_members():
     rng = np.random.default_rng(0)
     centres = 0.05 + 0.004 * rng.standard_normal((400, 1, 1, 2))
     members = centres + 0.001 * rng.standard_normal((400, 30, 1, 2))
-    one = study._judged(members, np.array([np.inf]), 1000)
+    one = study.worth(members, np.array([np.inf]), 1000)
     for found, expected in (
         (one.estimated, 2 * 0.001**2),
         (one.true, 2 * (0.001**2 + 0.004**2)),
@@ -109,13 +87,14 @@ def test_one_argument_chooses_the_members(tmp_path):
         num_gauss=2,
         training=dataclasses.replace(SMALL.rings.training, steps=2, validate_every=1),
     )
-    made = rings.networks(config, 2, tmp_path)
+    with RunFolder(tmp_path / "run", config) as run:
+        made = rings.networks(config, 2, run, None)
     assert [len(one) for one in made.params] == [2, 2]
     kernels = [np.asarray(p["out"]["kernel"]) for one in made.params for p in one]
     assert len({k.tobytes() for k in kernels}) == 4
     # Members that repel each other need a training for each set; all others share one.
     for members, sets, ensemble in (("plain", 2, 4), ("repulsive", 1, 2), ("bayesian", 2, 2)):
-        trainings = rings._trainings(dataclasses.replace(config, members=members))
+        trainings = rings.trainings(dataclasses.replace(config, members=members))
         assert len(trainings) == 2 // sets
         for one in trainings.values():
             assert (one.data_sets, one.ensemble) == (sets, ensemble)
@@ -133,27 +112,22 @@ def test_training_sets_are_independent_and_from_the_ring():
     assert ring(4).marginals[0].probability(*rings.region_edges(4)[[1, 19]]) == pytest.approx(0.9)
 
 
-def test_bad_options(tmp_path):
-    small = SMALL.rings
-    for options, message in (
-        ({"rings": dataclasses.replace(small, dims=(1,))}, "dims must be different"),
-        ({"rings": dataclasses.replace(small, num_members=1)}, "num_members and data_sets"),
-        ({"rings": dataclasses.replace(small, validation_fraction=0.0)}, "validation_fraction"),
-        ({"rings": dataclasses.replace(small, members="dropout")}, "unknown members"),
-        ({"max_gen": 10}, "max_gen must be at least 1000"),
-        ({"model": tmp_path / "none"}, "holds no networks"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            study.main(dataclasses.replace(SMALL, **options), tmp_path / "bad")
-    assert not (tmp_path / "bad").exists()
-    with pytest.raises(ValueError, match="run without --plot-only"):
-        study.main(SMALL, tmp_path / "none", plot_only=True)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--rings.dims", 1), "dims must be different"),
+        (("--rings.num-members", 1), "num_members must be at least 2"),
+        (("--rings.validation-fraction", 0.0), "validation_fraction"),
+        (("--max-gen", 10), "max_gen must be at least 1000"),
+        (("--model", "none"), "holds no networks"),
+    ],
+)
+def test_bad_options(command, options, message):
+    with pytest.raises(SystemExit, match=message):
+        command("rings.averaging", *options)
 
 
-def test_networks_of_another_run_need_the_same_options(finished, tmp_path):
-    out, _ = finished
-    other = dataclasses.replace(
-        SMALL, model=out, rings=dataclasses.replace(SMALL.rings, num_gauss=9)
-    )
-    with pytest.raises(ValueError, match="num_gauss: 8 -> 9"):
-        study.main(other, tmp_path / "other")
+@pytest.mark.study
+def test_networks_of_another_run_need_the_same_options(smoke, command):
+    with pytest.raises(SystemExit, match="num_gauss: 8 -> 9"):
+        command("rings.averaging", "--model", smoke("rings.averaging"), "--rings.num-gauss", 9)

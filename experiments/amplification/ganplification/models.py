@@ -1,41 +1,25 @@
 """Distributions, quantile bins and generators of the GANplification study."""
 
 import dataclasses
-import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import jax
 import numpy as np
 import optax
 
-from jgen.amplification import bin_fractions, prefix_sizes, product_bins, quantile_mse
+from experiments.study import at_least, known
+from jgen import GenerativeModel, OptimizerConfig, TrainConfig, amplification, models, nets, toys
 from jgen.bijectors import standardize
-from jgen.files import atomic_path
-from jgen.generative_model import Batch, GenerativeModel, draw
-from jgen.models import autoregressive, flow_matching, gan, gaussian_mixture
-from jgen.nets import velocity_mlp
-from jgen.nets.adversarial import critic_mlp, generator_mlp
-from jgen.nets.causal import CausalConfig, causal
-from jgen.random import member_keys, stream
+from jgen.nets.causal import CausalConfig
 from jgen.solvers import runge_kutta
-from jgen.toys import camel_back, quantile_edges, ring
-from jgen.training import (
-    OptimizerConfig,
-    TrainConfig,
-    fit,
-    make_optimizer,
-    member,
-    per_player,
-)
+from jgen.training import make_optimizer, per_player
 from jgen.transforms import preprocessed
-from jgen.typing import Key, Params
 
 Function = Literal["camel", "ring", "shell"]
 Generator = Literal["gan", "flow", "autoregressive"]
 
-TOYS = {"camel": camel_back(4, 1), "ring": ring(2, 4, 1), "shell": ring(5, 4, 1)}
+TOYS = {"camel": toys.camel_back(4, 1), "ring": toys.ring(2, 4, 1), "shell": toys.ring(5, 4, 1)}
 # Coordinates that are binned, and the bins of each. Of ring and shell the first one is the radius.
 QUANTILES = {
     "camel": {"10": ((0,), 10), "20": ((0,), 20), "50": ((0,), 50)},
@@ -138,37 +122,18 @@ class Config:
     @property
     def sizes(self) -> np.ndarray:
         """Numbers of generated events of the curves."""
-        return prefix_sizes(self.num_gen, 100, self.sizes_per_decade)
+        return amplification.prefix_sizes(self.num_gen, 100, self.sizes_per_decade)
 
-
-def check_options(config: Config) -> None:
-    """Refuse bad options before the folder is made."""
-    if not config.functions or not config.generators:
-        raise ValueError("functions and generators must name at least one each")
-    for name, least in (("data_sets", 2), ("num_gen", 1000), ("num_fits", 100), ("num_train", 10)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
-    if not 1 <= config.num_validation < config.num_train:
-        raise ValueError(
-            f"num_validation must be between 1 and the {config.num_train} training events less "
-            f"one, got {config.num_validation}"
-        )
-    for function in config.functions:
-        for generator in config.generators:
-            make_model(config, function, generator)
-            _training(config, generator)[0].check()
-
-
-def training_events(config: Config, function: Function, num: int) -> np.ndarray:
-    """Training sets [num, num_train, d]; set i is the same whatever `num` is."""
-    keys = member_keys(stream(jax.random.key(config.seed), f"data {function}"), num)
-    return np.asarray(_draw_sets(function, config.num_train, keys))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _draw_sets(function, num_train, keys):
-    sample = jax.vmap(TOYS[function].sample)
-    return jax.vmap(lambda key: sample(jax.random.split(key, num_train)))(keys)
+    def check(self) -> None:
+        """Refuse options that do not fit together."""
+        known(self, functions=tuple(TOYS), generators=("gan", "flow", "autoregressive"))
+        at_least(self, data_sets=2, num_gen=1000, num_fits=100, num_train=10)
+        at_least(self, sizes_per_decade=1, sample_batch=1)
+        if not 1 <= self.num_validation < self.num_train:
+            raise ValueError(
+                f"num_validation must be between 1 and the {self.num_train} training events less "
+                f"one, got {self.num_validation}"
+            )
 
 
 def make_model(config: Config, function: Function, generator: Generator) -> GenerativeModel:
@@ -176,8 +141,8 @@ def make_model(config: Config, function: Function, generator: Generator) -> Gene
     dim = TOYS[function].dim
     if generator == "gan":
         one = config.gan
-        model = gan(
-            generator_mlp(
+        model = models.gan(
+            nets.generator_mlp(
                 dim,
                 num_noise=one.num_noise,
                 noise="uniform",
@@ -185,61 +150,42 @@ def make_model(config: Config, function: Function, generator: Generator) -> Gene
                 activation=jax.nn.elu,
                 dropout=one.dropout,
             ),
-            critic_mlp(dim, hidden=one.critic_hidden, embedding=one.embedding),
+            nets.critic_mlp(dim, hidden=one.critic_hidden, embedding=one.embedding),
         )
     elif generator == "flow":
-        velocity = velocity_mlp(dim, hidden=config.flow.hidden)
+        velocity = nets.velocity_mlp(dim, hidden=config.flow.hidden)
         solver = runge_kutta("midpoint", config.flow.solver_steps)
-        model = flow_matching(velocity, (dim,), solver=solver)
+        model = models.flow_matching(velocity, (dim,), solver=solver)
     else:
         one = config.autoregressive
-        head = gaussian_mixture(one.num_gauss)
-        model = autoregressive(causal(dim, head.num_outputs, config=one.network), head, dim)
+        head = models.gaussian_mixture(one.num_gauss)
+        network = nets.causal(dim, head.num_outputs, config=one.network)
+        model = models.autoregressive(network, head, dim)
     scale = np.full(dim, _SCALE / dim**0.5, np.float32)
     return preprocessed(model, standardize(np.zeros_like(scale), scale))
-
-
-def quantile_errors(
-    config: Config, function: Function, generator: Generator, folder: Path
-) -> dict[str, np.ndarray]:
-    """Quantile errors [data_sets, sizes] by quantiles; trained and generated, or read again."""
-    path = folder / "quantile_errors.npz"
-    if not path.exists():
-        model = make_model(config, function, generator)
-        params = _train(config, function, generator, model, folder)
-        if jax.process_index() != 0:
-            return {}
-        key = stream(jax.random.key(config.seed), f"sample {function} {generator}")
-        keys = member_keys(key, config.data_sets)
-        pairs = zip(params, keys, strict=True)
-        rows = [_errors_of_one(config, function, model, *pair) for pair in pairs]
-        with atomic_path(path) as partial, partial.open("wb") as file:
-            np.savez(file, **{name: np.stack([r[name] for r in rows]) for name in rows[0]})
-    with np.load(path) as file:
-        return dict(file)
 
 
 def event_bins(function: Function, events: np.ndarray) -> dict[str, np.ndarray]:
     """Bin of each event, by quantiles."""
     toy = TOYS[function]
     coordinates = np.asarray(jax.jit(jax.vmap(toy.coordinates))(events))
-    found = {}
+    bins = {}
     for name, (columns, num) in QUANTILES[function].items():
-        edges = [quantile_edges(toy.marginals[i], num) for i in columns]
-        found[name] = product_bins(coordinates[:, columns], edges)
-    return found
+        edges = [toys.quantile_edges(toy.marginals[i], num) for i in columns]
+        bins[name] = amplification.product_bins(coordinates[:, columns], edges)
+    return bins
 
 
 def sample_errors(function: Function, sets: np.ndarray) -> dict[str, np.ndarray]:
     """Quantile errors [sets] of data sets [sets, n, d] as they are, by quantiles."""
     num, size, dim = sets.shape
-    found = {}
+    errors = {}
     for name, bins in event_bins(function, sets.reshape(-1, dim)).items():
         total = num_bins(function, name)
         rows = np.repeat(np.arange(num), size) * total + bins
         counts = np.bincount(rows, minlength=num * total).reshape(num, total)
-        found[name] = quantile_mse(counts / size)
-    return found
+        errors[name] = amplification.quantile_mse(counts / size)
+    return errors
 
 
 def num_bins(function: Function, quantiles: str) -> int:
@@ -248,9 +194,10 @@ def num_bins(function: Function, quantiles: str) -> int:
     return num ** len(columns)
 
 
-def _training(
+def training_of(
     config: Config, generator: Generator
 ) -> tuple[TrainConfig, optax.GradientTransformation | None]:
+    """Training of all data sets in one program, and the optimiser of both players of a GAN."""
     one = getattr(config, generator)
     sets = {"ensemble": config.data_sets, "data_sets": config.data_sets}
     training = dataclasses.replace(one.training, **sets)
@@ -262,41 +209,3 @@ def _training(
         "critic": make_optimizer(training.optimizer, training.steps),
     }
     return training, per_player(players, {"generator": one.every})
-
-
-def _train(
-    config: Config, function: Function, generator: Generator, model: GenerativeModel, folder: Path
-) -> list[Params]:
-    """Parameters for each data set; all are trained in one program."""
-    x = training_events(config, function, config.data_sets)
-    training, optimizer = _training(config, generator)
-    flat = lambda a: Batch(a.reshape(-1, a.shape[-1]))
-    validation = None
-    if training.keep == "best":
-        # Each event again and again: the loss of a flow is random in its noise and time.
-        repeats = 25 if generator == "flow" else 1
-        validation = flat(np.repeat(x[:, : config.num_validation], repeats, axis=1))
-        x = x[:, config.num_validation :]
-    fitted = fit(
-        model,
-        flat(x),
-        stream(jax.random.key(config.seed), f"{function} {generator}"),
-        training,
-        validation=validation,
-        optimizer=optimizer,
-        folder=folder,
-        name=f"{function}, {generator}",
-    )
-    return [member(fitted.params, i) for i in range(config.data_sets)]
-
-
-def _errors_of_one(
-    config: Config, function: Function, model: GenerativeModel, params: Params, key: Key
-) -> dict[str, np.ndarray]:
-    """Quantile errors [sizes] of one trained generator, by quantiles."""
-    events = draw(model, params, key, config.num_gen, batch_size=config.sample_batch)
-    found = {}
-    for name, bins in event_bins(function, events).items():
-        fractions = bin_fractions(bins, num_bins(function, name), config.sizes)
-        found[name] = quantile_mse(fractions)
-    return found

@@ -9,42 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _shower_amplification as training
-from experiments import shower_amplification as study
+from experiments.amplification.shower_amplification import study, training
 from jgen.amplification import Interval
-from jgen.nets.sequence import SequenceConfig
-from jgen.showers import Showers
+from jgen.showers import Showers, layer_observables
 from jgen.showers.calodream import incident_energies
-from jgen.solvers import SolverConfig
 from jgen.training import RunFolder
 
 NAMES = tuple(training.OBSERVABLES)
-SMALL = dataclasses.replace(
-    study.SMOKE,
-    calodream=dataclasses.replace(
-        study.SMOKE.calodream,
-        num_train=200,
-        num_test=150,
-        parallel_network=SequenceConfig(width=8, heads=1, blocks=1, mlp_width=8),
-        energy_training=dataclasses.replace(study.SMOKE.calodream.energy_training, steps=10),
-        energy_solver=SolverConfig("euler", 2),
-    ),
-    num_members=8,  # as many as there are devices, which compiles fast
-    num_generated=200,
-    num_regions=4,
-    levels=3,
-)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    return out, study.main(SMALL, out)
+SMOKE = study.SMOKE
 
 
 def test_observables_by_hand():
     layers = np.array([[1.0, 0, 3, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
-    found = training.layer_observables(layers, np.array([8.0, 4.0, 1.0]))
+    found = layer_observables(layers, np.array([8.0, 4.0, 1.0]))
     np.testing.assert_allclose(found["E_ratio"], [0.5, 0.5, 0])
     np.testing.assert_allclose(found["depth"], [1.5, 1, 0])
     np.testing.assert_allclose(found["length"], [0.75**0.5, 0, 0], atol=1e-12)
@@ -143,86 +120,60 @@ def test_spectrum_is_checked():
         training.check_spectrum(sample(np.linspace(1e3, 3e4, 500)), (1e3, 3e4), "sample")
 
 
-def test_members_have_showers_of_their_own(finished):
-    made = training.load_samples(SMALL, RunFolder(finished[0], SMALL))
-    assert {name: v.shape for name, v in made.items()} == dict.fromkeys(
-        (*NAMES, "incident"), (8, 200)
-    )
+@pytest.mark.study
+def test_members_have_showers_of_their_own(smoke):
+    out = smoke("shower_amplification")
+    showers, _ = study.load(SMOKE)
+    with RunFolder(out, SMOKE, read_only=True) as run:
+        made = training.samples(SMOKE, showers, run)
+    shapes = {name: v.shape for name, v in made.items()}
+    assert shapes == dict.fromkeys((*NAMES, "incident"), (4, 600))
     for values in made.values():
         assert len(np.intersect1d(*values[:2])) == 0
     assert 1e3 <= made["incident"].min() < made["incident"].max() <= 3e4
-    # Two steps of an untrained network give standardised ratios nearly of the training sample.
-    assert 0.85 < np.mean(made["E_ratio"]) < 1.05
-
-
-def test_a_run_leaves_its_files_and_can_be_drawn_again(finished, capsys):
-    out, metrics = finished
-    assert json.loads((out / "metrics.json").read_text()) == metrics
-    assert all(math.isfinite(value) for value in metrics.values())
-    assert metrics["jsd/expected_training/8"] == pytest.approx(7 / 8 * (1 / 200 + 1 / 150))
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["jsd/expected_training/8"] == pytest.approx(7 / 8 * (1 / 300 + 1 / 400))
     assert 0 < metrics["jsd/training/8"] < 4 * metrics["jsd/expected_training/8"]
     for name in NAMES:
         assert metrics[f"G/averaging/{name}_low"] > 0
         assert metrics[f"G/spectrum/{name}"] > 0.99
-    figures = [
-        out / "figures" / f"{name}.png"
-        for name in (
-            "observables",
-            "averaging",
-            "ks_held_out",
-            "ks_training_set",
-            "calomplification",
-            "training",
-        )
-    ]
-    for figure in figures:
-        figure.unlink()
-    sample = training.sample_path(RunFolder(out, SMALL), 1)
-    before = sample.stat().st_mtime_ns
-    capsys.readouterr()
-    assert study.main(SMALL, out, plot_only=True) == metrics
-    assert all(figure.stat().st_size > 1000 for figure in figures)
-    assert sample.stat().st_mtime_ns == before
-    table = capsys.readouterr().out
-    assert table.splitlines()[0].split() == ["G,", "bootstrap", *NAMES]
-    assert f"{metrics['pull/depth']:.2f}" in table
 
 
 def test_infinite_numbers_are_left_out():
     found = {"a": Interval(np.float64(np.inf), 2.0, np.inf), "b": 1}
-    assert study._flat(found) == {"a_low": 2.0, "b": 1.0}
+    assert study._finite(found) == {"a_low": 2.0, "b": 1.0}
     assert study._cell(found["a"]) == "inf [> 2]"
 
 
 def test_members_of_every_kind():
-    params = {"w": np.zeros((8, 3))}
+    params = {"w": np.zeros((4, 3))}
     for kind in ("bootstrap", "plain", "repulsive"):
-        config = dataclasses.replace(SMALL, members=kind)
-        assert training._training(config).members == kind
-        assert training._training(config).ensemble == 8
-        assert training._members(config, params) is params
-    config = dataclasses.replace(SMALL, members="bayesian", num_members=400)
-    assert training._training(config).ensemble == 1
-    posterior = jax.eval_shape(training._trained_model(config, 200).init, jax.random.key(0))
+        config = dataclasses.replace(SMOKE, members=kind)
+        assert training.training_of(config).members == kind
+        assert training.training_of(config).ensemble == 4
+        assert training.members_of(config, params) is params
+    config = dataclasses.replace(SMOKE, members="bayesian", num_members=400)
+    assert training.training_of(config).ensemble == 1
+    posterior = jax.eval_shape(training.trained_model(config, 200).init, jax.random.key(0))
     assert set(posterior) == {"mean", "log_scale"}
     stacked = {"mean": {"w": jnp.ones((1, 3))}, "log_scale": {"w": jnp.full((1, 3), math.log(0.1))}}
-    draws = np.array(training._members(config, stacked)["w"])
+    draws = np.array(training.members_of(config, stacked)["w"])
     np.testing.assert_allclose(draws.mean(axis=0), 1, atol=4 * 0.1 / 20)
     np.testing.assert_allclose(draws.std(axis=0), 0.1, rtol=4 / 800**0.5)
 
 
-def test_bad_options(tmp_path):
-    one = lambda **options: {"calodream": dataclasses.replace(SMALL.calodream, **options)}
-    for options, message in (
-        ({"num_members": 1}, "num_members must be at least 2"),
-        ({"num_generated": 149}, "num_generated must be at least num_test"),
-        ({"levels": 7}, "do not fill"),
-        (one(energy_range=None), "energy-range"),
-        (one(energy_range=(1e3, 2e4)), "not log-uniform"),
-        (one(num_validation=10), "num-validation"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            study.main(dataclasses.replace(SMALL, **options), tmp_path / "bad")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--num-members", 1), "num_members must be at least 2"),
+        (("--num-generated", 149), "num_generated must be at least 400"),
+        (("--levels", 9), "do not fill"),
+        (("--calodream.energy-range", "None"), "energy-range"),
+        (("--calodream.energy-range", 1e3, 2e4), "not log-uniform"),
+        (("--calodream.num-validation", 10), "num-validation"),
+    ],
+)
+def test_bad_options(command, tmp_path, options, message):
+    with pytest.raises(SystemExit, match=message):
+        command("shower_amplification", *options, "--out", tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
-    with pytest.raises(ValueError, match="run without --plot-only"):
-        study.main(SMALL, tmp_path / "none", plot_only=True)

@@ -1,4 +1,7 @@
-"""The benchmark of GANplification: a fit that knows the camel back but for its five parameters."""
+"""The benchmark of GANplification: a fit that knows the camel back but for its five parameters.
+
+Of `camel_back(4, 1)` and its quantiles (2008.06545, Sec. 2).
+"""
 
 from functools import partial
 
@@ -10,7 +13,7 @@ from jaxtyping import Array, Float
 from scipy import stats
 
 from jgen.amplification import fit_quantile_mse, quantile_mse
-from jgen.toys import normal_probability
+from jgen.toys.toy import normal_probability
 
 PARAMETERS = ("mean 1", "mean 2", "width 1", "width 2", "fraction")
 # A share `fraction` of N(mean 1, width 1), the rest of N(mean 2, width 2).

@@ -2,35 +2,31 @@
 
 import dataclasses
 import json
-import math
 
 import jax
 import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import _ganplification as parts
-from experiments import ganplification as study
-from experiments._command_line import run
-from experiments._ganplification_fit import TRUTH, exact_fit_error, fit_camel_backs
+from experiments.amplification.ganplification import models as parts
+from experiments.amplification.ganplification import study
 from jgen.amplification import sample_quantile_mse
-from jgen.generative_model import GenerativeModel
 from jgen.nets import num_parameters
 from jgen.toys import quantile_edges
+from jgen.toys.camel_fit import TRUTH, exact_fit_error, fit_camel_backs
 
 SMALL = study.SMOKE
 EQUIVALENT = {"10": 241, "20": 440, "50": 1041}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    return out, study.main(SMALL, out)
+def metrics(smoke):
+    return json.loads((smoke("ganplification") / "metrics.json").read_text())
 
 
-def test_the_fit_is_worth_what_its_information_says(finished):
+@pytest.mark.study
+def test_the_fit_is_worth_what_its_information_says(metrics):
     """Humps that do not overlap give 241, 440 and 1041; that they do takes 0.3 % at most."""
-    _, metrics = finished
     for quantiles, events in EQUIVALENT.items():
         exact = metrics[f"equivalent/exact_fit/camel/{quantiles}"]
         assert exact == pytest.approx(events, rel=0.004)
@@ -40,8 +36,8 @@ def test_the_fit_is_worth_what_its_information_says(finished):
     assert metrics["fit/not_converged"] < 0.01
 
 
-def test_training_sets_are_worth_themselves(finished):
-    _, metrics = finished
+@pytest.mark.study
+def test_training_sets_are_worth_themselves(metrics):
     for quantiles, num in (("10", 10), ("20", 20), ("50", 50)):
         exact = (1 - 1 / num) / (num * SMALL.num_train)
         found, error = (metrics[f"mse/sample/camel/{quantiles}{e}"] for e in ("", "_error"))
@@ -58,7 +54,7 @@ def test_every_training_set_has_its_own_error():
 
 def test_fits_end_at_the_maximum_of_the_likelihood():
     """Separated humps have a maximum in closed form: moments of either side."""
-    x = parts.training_events(dataclasses.replace(SMALL, num_train=400), "camel", 3)
+    x = study.training_events(dataclasses.replace(SMALL, num_train=400), "camel", 3)
     # Away from the middle, where the other hump has no say.
     x = np.where(x > 0, np.maximum(x, 2), np.minimum(x, -2))
     found, gradient = fit_camel_backs(x)
@@ -83,8 +79,7 @@ def test_generators_of_known_worth():
 
     def judge(shift):
         sample = lambda params, key, cond=None: toy.sample(key) * (1 + shift / 4)
-        model = GenerativeModel(None, None, sample)
-        return parts._errors_of_one(config, "ring", model, None, jax.random.key(0))
+        return study.generated_errors(config, "ring", sample, None, jax.random.key(0))
 
     config = dataclasses.replace(SMALL, num_gen=50_000)
     for name, errors in judge(0.0).items():
@@ -120,35 +115,13 @@ def test_every_generator_makes_events_of_every_function(function, generator):
     assert num_parameters(model.init) > 0
 
 
-def test_a_run_leaves_its_files_and_can_be_drawn_again(finished, capsys):
-    out, metrics = finished
-    assert json.loads((out / "metrics.json").read_text()) == metrics
-    assert all(math.isfinite(value) for value in metrics.values())
-    for generator in SMALL.generators:
-        assert 0 < metrics[f"equivalent/{generator}/camel/10"] < SMALL.num_gen
-    names = ["camel-10", "camel-20", "camel-50", "equivalent-events"]
-    for name in names:
-        (out / "figures" / f"{name}.png").unlink()
-    capsys.readouterr()
-    assert study.main(SMALL, out, plot_only=True) == metrics
-    assert all((out / "figures" / f"{name}.png").stat().st_size > 1000 for name in names)
-    table = capsys.readouterr().out.splitlines()
-    assert table[0].split()[-4:] == ["paper", "exact", "ours", "G"]
-    row = next(line for line in table if line.startswith("camel 50, fit"))
-    assert row.split()[3:5] == ["~1000", "1038"]
-
-
-def test_bad_options(tmp_path, capsys):
-    for options, message in (
-        ({"data_sets": 1}, "data_sets must be at least 2"),
-        ({"num_validation": 100}, "num_validation must be between 1 and the 100 training events"),
-        ({"generators": ()}, "must name at least one each"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            study.main(dataclasses.replace(SMALL, **options), tmp_path / "bad")
-    assert not (tmp_path / "bad").exists()
-    with pytest.raises(ValueError, match="run without --plot-only"):
-        study.main(SMALL, tmp_path / "none", plot_only=True)
-    run("ganplification", study.__doc__, study.PRESETS, study.main, study.count_parameters,
-        ["--dry-run", "--preset", "smoke"])  # fmt: skip
-    assert json.loads(capsys.readouterr().out)["parameters"]["camel gan"] > 0
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--data-sets", 1), "data_sets must be at least 2"),
+        (("--num-validation", 100), "num_validation must be between 1 and the 100 training"),
+    ],
+)
+def test_bad_options(command, options, message):
+    with pytest.raises(SystemExit, match=message):
+        command("ganplification", *options)

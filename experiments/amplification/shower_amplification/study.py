@@ -1,11 +1,12 @@
 """How many Geant4 showers a CaloDREAM's showers are worth: forecasts, and the truth beside them.
 
-    python -m experiments.shower_amplification
+    python -m experiments shower_amplification
 
 trains a bootstrap ensemble of CaloDREAM's parallel energy network (2405.09629; the networks of
-2601.05289) on 1000 of the bundled Geant4 showers and lets every member generate. Total energy,
-depth and length of a shower follow from its layer energies alone, so that no shape network is
-needed. What generated showers are worth, in training showers, is
+2601.05289) on 1000 of the bundled Geant4 showers and lets every member generate, in 5 minutes of
+processor time on 2 cores (smoke: half a minute). Total energy, depth and length of a shower follow
+from its layer energies alone, so that no shape network is needed. What generated showers are worth,
+in training showers, is
 
     averaging           forecast from the spread of the members in regions (2509.08048, Sec. 3);
                         the training showers suffice for it
@@ -28,35 +29,25 @@ the observable depends on the energy; the table says how much ("known spectrum")
 Showers of your own: --calodream.data FILE with --calodream.energy-range, whose spectrum must be
 log-uniform; a large --calodream.num-test makes everything that is compared with Geant4 sharper.
 
-Time: 5 minutes of processor time on 2 CPU cores (smoke: half a minute, mostly to compile). Expected
-of the default, in training showers: averaging 1.0 for the total energy, 2.0 for depth and 1.3 for
-length, and in the regions of the deepest and the longest showers 0.4 and 0.2; Geant4 puts depth and
-length at 0.9 and 0.6, since members share a lack of such showers, and the total energy above 2.8;
-from distances to the training set all but length seem infinitely good. In bins of all observables
-generated showers are worth 1 to 3, 2.9 in 128 bins. All that is compared with only 2200 showers
-scatters by a factor of two; so do the controls, which are expected at 1.
+Numbers: results/amplification.md.
 """
 
 import dataclasses
-from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
 
-from experiments import _calodream as study
-from experiments._calodream_presets import SMOKE as SMOKE_STUDY
-from experiments._command_line import run
-from experiments._shower_amplification import (
+from experiments.amplification.shower_amplification.training import (
     OBSERVABLES,
     Config,
-    check_options,
     check_spectrum,
-    count_parameters,
-    layer_energies,
-    layer_observables,
-    load_samples,
-    make_samples,
+    energy_model,
+    samples,
+    trained_model,
 )
+from experiments.showers import presets
+from experiments.study import Run, Study, main, table
+from jgen import plotting
 from jgen.amplification import (
     Averaging,
     Interval,
@@ -76,11 +67,10 @@ from jgen.amplification import (
     sample_quantile_edges,
     split_bins,
 )
-from jgen.metrics.calibration import pulls
-from jgen.plotting import Panel, ks_curves, member_grid, save, training_curves, variance_curves
+from jgen.metrics import pulls
+from jgen.plotting import Panel
 from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
-from jgen.showers import get_geometry
-from jgen.training import MetricsLog, RunFolder
+from jgen.showers import Showers, get_geometry, layer_energies, layer_observables
 
 # Bins of the incident energy in which the rate of a region is taken for constant.
 _ENERGY_BINS = 20
@@ -92,23 +82,36 @@ SMOKE = dataclasses.replace(
         DEFAULT.calodream,
         num_train=300,
         num_test=400,
-        parallel_network=SMOKE_STUDY.parallel_network,
-        energy_training=dataclasses.replace(SMOKE_STUDY.energy_training, steps=60),
-        energy_solver=SMOKE_STUDY.energy_solver,
+        parallel_network=presets.SMOKE.parallel_network,
+        energy_training=dataclasses.replace(presets.SMOKE.energy_training, steps=60),
+        energy_solver=presets.SMOKE.energy_solver,
     ),
     num_members=4,
     num_generated=600,
     num_regions=5,
     levels=4,
 )
-PRESETS = {"default": DEFAULT, "smoke": SMOKE}
 
 Observed = dict[str, np.ndarray]
-Found = dict[str, float | Interval]
+Numbers = dict[str, float | Interval]
 
 
-def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, float]:
-    """Train, generate, judge and plot; returns the metrics, which metrics.json holds too.
+def build(config: Config) -> dict[str, Any]:
+    """The energy network of a member; a Bayesian one has twice as many parameters."""
+    trained_model(config, num_train=1)
+    return {"energy": energy_model(config)}
+
+
+def load(config: Config) -> tuple[Showers, Showers]:
+    """Training and reference showers, of the spectrum that is generated."""
+    showers, reference = presets.load_showers(config.calodream)
+    for what, sample in (("training showers", showers), ("reference", reference)):
+        check_spectrum(sample, config.calodream.energy_range, what)
+    return showers, reference
+
+
+def compute(config: Config, run: Run) -> dict[str, Any]:
+    """Train, generate and judge.
 
     OBS is E_ratio, depth or length. Every G is in training showers, with _low and _high of its 68 %
     interval; infinite ones are left out, there is then a lower limit.
@@ -127,50 +130,35 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
                                 as expected for training and for perfect showers
         loss, train_seconds     at the end of the training, mean over members
     """
-    check_options(config)
-    if plot_only and not (out / "config.json").exists():
-        raise ValueError(f"{out} holds no run to plot; run without --plot-only first")
-    showers, reference = study.load_showers(config.calodream)
-    for what, sample in (("training showers", showers), ("reference", reference)):
-        check_spectrum(sample, config.calodream.energy_range, what)
-    folder = RunFolder(out, config)
-    if not plot_only:
-        make_samples(config, showers, folder)
-    if jax.process_index() != 0:
-        return {}
+    numbers, _ = _estimates(config, *_observed(config, run))
+    rows = run.history("training")
+    losses = [np.mean(row["loss"]) for row in rows if "loss" in row]
+    seconds = sum(row.get("seconds", 0.0) for row in rows)
+    return _finite(numbers) | {"loss": float(losses[-1]), "train_seconds": seconds}
+
+
+def _observed(config: Config, run: Run) -> tuple[Observed, Observed, Observed]:
+    """Observables of training, reference and generated showers."""
+    showers, reference = load(config)
     num_layers = get_geometry(config.calodream.geometry).num_layers
-    known, true = (
-        layer_observables(layer_energies(s, num_layers), s.energies) for s in (showers, reference)
-    )
-    return _judge(config, known, true, load_samples(config, folder), folder)
+    observe = lambda s: layer_observables(layer_energies(s, num_layers), s.energies)
+    return observe(showers), observe(reference), samples(config, showers, run)
 
 
-def _judge(
-    config: Config, known: Observed, true: Observed, made: Observed, folder: RunFolder
-) -> dict[str, float]:
-    """All estimates: metrics.json, figures and a table."""
-    found, curves = {}, {}
+def _estimates(
+    config: Config, known: Observed, true: Observed, made: Observed
+) -> tuple[Numbers, dict[str, Averaging]]:
+    """All numbers, and the forecast of every observable against generated showers."""
+    numbers, curves = _divergences(config, known, true, made), {}
     for name in OBSERVABLES:
-        numbers, curves[name] = _averaging(config, name, known, true, made)
-        found |= numbers | _differential(name, known[name], true[name], made[name])
-    divergences = _divergences(config, known, true, made)
-    found |= divergences
-    rows = MetricsLog(folder.path / "training" / "metrics.jsonl").read()
-    found |= {
-        "loss": float(np.mean(rows[-1]["loss"])),
-        "train_seconds": sum(row.get("seconds", 0.0) for row in rows),
-    }
-    metrics = _flat(found)
-    folder.write_metrics(metrics)
-    _draw(config, known, true, made, curves, divergences, folder)
-    save(training_curves({"energy network": rows}), folder.figure("training"))
-    print(_table(config, found))
-    return metrics
+        averaging, curves[name] = _averaging(config, name, known, true, made)
+        numbers |= averaging | _differential(name, known[name], true[name], made[name])
+    return numbers, curves
 
 
 def _averaging(
     config: Config, name: str, known: Observed, true: Observed, made: Observed
-) -> tuple[Found, Averaging]:
+) -> tuple[Numbers, Averaging]:
     """Forecast from the members' spread in regions, and the errors that are made in them."""
     num_train, num_reference = len(known[name]), len(true[name])
     num_members, num = made[name].shape
@@ -182,7 +170,7 @@ def _averaging(
         label: averaging_amplification(fractions[:, :, rows], sizes, num_train)
         for label, rows in regions.items()
     }
-    found = {
+    numbers = {
         f"G/averaging/{name}{label}": Interval(*(end[-1] for end in one.amplification))
         for label, one in results.items()
     }
@@ -192,17 +180,17 @@ def _averaging(
     # The noise of the reference is in the edges of the regions, which makes no difference.
     noise = 1 / num_reference
     worth = lambda p, own: mse_equivalent_events(quantile_mse(p), len(p), 1 / (noise + own))
-    found[f"G/quantiles/{name}"] = _over(
+    numbers[f"G/quantiles/{name}"] = _over(
         worth(last.mean(axis=0), 1 / (num_members * num)), num_train
     )
-    found[f"G/quantiles_control/{name}"] = _over(worth(training, 0.0), num_train)
+    numbers[f"G/quantiles_control/{name}"] = _over(worth(training, 0.0), num_train)
     # Members' spread has the noise of their own showers inside, the reference brings the rest.
     errors = np.sqrt(truth * (1 - truth) * (noise - 1 / num))
-    found_pulls = pulls(truth, last, errors)
-    found[f"pull/{name}"] = found_pulls.width
-    found[f"pull/{name}_expected"] = found_pulls.expected_width
-    found[f"G/spectrum/{name}"] = _known_spectrum(made[name], made["incident"], edges)
-    return found, results[""]
+    of_regions = pulls(truth, last, errors)
+    numbers[f"pull/{name}"] = of_regions.width
+    numbers[f"pull/{name}_expected"] = of_regions.expected_width
+    numbers[f"G/spectrum/{name}"] = _known_spectrum(made[name], made["incident"], edges)
+    return numbers, results[""]
 
 
 def _known_spectrum(values: np.ndarray, incident: np.ndarray, edges: np.ndarray) -> float:
@@ -218,7 +206,7 @@ def _known_spectrum(values: np.ndarray, incident: np.ndarray, edges: np.ndarray)
     return float(np.sum(mean * (1 - mean)) / np.sum((p * (1 - p)).mean(axis=0)))
 
 
-def _differential(name: str, known: np.ndarray, true: np.ndarray, made: np.ndarray) -> Found:
+def _differential(name: str, known: np.ndarray, true: np.ndarray, made: np.ndarray) -> Numbers:
     """Forecasts from distances, and the same for the training showers."""
     num_train, sizes = len(known), np.array([made.shape[1]])
     mixed, every = made.T.ravel(), np.array([made.size])  # all members in every prefix
@@ -235,7 +223,7 @@ def _differential(name: str, known: np.ndarray, true: np.ndarray, made: np.ndarr
     }
 
 
-def _divergences(config: Config, known: Observed, true: Observed, made: Observed) -> Found:
+def _divergences(config: Config, known: Observed, true: Observed, made: Observed) -> Numbers:
     """Jensen-Shannon divergences over bins of iterated median splits of all observables."""
     column = lambda a: np.stack([a[name] for name in OBSERVABLES], axis=-1)
     known, true, made = column(known), column(true), column(made)
@@ -246,7 +234,7 @@ def _divergences(config: Config, known: Observed, true: Observed, made: Observed
         "members": split_bins(splits, made.reshape(-1, made.shape[-1])).reshape(made.shape[:2]),
     }
     num_train, num_reference, total = len(known), len(true), made.shape[0] * made.shape[1]
-    found = {}
+    numbers = {}
     for level in range(1, config.levels + 1):
         # Bins of fewer splits are the leading bits of those of all.
         num, shift = 2**level, config.levels - level
@@ -261,40 +249,41 @@ def _divergences(config: Config, known: Observed, true: Observed, made: Observed
             "expected_training": sample_jensen_shannon(num, num_train, num_reference),
             "expected_perfect": sample_jensen_shannon(num, total, num_reference),
         }
-        found |= {f"jsd/{what}/{num}": float(value) for what, value in values.items()}
+        numbers |= {f"jsd/{what}/{num}": float(value) for what, value in values.items()}
         worth = jsd_equivalent_events(values["generated"], num, total, num_reference)
         control = jsd_equivalent_events(values["training"], num, np.inf, num_reference)
-        found[f"G/jsd/{num}"] = _over(worth, num_train)
-        found[f"G/jsd_control/{num}"] = _over(control, num_train)
-    return found
+        numbers[f"G/jsd/{num}"] = _over(worth, num_train)
+        numbers[f"G/jsd_control/{num}"] = _over(control, num_train)
+    return numbers
 
 
 def _over(number: Interval, num_train: int) -> Interval:
     return Interval(*(end / num_train for end in number))
 
 
-def _flat(found: Found) -> dict[str, float]:
+def _finite(metrics: dict[str, Any]) -> dict[str, float]:
     """Numbers by name; infinite ones are left out."""
-    metrics = {}
-    for name, value in found.items():
-        if isinstance(value, Interval):
-            metrics |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-        else:
-            metrics[name] = value
-    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
+    numbers = {}
+    for name, value in metrics.items():
+        interval = isinstance(value, Interval)
+        of = {"": value.value, "_low": value.low, "_high": value.high} if interval else {"": value}
+        numbers |= {name + end: float(v) for end, v in of.items() if np.isfinite(v)}
+    return numbers
 
 
-def _draw(config, known, true, made, curves, divergences, folder) -> None:
-    """Figures of observables, variances, distances and divergences."""
+def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
+    """Observables, variances, distances and divergences; G of all estimates as text."""
+    known, true, made = _observed(config, run)
+    numbers, curves = _estimates(config, known, true, made)
     panels = []
     for name, label in OBSERVABLES.items():
         edges = np.linspace(*np.quantile(true[name], [0.005, 0.995]), 31)
         members = {str(i): values for i, values in enumerate(made[name])}
-        panels.append(Panel(edges, true[name], members, label))
-    save(member_grid(panels, config.members.capitalize()), folder.figure("observables"))
+        panels.append(Panel(edges, true[name], members, label, reference_label="Geant4"))
+    run.save("observables", plotting.member_grid(panels, config.members.capitalize()))
     num_train = len(known["depth"])
     labelled = {OBSERVABLES[name]: one for name, one in curves.items()}
-    save(variance_curves(labelled, num_train=num_train), folder.figure("averaging"))
+    run.save("averaging", plotting.variance_curves(labelled, num_train=num_train))
     sizes = prefix_sizes(made["depth"].shape[1])
     for what, reference, label in (
         ("held_out", true, "Geant4 showers held out"),
@@ -302,25 +291,25 @@ def _draw(config, known, true, made, curves, divergences, folder) -> None:
     ):
         distances = {
             OBSERVABLES[name]: np.stack(
-                [ks_distances(values, reference[name], sizes) for values in made[name]]
+                [ks_distances(v, reference[name], sizes) for v in made[name]]
             )
             for name in OBSERVABLES
         }
-        figure = ks_curves(
-            distances, sizes, len(reference["depth"]), num_train, reference_label=label
-        )
-        save(figure, folder.figure(f"ks_{what}"))
-    figure = _divergence_curves(divergences, num_train, len(true["depth"]))
-    save(figure, folder.figure("calomplification"))
+        num = len(reference["depth"])
+        figure = plotting.ks_curves(distances, sizes, num, num_train, reference_label=label)
+        run.save(f"ks_{what}", figure)
+    run.save("calomplification", _divergence_curves(numbers, num_train, len(true["depth"])))
+    run.save("training", plotting.training_curves({"energy network": run.history("training")}))
+    return _tables(config, numbers)
 
 
 @styled
-def _divergence_curves(found: Found, num_train: int, num_reference: int):
+def _divergence_curves(numbers: Numbers, num_train: int, num_reference: int):
     """Divergence against the number of bins (2202.07352), with that of samples of Geant4."""
     figure = new_figure(0.62 * TEXT_WIDTH, 3.4)
     axes = figure.subplots()
-    bins = np.array(sorted(int(n.split("/")[-1]) for n in found if n.startswith("jsd/training/")))
-    values = lambda what: np.array([found[f"jsd/{what}/{num}"] for num in bins])
+    bins = np.array(sorted(int(n.split("/")[-1]) for n in numbers if n.startswith("jsd/training/")))
+    values = lambda what: np.array([numbers[f"jsd/{what}/{num}"] for num in bins])
     for factor, style in ((1, "-"), (2, "--"), (5, "-."), (np.inf, ":")):
         expected = [sample_jensen_shannon(num, factor * num_train, num_reference) for num in bins]
         label = f"{factor * num_train:.0f} Geant4 showers" if factor < np.inf else "Infinitely many"
@@ -340,7 +329,7 @@ def _divergence_curves(found: Found, num_train: int, num_reference: int):
     return figure
 
 
-def _table(config: Config, found: Found) -> str:
+def _tables(config: Config, numbers: dict[str, Any]) -> str:
     """G of all estimates, one column an observable, and of all observables by bins."""
     rows = (
         ("averaging, all regions", "G/averaging/{}"),
@@ -356,18 +345,18 @@ def _table(config: Config, found: Found) -> str:
         ("pulls, width", "pull/{}"),
         ("   calibrated", "pull/{}_expected"),
     )
-    columns = list(OBSERVABLES)
-    lines = [_row(f"G, {config.members}", columns)]
-    lines += [_row(label, [_cell(found[key.format(n)]) for n in columns]) for label, key in rows]
+    cells = {label: [_cell(numbers[key.format(n)]) for n in OBSERVABLES] for label, key in rows}
     bins = [2**level for level in range(1, config.levels + 1)][-3:]
-    lines.append(_row("bins of all observables", [str(num) for num in bins]))
-    for label, key in (("JSD", "G/jsd/{}"), ("   training showers", "G/jsd_control/{}")):
-        lines.append(_row(label, [_cell(found[key.format(num)]) for num in bins]))
-    return "\n".join(lines)
-
-
-def _row(label: str, cells: list[str]) -> str:
-    return (f"{label:<26}" + "".join(f"{cell:>22}" for cell in cells)).rstrip()
+    by_bins = {
+        label: [_cell(numbers[f"{key}/{num}"]) for num in bins]
+        for label, key in (("JSD", "G/jsd"), ("   training showers", "G/jsd_control"))
+    }
+    heads = [str(num) for num in bins]
+    return (
+        table(tuple(OBSERVABLES), cells, title=f"G, {config.members}")
+        + "\n\n"
+        + table(heads, by_bins, title="bins of all observables")
+    )
 
 
 def _cell(value: float | Interval) -> str:
@@ -379,5 +368,7 @@ def _cell(value: float | Interval) -> str:
     return f"{number} [{value.low:.2g}, {value.high:.2g}]"
 
 
+STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, build=build, inputs=load)
+
 if __name__ == "__main__":
-    run("shower_amplification", __doc__, PRESETS, main, count_parameters)
+    main(STUDY)

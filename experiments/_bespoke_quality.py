@@ -18,7 +18,8 @@ from jgen.metrics import (
 )
 from jgen.random import stream
 from jgen.showers import Geometry, Showers, compute_high_level_inputs
-from jgen.showers.separations import binning, low_level_inputs
+from jgen.showers.evaluation import low_level_inputs
+from jgen.showers.observables import binning
 from jgen.typing import Key, Params
 
 

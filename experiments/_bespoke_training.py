@@ -12,16 +12,16 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from experiments._calodream import Trained, solver_path, velocity_network
+from experiments._calodream import Trained, solver_path
 from jgen.files import atomic_path
-from jgen.nets.sequence import SequenceConfig, sequence
-from jgen.nets.transfusion import transfusion
+from jgen.nets.sequence import sequence
 from jgen.random import member_keys, normal, stream
-from jgen.showers import Showers
-from jgen.showers.calodream import SolverConfig, shower_autoencoder, training_data
+from jgen.showers import Showers, calodream
+from jgen.showers.calodream import training_data
 from jgen.solvers import (
     NonStationary,
     Reference,
+    SolverConfig,
     global_truncation_errors,
     load_solver,
     references,
@@ -93,13 +93,13 @@ def energy_flow(trained: Trained, showers: Showers, key: Key) -> Flow:
     flow for each layer, which differ in their contexts only, so one solver serves all of them; the
     contexts are those of the true ratios of the layers before (teacher forcing).
     """
-    network = trained.config.energy_config
+    network = trained.config.parallel_network
     num, params = trained.geometry.num_layers, trained.params["energy"]
-    batch, _ = training_data([showers], trained.preprocessing)
+    batch, _ = training_data(showers, trained.preprocessing)
     x0 = _noise(key, len(batch.x), (num,))
-    if isinstance(network, SequenceConfig):
+    if trained.config.energies == "parallel":
         return Flow(sequence(num, 1, network).apply, params, x0, jnp.asarray(batch.cond))
-    network = transfusion(num, network)
+    network = trained.parts["energy"].network
 
     def velocity(params, t, x, context):
         return network.velocity(params, network.embed_time(params, t), x, context)
@@ -111,11 +111,9 @@ def energy_flow(trained: Trained, showers: Showers, key: Key) -> Flow:
 
 def shape_flow(trained: Trained, cond: Float[np.ndarray, "showers num_cond"], key: Key) -> Flow:
     """The flow of the shapes, in voxels or latents, at conditions of the shape network."""
-    config, shape = trained.config, trained.geometry.shape
-    if config.space == "latent":
-        shape = shower_autoencoder(trained.geometry, config.autoencoder)[1]
-    x0 = _noise(key, len(cond), shape)
-    return Flow(velocity_network(config).apply, trained.params["shape"], x0, jnp.asarray(cond))
+    part = calodream.parts(trained.config)["shape"]
+    x0 = _noise(key, len(cond), part.shape)
+    return Flow(part.network.apply, trained.params["shape"], x0, jnp.asarray(cond))
 
 
 def _noise(key: Key, num: int, shape: tuple[int, ...]) -> Array:

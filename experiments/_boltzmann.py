@@ -338,11 +338,10 @@ def make_vae(config: VaeConfig, data: np.ndarray) -> tuple[GenerativeModel, Auto
     # Started at zero the decoder would ignore its latent, and the encoder have nothing to learn.
     inner = conditioner(config.num_latent, 2, hidden=config.hidden)
     decoder = with_width(Network(inner.init, inner.apply), 0.5)
-    autoencoder = encoder_decoder(Network(encoder.init, pair), decoder)
+    autoencoder = encoder_decoder(Network(encoder.init, pair), decoder, gaussian(None))
     model = vae(
         autoencoder,
         (config.num_latent,),
-        likelihood=gaussian(None),
         num_importance=config.num_importance,
     )
     return preprocessed(model, standardize(data.mean(axis=0), data.std(axis=0))), autoencoder
@@ -364,9 +363,9 @@ def vae_results(config: Config, out: Path) -> dict[str, np.ndarray]:
         data = Batch((test - mean) / scale)
         log_det = -np.log(scale).sum()
         keys = jax.random.split(stream(key, "bounds"), 3)
-        bound = elbo_of_events(autoencoder, gaussian(None), params, keys[0], data)
+        bound = elbo_of_events(autoencoder, params, keys[0], data)
         weights = log_importance_weights_of_events(
-            autoencoder, gaussian(None), params, keys[1], data, num=one.num_importance
+            autoencoder, params, keys[1], data, num=one.num_importance
         )
         found = {
             "x": draw(model, params, keys[2], config.num_gen, batch_size=config.sample_batch),

@@ -23,7 +23,7 @@ from jgen.showers import (
     get_geometry,
     judged_observables,
 )
-from jgen.showers.calodream import calodream
+from jgen.showers.calodream import shower_model
 from jgen.training import RunFolder, TrainConfig, fit, member
 from jgen.typing import Key, Params
 
@@ -128,8 +128,8 @@ def student(trained: study.Trained, params: dict[str, Params]) -> tuple[Generati
     made = {name: part.model(trained.params[name]) for name, part in parts(trained.config).items()}
     energy = made.get("energy", trained.energy())
     all_params = trained.params | params
-    model = calodream(energy, made["shape"], trained.preprocessing)
-    return model, {"first": all_params["energy"], "second": all_params["shape"]}
+    model = shower_model(energy, made["shape"], trained.preprocessing)
+    return model, all_params
 
 
 def teacher(trained: study.Trained, name: str) -> tuple[GenerativeModel, Params]:

@@ -18,7 +18,8 @@ from jgen.nets import num_parameters
 from jgen.nets.sequence import SequenceConfig
 from jgen.random import member_keys, stream
 from jgen.showers import ShowerPreprocessing, Showers, get_geometry
-from jgen.showers.calodream import SolverConfig, incident_energies, training_data
+from jgen.showers.calodream import incident_energies, training_data
+from jgen.solvers import SolverConfig
 from jgen.training import (
     OptimizerConfig,
     RunFolder,
@@ -168,7 +169,7 @@ def make_samples(config: Config, showers: Showers, folder: RunFolder) -> None:
     """Train the members and let each generate, or take up where that stopped."""
     one = config.calodream
     preprocessing = study.load_or_fit_preprocessing(one, showers, folder)
-    batch, _ = training_data(study.chunks(showers), preprocessing)
+    batch, _ = training_data(showers, preprocessing)
     key = jax.random.key(one.seed)
     trained = _trained_model(config, len(batch.x))
     fitted = fit(

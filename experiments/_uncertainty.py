@@ -185,14 +185,14 @@ def contents(bins: Bins, left_out: int | None = None) -> Contents:
 
 def bin_pulls(found: Contents) -> Pulls:
     """Pulls of all bins."""
-    return pulls(found.members, found.reference, found.errors)
+    return pulls(found.reference, found.members, found.errors)
 
 
 def coverage_curve(bins: Bins) -> Coverage:
     """Coverage at `LEVELS`, with the jackknife's errors in place of those of independent bins."""
 
     def at(found):
-        return coverage(found.members, found.reference, LEVELS, truth_error=found.errors)
+        return coverage(found.reference, found.members, LEVELS, truth_error=found.errors)
 
     return at(contents(bins))._replace(error=_jackknife(bins, lambda c: at(c).observed))
 
@@ -235,7 +235,7 @@ def calibration_numbers(families: Mapping[str, Bins], method: str) -> dict[str, 
 def _numbers(found: Contents) -> Float[np.ndarray, " numbers"]:
     """Pull width, coverage, predicted error, actual error and share of noise."""
     inside = coverage(
-        found.members, found.reference, np.array([ONE_SIGMA]), truth_error=found.errors
+        found.reference, found.members, np.array([ONE_SIGMA]), truth_error=found.errors
     )
     deviation = (found.members.mean(axis=0) - found.reference) ** 2
     actual = np.mean(deviation - found.truth_variance - found.mean_variance)

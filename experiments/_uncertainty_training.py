@@ -14,8 +14,8 @@ from experiments._calodream_presets import DEFAULT as DEFAULT_STUDY
 from jgen.generative_model import Batch, GenerativeModel
 from jgen.random import member_keys, stream
 from jgen.showers import Showers, get_geometry
-from jgen.showers.calodream import calodream, training_data
-from jgen.showers.generation import generate_showers
+from jgen.showers.calodream import shower_model, training_data
+from jgen.showers.calodream.generation import generate_showers
 from jgen.training import RunFolder, TrainConfig, fit, member
 from jgen.transforms import bayesian, draw_weights
 from jgen.typing import Params
@@ -132,10 +132,10 @@ def make_samples(config: Config, showers: Showers, reference: Showers, folder: R
     """Train all networks and let every member generate, or take up where that stopped."""
     one = config.calodream
     preprocessing = study.load_or_fit_preprocessing(one, showers, folder)
-    batches = dict(zip(PARTS, training_data(study.chunks(showers), preprocessing), strict=True))
-    held = dict(zip(PARTS, training_data(study.chunks(reference), preprocessing), strict=True))
+    batches = dict(zip(PARTS, training_data(showers, preprocessing), strict=True))
+    held = dict(zip(PARTS, training_data(reference, preprocessing), strict=True))
     models = {part: _model(one, part) for part in PARTS}
-    both = calodream(models["energy"], models["shape"], preprocessing)
+    both = shower_model(models["energy"], models["shape"], preprocessing)
     for method in config.methods:
         fitted = {part: _fit(config, method, part, batches[part], folder) for part in PARTS}
         if jax.process_index() != 0:
@@ -156,7 +156,7 @@ def make_samples(config: Config, showers: Showers, reference: Showers, folder: R
             generate_showers(
                 path,
                 both,
-                {"first": params["energy"], "second": params["shape"]},
+                params,
                 # One stream for all: members differ by their networks, not by their noise.
                 stream(jax.random.key(one.seed), "sample"),
                 # Of the training sample, as experiments.calodream explains.

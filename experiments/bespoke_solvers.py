@@ -52,8 +52,8 @@ from jgen.metrics import ClassifierConfig
 from jgen.plotting import save
 from jgen.random import stream
 from jgen.showers import Showers
-from jgen.showers.calodream import Solver, SolverConfig, shape_condition
-from jgen.solvers import NonStationary, load_solver, runge_kutta, save_solver
+from jgen.showers.calodream import Solver, shape_condition
+from jgen.solvers import NonStationary, SolverConfig, load_solver, runge_kutta, save_solver
 from jgen.training import RunFolder, load_config
 
 

@@ -59,7 +59,7 @@ from jgen.plotting import save
 from jgen.random import stream
 from jgen.showers import Showers
 from jgen.showers.calodream import training_data
-from jgen.showers.generation import milliseconds_per_shower
+from jgen.showers.calodream.generation import milliseconds_per_shower
 from jgen.training import OptimizerConfig, RunFolder, TrainConfig, load_config
 
 _STUDENT = "consistency/1"
@@ -197,7 +197,7 @@ def _measure_all(config: Config, model_config: study.Config, folder: RunFolder) 
         trained = study.train(model_config, showers, RunFolder(path, model_config))
     preprocessing = dataclasses.replace(trained.preprocessing, cut=config.cut)
     trained = dataclasses.replace(trained, preprocessing=preprocessing)
-    batches = training_data(study.chunks(showers), trained.preprocessing)
+    batches = training_data(showers, trained.preprocessing)
     key, params = jax.random.key(config.seed), {}
     for part, batch in zip(("energy", "shape"), batches, strict=True):
         if part in parts(trained.config):

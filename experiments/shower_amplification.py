@@ -198,7 +198,7 @@ def _averaging(
     found[f"G/quantiles_control/{name}"] = _over(worth(training, 0.0), num_train)
     # Members' spread has the noise of their own showers inside, the reference brings the rest.
     errors = np.sqrt(truth * (1 - truth) * (noise - 1 / num))
-    found_pulls = pulls(last, truth, errors)
+    found_pulls = pulls(truth, last, errors)
     found[f"pull/{name}"] = found_pulls.width
     found[f"pull/{name}_expected"] = found_pulls.expected_width
     found[f"G/spectrum/{name}"] = _known_spectrum(made[name], made["incident"], edges)

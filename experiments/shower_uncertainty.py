@@ -60,7 +60,7 @@ from jgen.plotting import (
     training_curves,
 )
 from jgen.showers import Geometry, Showers, get_geometry, read_showers
-from jgen.showers.separations import binning, judged_observables
+from jgen.showers.observables import binning, judged_observables
 from jgen.training import MetricsLog, RunFolder
 
 DEFAULT = Config()

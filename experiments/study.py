@@ -55,6 +55,8 @@ class Study:
         `check` of its own among the configuration's fields is checked before.
       build: (config) -> {part: model, network or its `init`}, for the parameter counts of
         --dry-run and, since a network refuses sizes that cannot be, as another check.
+      inputs: (config) -> reads a user's files, before the folder is made and not in --dry-run, so
+        that bad ones are refused; a function with a cache, which `compute` calls again.
     """
 
     presets: Mapping[str, Any]
@@ -62,6 +64,7 @@ class Study:
     report: Callable[[Any, Run, dict[str, Any]], str]
     check: Callable[[Any], None] = lambda config: None
     build: Callable[[Any], Mapping[str, Any]] = lambda config: {}
+    inputs: Callable[[Any], Any] = lambda config: None
 
 
 def main(study: Study) -> None:
@@ -88,6 +91,7 @@ def run(study: Study, argv: Sequence[str]) -> dict[str, float] | None:
             resolved = {"preset": args.preset, "config": config, "parameters": counts}
             print(json.dumps(resolved, indent=2, default=str))
             return None
+        study.inputs(args.config)
         with Run(out, args.config, read_only=args.plot_only) as folder:
             folder.note = "preset smoke: not trained" if args.preset == "smoke" else ""
             metrics = study.compute(args.config, folder)
@@ -250,7 +254,9 @@ def _flag(name: str):
 def short_help(name: str, description: str, presets: Mapping[str, Any], config: Any) -> str:
     """What fits two screens: the first paragraphs, presets, and options that are no block."""
     paragraphs = description.strip().split("\n\n")
-    lines = ["\n\n".join(paragraphs[:3]), "", f"usage: python -m experiments {name} [options]", ""]
+    needed = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) is tyro.MISSING]
+    usage = " ".join([f"usage: python -m experiments {name} [options]", *map(str.upper, needed)])
+    lines = ["\n\n".join(paragraphs[:3]), "", usage, ""]
     lines += [f"  --preset {{{','.join(presets)}}}"]
     for flag in ("out", "dry_run", "plot_only", "distributed", "traceback"):
         lines.append(f"  --{flag.replace('_', '-'):<22} {_HELP[flag]}")
@@ -263,6 +269,9 @@ def short_help(name: str, description: str, presets: Mapping[str, Any], config: 
             continue
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
         first = re.split(r"[.;:](?:\s|$)", docs.get(field.name, ""))[0]
+        if field.name in needed:
+            lines.append(f"  {field.name.upper():<24} {first}"[:118])
+            continue
         lines.append(f"  --{option:<22} {' '.join(first.split())} ({shown})"[:118])
     if blocks:
         lines += ["", f"blocks of options (--help-all): {', '.join(f'--{b}.*' for b in blocks)}"]
@@ -270,6 +279,8 @@ def short_help(name: str, description: str, presets: Mapping[str, Any], config: 
 
 
 def field_docs(kind: type) -> dict[str, str]:
-    """The string that stands below each field of a dataclass in its source."""
-    pattern = r'^    (\w+):[^\n]*(?:\n     [^\n]*)*?\n    """(.*?)"""'
-    return dict(re.findall(pattern, inspect.getsource(kind), re.MULTILINE | re.DOTALL))
+    """The string that stands below each field of a dataclass in its source, or in a base's."""
+    pattern, docs = r'^    (\w+):[^\n]*(?:\n     [^\n]*)*?\n    """(.*?)"""', {}
+    for base in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+        docs |= re.findall(pattern, inspect.getsource(base), re.MULTILINE | re.DOTALL)
+    return docs

@@ -61,6 +61,29 @@ def mean_estimate(values: np.ndarray) -> Estimate:
     return Estimate(float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5))
 
 
+def mean_ratio(values: np.ndarray, reference: np.ndarray) -> Estimate:
+    """Mean of independent values [n] over that of a reference [m]."""
+    both = [np.asarray(v, np.float64) for v in (values, reference)]
+    ratio = both[0].mean() / both[1].mean()
+    errors = [v.std() / v.mean() / len(v) ** 0.5 for v in both]
+    return Estimate(float(ratio), float(abs(ratio) * np.hypot(*errors)))
+
+
+def width_ratio(values: np.ndarray, reference: np.ndarray) -> Estimate:
+    """Standard deviation of independent values [n] over that of a reference [m].
+
+    The error follows from the fourth moments, so it holds for any distribution.
+    """
+
+    def relative_error(v):
+        squares = (v - v.mean()) ** 2
+        return 0.5 * squares.std() / squares.mean() / len(v) ** 0.5
+
+    both = [np.asarray(v, np.float64) for v in (values, reference)]
+    ratio = both[0].std() / both[1].std()
+    return Estimate(float(ratio), float(ratio * np.hypot(*map(relative_error, both))))
+
+
 def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics as flat numbers, as `metrics.json` holds them.
 

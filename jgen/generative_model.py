@@ -1,6 +1,7 @@
 """The contract: a generative model is four pure functions."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -18,20 +19,16 @@ class Batch(NamedTuple):
 
     Attributes:
       x: the data, an array or a pytree of arrays.
-      cond: what the model is conditioned on.
-      mask: true where a set element exists, for data of variable length.
-      weight: event weights [batch]; mean one over the training set, signs are allowed.
-      progress: [batch], the fraction of the training that is done, the same number for all events;
-        None outside of a training, which objectives that change on the way take as its end. Set by
-        `training.fit`, also where there is no `x` and no `cond`: it then says how many events a
-        model that is trained without data shall make.
+      cond: what the model is conditioned on. Data of variable length are padded, and their number
+        of points is part of the condition.
+      weight: event weights [batch]; mean one over the training set, signs are allowed. Of a model
+        that is trained without data they say how many events it shall make; `training.fit` sets
+        them to one.
     """
 
     x: PyTree
     cond: Cond = None
-    mask: Array | None = None
     weight: Array | None = None
-    progress: Array | None = None
 
 
 class GenerativeModel(NamedTuple):
@@ -39,7 +36,9 @@ class GenerativeModel(NamedTuple):
 
     Attributes:
       init: (key) -> params.
-      loss: (params, key, batch) -> scalar, the mean over the batch of a one-event loss.
+      loss: (params, key, batch) -> scalar, the mean over the batch of a one-event loss. One that
+        changes on the way of a training has a keyword `progress`, the fraction that is done, which
+        is one unless given: see `loss_at`.
       sample: (params, key, cond) -> x, one event.
       log_prob: (params, key, x, cond) -> scalar in nats, one event; None without a density.
       sample_and_log_prob: (params, key, cond) -> (x, log p(x)), the event that `sample` makes with
@@ -47,7 +46,7 @@ class GenerativeModel(NamedTuple):
     """
 
     init: Callable[[Key], Params]
-    loss: Callable[[Params, Key, Batch], Array]
+    loss: Callable[..., Array]
     sample: Callable[[Params, Key, Cond], PyTree]
     log_prob: Callable[[Params, Key, PyTree, Cond], Array] | None = None
     sample_and_log_prob: Callable[[Params, Key, Cond], tuple[PyTree, Array]] | None = None
@@ -55,6 +54,22 @@ class GenerativeModel(NamedTuple):
 
 SampleFunction = Callable[[Params, Key, Cond], PyTree]
 """(params, key, cond) -> anything that is made from a random key for one event."""
+
+
+def loss_at(
+    model: GenerativeModel,
+    params: Params,
+    key: Key,
+    batch: Batch,
+    progress: float | Float[Array, ""] = 1.0,
+) -> Float[Array, ""]:
+    """The model's loss at a fraction `progress` of the training, whether it changes or not.
+
+    What training calls, and transformations in the losses they make of others.
+    """
+    if "progress" in inspect.signature(model.loss).parameters:
+        return model.loss(params, key, batch, progress=progress)
+    return model.loss(params, key, batch)
 
 
 def mean_loss(
@@ -66,10 +81,8 @@ def mean_loss(
     is unbiased in every minibatch, which sum(w l) / sum(w) is not.
 
     Raises:
-      ValueError: if the batch has a mask, which a loss of this form would ignore, or no events.
+      ValueError: if the batch has no events.
     """
-    if batch.mask is not None:
-        raise ValueError("this model is for events of fixed size, but the batch has a mask")
     if batch.x is None:
         raise ValueError(
             "this model learns from events, but the batch has none: give `fit` data, or make the "

@@ -131,7 +131,7 @@ def test_noise_stays_normal_and_under_a_condition_too_if_the_coupling_heeds_it(k
 
 
 def test_pairs_keep_the_events_and_their_conditions(key):
-    batch = Batch(jnp.arange(40.0)[:, None], jnp.arange(40), progress=jnp.ones(40))
+    batch = Batch(jnp.arange(40.0)[:, None], jnp.arange(40))
     found = paired(optimal_transport(0.0), key, batch)
     np.testing.assert_array_equal(found.x[1], batch.x)
     np.testing.assert_array_equal(found.cond, batch.cond)

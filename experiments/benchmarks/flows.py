@@ -37,11 +37,11 @@ from jgen.bijectors import (
     TrainableBijector,
     affine,
     autoregressive,
+    compose,
     coupling,
     flip,
     rational_quadratic,
     repeated,
-    sequence,
 )
 from jgen.models import flow
 from jgen.nets import num_parameters
@@ -158,7 +158,7 @@ def _bijector(kind: str, sizes: Sizes) -> TrainableBijector:
         outputs = half * spline.num_params
         network = conditioner(half, outputs, hidden=hidden, activation=jax.nn.relu)
         layer = coupling(network, spline, half)
-    return repeated(sequence(layer, flip()), sizes.depth)
+    return repeated(compose(layer, flip()), sizes.depth)
 
 
 def _own(kind: str, sizes: Sizes, x: np.ndarray) -> Contestant:

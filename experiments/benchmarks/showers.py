@@ -45,8 +45,8 @@ from experiments.benchmarks._timing import (
     ratio,
 )
 from jgen.generative_model import Batch, GenerativeModel, draw
-from jgen.models import flow_matching
-from jgen.nets import num_parameters, velocity_mlp
+from jgen.models import autoregressive_flow_matching, flow_matching
+from jgen.nets import Network, num_parameters, velocity_mlp
 from jgen.nets.transfusion import TransfusionConfig, transfusion
 from jgen.nets.vit import ViTConfig
 from jgen.plotting import save
@@ -54,14 +54,13 @@ from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, new_figure, styled
 from jgen.random import member_keys
 from jgen.showers import ShowerPreprocessing, get_geometry
 from jgen.showers.calodream import (
-    SolverConfig,
-    calodream,
-    energy_model,
+    CaloDreamConfig,
+    Statistics,
     incident_energies,
-    shape_model,
-    shape_network,
+    parts,
+    shower_model,
 )
-from jgen.showers.preprocessing import Statistics
+from jgen.solvers import SolverConfig
 from jgen.training import OptimizerConfig, RunFolder, make_optimizer, make_step, member
 from jgen.training.step import TrainState, over_members
 from jgen.typing import Key
@@ -152,8 +151,8 @@ def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, flo
 def count_parameters(config: Config) -> dict[str, int]:
     """Trainable parameters of all networks that are measured."""
     inits = {
-        "vit": shape_network(GEOMETRY, config.vit).init,
-        "vit_ds3": shape_network(get_geometry("ds3"), config.vit_ds3).init,
+        "vit": _vit(config.vit).init,
+        "vit_ds3": _vit(config.vit_ds3, "ds3").init,
         "energy": transfusion(GEOMETRY.num_layers, config.energy).init,
     }
     inits |= {f"ensemble/{name}": model.init for name, model in _ensemble_models(config).items()}
@@ -213,8 +212,13 @@ def _compare(
     return metrics
 
 
+def _vit(sizes: ViTConfig, geometry: str = "ds2") -> Network:
+    """Velocity network of the shapes."""
+    return parts(CaloDreamConfig(geometry=geometry, shape_network=sizes))["shape"].network
+
+
 def _measure_vit(config: Config, pytorch, size: int) -> dict[str, float]:
-    network = shape_network(GEOMETRY, config.vit)
+    network = _vit(config.vit)
     apply = jax.vmap(network.apply, in_axes=(None, 0, 0, 0))
     params, rivals = random_params(network.init), {}
     if pytorch:
@@ -241,7 +245,7 @@ def _arguments(shape: tuple[int, ...], size: int) -> tuple[jax.Array, ...]:
 def _measure_velocity(config: Config, name: str, geometry: str, dtype: str, size: int):
     """The velocity alone, of one of the shape networks in one precision."""
     sizes = dataclasses.replace(getattr(config, name), dtype=dtype)
-    network = shape_network(get_geometry(geometry), sizes)
+    network = _vit(sizes, geometry)
     apply = jax.vmap(network.apply, in_axes=(None, 0, 0, 0))
     args = (random_params(network.init), *_arguments(get_geometry(geometry).shape, size))
     label = name if dtype == "float32" else f"{name}_bf16"
@@ -271,7 +275,7 @@ def _measure_energy(config: Config, pytorch, size: int) -> dict[str, float]:
         contexts = network.contexts(params, ratios, energy)
         return jax.vmap(network.velocity, (None, 0, 0, 0))(params, features, x, contexts)
 
-    sample = energy_model(GEOMETRY, config.energy, solver).sample
+    sample = autoregressive_flow_matching(network, GEOMETRY.num_layers, solver=solver).sample
     keys = jax.random.split(jax.random.key(0), size)
     ratios, energy = random_array(size, num), jnp.linspace(0, 1, size)
     t = jnp.broadcast_to(jnp.linspace(0, 1, num), (size, num))
@@ -292,9 +296,9 @@ def _measure_showers(config: Config, size: int) -> dict[str, float]:
     # The statistics of no data set: how long a shower takes does not depend on them.
     moments = [f(s) for s in (geometry.shape[0], geometry.shape) for f in (np.zeros, np.ones)]
     preprocessing = ShowerPreprocessing(geometry, Statistics(*moments), 1e3, 1e6)
-    parts = study.make_energy_model(config.calodream), study.make_shape_model(config.calodream)
-    model = calodream(*parts, preprocessing)
-    params, energies = random_params(model.init), incident_energies(size, 1e3, 1e6, seed=0)
+    table = parts(config.calodream)
+    model = shower_model(table["energy"].model, table["shape"].model, preprocessing)
+    params, energies = random_params(model.init), incident_energies(size, 1e3, 1e6)
     program = lambda: draw(model, params, jax.random.key(0), size, energies, batch_size=size)
     begin = time.perf_counter()
     program()
@@ -312,7 +316,7 @@ def _ensemble_models(config: Config) -> dict[str, GenerativeModel]:
     mlp = velocity_mlp(*EVENT_SHAPES["mlp"], NUM_COND, hidden=(64, 64, 64))
     return {
         "mlp": flow_matching(mlp, EVENT_SHAPES["mlp"]),
-        "vit": shape_model(GEOMETRY, config.ensemble_vit),
+        "vit": flow_matching(_vit(config.ensemble_vit), GEOMETRY.shape),
     }
 
 

@@ -1,8 +1,24 @@
-"""How many true events a generated sample is worth (arXiv:2509.08048)."""
+"""How many true events generated ones are worth (arXiv:2509.08048).
+
+The front door is `forecast`: training, held-out and generated events in, numbers, words and figures
+out. What it is made of answers one question each:
+
+What is my ensemble worth in regions?           `region_fractions`, `averaging_amplification`
+... if the truth is known?                      `true_amplification`, `calibration`
+What is it worth at full resolution?            `differential_amplification` of one observable, a
+                                                classifier's ratio or the true `log_density_ratio`
+... from a distance that is known already?      `ks_distances`, `equivalent_events`
+... as published, for the paper's figures?      `differential_on_training_set`
+... in a part of phase space that it knows?     `refinement_mask`
+What is it worth in bins of equal probability?  `quantile_mse`, `mse_equivalent_events` (GANs,
+                                                arXiv:2008.06545), `median_splits`,
+                                                `jsd_equivalent_events` (arXiv:2202.07352)
+How does a sample of true events fare?          `expected_distance`, `kolmogorov_band`,
+                                                `sample_quantile_mse`, `sample_jensen_shannon`
+"""
 
 from jgen.amplification.averaging import (
     Averaging,
-    Calibration,
     Interval,
     averaging_amplification,
     calibration,
@@ -10,9 +26,6 @@ from jgen.amplification.averaging import (
     true_amplification,
 )
 from jgen.amplification.differential import (
-    Differential,
-    RefitDistances,
-    calibrate_by_refits,
     differential_amplification,
     differential_on_training_set,
     equivalent_events,
@@ -20,17 +33,10 @@ from jgen.amplification.differential import (
     log_density_ratio,
     prefix_sizes,
     refinement_mask,
-    refit_distances,
 )
-from jgen.amplification.kolmogorov import (
-    expected_distance,
-    kolmogorov_band,
-    kolmogorov_cdf,
-    kolmogorov_quantile,
-    size_interval,
-)
+from jgen.amplification.forecasting import Classifiers, Forecast, Selection, Statistic, forecast
+from jgen.amplification.kolmogorov import expected_distance, kolmogorov_band
 from jgen.amplification.quantiles import (
-    MedianSplits,
     bin_fractions,
     fit_quantile_mse,
     jensen_shannon,
@@ -48,25 +54,23 @@ from jgen.amplification.quantiles import (
 
 __all__ = [
     "Averaging",
-    "Calibration",
-    "Differential",
+    "Classifiers",
+    "Forecast",
     "Interval",
-    "MedianSplits",
-    "RefitDistances",
+    "Selection",
+    "Statistic",
     "averaging_amplification",
     "bin_fractions",
-    "calibrate_by_refits",
     "calibration",
+    "differential_amplification",
+    "differential_on_training_set",
     "equivalent_events",
     "expected_distance",
     "fit_quantile_mse",
-    "differential_amplification",
-    "differential_on_training_set",
+    "forecast",
     "jensen_shannon",
     "jsd_equivalent_events",
     "kolmogorov_band",
-    "kolmogorov_cdf",
-    "kolmogorov_quantile",
     "ks_distances",
     "log_density_ratio",
     "mean_and_error",
@@ -76,12 +80,10 @@ __all__ = [
     "product_bins",
     "quantile_mse",
     "refinement_mask",
-    "refit_distances",
     "region_fractions",
     "sample_jensen_shannon",
     "sample_quantile_edges",
     "sample_quantile_mse",
-    "size_interval",
     "split_bins",
     "true_amplification",
 ]

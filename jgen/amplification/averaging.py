@@ -208,7 +208,7 @@ def calibration(
     """
     fractions = np.asarray(fractions, np.float64)
     truth = _check_truth(truth, fractions.shape[-1])
-    found = pulls(fractions, truth)
+    found = pulls(truth, fractions)
     spread = fractions.std(axis=0, ddof=1)
     return Calibration(found, (fractions - truth) / (2**0.5 * spread))
 

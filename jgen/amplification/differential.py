@@ -8,8 +8,8 @@ observable, the ratio of a classifier (`jgen.metrics.cross_fitted_log_ratio`) or
 `differential_amplification`, and `differential_on_training_set` for what happens otherwise.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,11 +18,9 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from jgen.amplification.averaging import ONE_SIGMA, Interval
 from jgen.amplification.kolmogorov import (
     MEAN,
-    check_level,
     expected_distance,
     kolmogorov_band,
     kolmogorov_cdf,
-    kolmogorov_quantile,
     size_interval,
 )
 
@@ -192,8 +190,7 @@ def differential_on_training_set(
     so that its distance to them is smaller than to others. A Gaussian fitted to 1000 radii has a
     mean of sqrt(n) D of 0.637 instead of 0.869, which gives infinity nine times out of ten where
     the truth is about 5; a generator that does nothing but repeat its training events, worth no
-    more than them, gives infinity every time. Use `differential_amplification`, or
-    `calibrate_by_refits`.
+    more than them, gives infinity every time. Use `differential_amplification`.
 
     Raises:
       ValueError: as `ks_distances`, or for an unusable level.
@@ -206,97 +203,6 @@ def differential_on_training_set(
     n_equiv = [_solve(last, k, 1 / num) if k > 0 else np.float64(0.0) for k in ends]
     probability = float(kolmogorov_cdf(last / expected_distance(num, sizes[-1], 1.0)))
     return Differential(sizes, distances, num, num, Interval(*n_equiv), probability)
-
-
-class RefitDistances(NamedTuple):
-    """Distances of refitted generators, see `refit_distances`.
-
-    Attributes:
-      own: to the events that each was fitted to.
-      truth: to a sample of the truth that none of them saw.
-      num_generated: generated events of each.
-      num_truth: events of that sample.
-    """
-
-    own: Float[np.ndarray, " replicas"]
-    truth: Float[np.ndarray, " replicas"]
-    num_generated: int
-    num_truth: int
-
-
-def refit_distances(
-    replica: Callable[[Any], tuple[Real[np.ndarray, " n_train"], Real[np.ndarray, " num"]]],
-    keys: Iterable[Any],
-    truth: Real[np.ndarray, " n_truth"],
-) -> RefitDistances:
-    """Distances of generators fitted to data sets drawn from a known model.
-
-    The parametric bootstrap: the generator under test plays the truth. A replica draws a data set
-    of n_train events from it, fits a generator as the first one was fitted, and draws from that.
-
-    Args:
-      replica: (key) -> summary statistic of its training events and of its generated events, the
-        latter as many as the generator under test was judged by.
-      keys: one a replica; a hundred are enough for an interval of one standard deviation.
-      truth: summary statistic of a large sample of the generator under test, which the replicas
-        play the truth with.
-
-    Raises:
-      ValueError: as `ks_distances`, or if replicas differ in their numbers of generated events.
-    """
-    own, distances, numbers = [], [], set()
-    for key in keys:
-        training, generated = replica(key)
-        sizes = np.array([len(generated)])
-        numbers.add(len(generated))
-        own.append(ks_distances(generated, training, sizes)[0])
-        distances.append(ks_distances(generated, truth, sizes)[0])
-    if len(numbers) != 1:
-        raise ValueError(
-            f"every replica needs the same number of generated events, got {sorted(numbers)}"
-        )
-    return RefitDistances(np.array(own), np.array(distances), numbers.pop(), len(truth))
-
-
-def calibrate_by_refits(
-    distance: float, refits: RefitDistances, *, level: float = ONE_SIGMA
-) -> Interval:
-    """n_equiv from the distance to the training set, calibrated by refitted generators.
-
-    Refits have the bias of being compared with their own data, and their distance to the truth
-    tells what they are worth, n_refit. The hypothesis is that the generator has the error of a
-    refit and on top an independent one, like that of a sample of n_more events. At the q-quantile
-    of the distances it then is
-
-        1/n_equiv = 1/n_refit + (D^2 - own_q^2) / K_q^2,    the second term not below zero,
-
-    exact where either of the two dominates, and the same as the central interval of an unseen
-    reference if `own` are distances of true samples. The estimate takes the means for q. So
-    nothing is worth more than n_refit, which is right as far as the generator is a fair fit to its
-    data, and an error that all refits share is not seen: they are refits of each other.
-
-    Args:
-      distance: D between the generator's events and its training set, with as many generated
-        events as each refit has.
-      refits: distances of the refits, 20 or more.
-      level: coverage of the central interval.
-
-    Raises:
-      ValueError: for a negative distance, too few refits or an unusable level.
-    """
-    check_level(level)
-    if not distance >= 0:
-        raise ValueError(f"a distance must be a number of at least 0, got {distance}")
-    if len(refits.own) < 20:
-        raise ValueError(f"quantiles need 20 refits or more, got {len(refits.own)}")
-    probabilities = np.array([(1 - level) / 2, (1 + level) / 2])
-    own = np.array([np.mean(refits.own), *np.quantile(refits.own, probabilities)])
-    k = np.array([MEAN, *kolmogorov_quantile(probabilities)])
-    floor = 1 / refits.num_truth + 1 / refits.num_generated
-    refit = 1 / _solve(np.mean(refits.truth), MEAN, floor)
-    with np.errstate(divide="ignore"):
-        n_equiv = 1 / (refit + np.maximum(distance**2 - own**2, 0.0) / k**2)
-    return Interval(*n_equiv)
 
 
 def log_density_ratio(

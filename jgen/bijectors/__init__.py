@@ -3,8 +3,9 @@
 from jgen.bijectors.autoregressive import autoregressive
 from jgen.bijectors.continuous import continuous
 from jgen.bijectors.coupling import coupling, masked_coupling
+from jgen.bijectors.dequantize import dequantize, level_gaussian, level_of
 from jgen.bijectors.elements import Element, additive, affine
-from jgen.bijectors.elementwise import Bijector, compose, log, logit, standardize
+from jgen.bijectors.elementwise import Bijector, log, logit, standardize
 from jgen.bijectors.linear import actnorm, flip, householder, permutation, plu, qr
 from jgen.bijectors.multi_scale import level_shapes, multi_scale, squeeze
 from jgen.bijectors.planar import planar, radial
@@ -13,13 +14,12 @@ from jgen.bijectors.residual import residual
 from jgen.bijectors.splines import cubic, quadratic, rational_quadratic
 from jgen.bijectors.trainable import (
     TrainableBijector,
+    compose,
     conditioned,
     frozen,
     inverted,
-    lifted,
     pixelwise,
     repeated,
-    sequence,
     stacked,
 )
 
@@ -38,13 +38,15 @@ __all__ = [
     "coupling",
     "coupling_flow",
     "cubic",
+    "dequantize",
     "flip",
     "frozen",
     "glow",
     "householder",
     "inverted",
+    "level_gaussian",
+    "level_of",
     "level_shapes",
-    "lifted",
     "log",
     "logit",
     "masked_coupling",
@@ -59,7 +61,6 @@ __all__ = [
     "rational_quadratic",
     "repeated",
     "residual",
-    "sequence",
     "squeeze",
     "stacked",
     "standardize",

@@ -72,27 +72,3 @@ def log() -> Bijector:
         lambda x, cond=None: (jnp.log(x), -jnp.sum(jnp.log(x))),
         lambda z, cond=None: (jnp.exp(z), jnp.sum(z)),
     )
-
-
-def compose(*bijectors: Bijector) -> Bijector:
-    """Apply `bijectors` from left to right; the inverse runs from right to left.
-
-    Raises:
-      ValueError: if none is given.
-    """
-    if not bijectors:
-        raise ValueError("compose needs at least one bijector")
-    has_log_det = all(b.has_log_det for b in bijectors)
-
-    def run(x, cond, steps):
-        total = jnp.zeros(())
-        for step in steps:
-            x, log_det = step(x, cond)
-            total = total + log_det if has_log_det else None
-        return x, total
-
-    return Bijector(
-        lambda x, cond=None: run(x, cond, [b.forward for b in bijectors]),
-        lambda z, cond=None: run(z, cond, [b.inverse for b in reversed(bijectors)]),
-        has_log_det,
-    )

@@ -5,7 +5,7 @@ from jgen.bijectors.coupling import coupling
 from jgen.bijectors.elements import Element, affine
 from jgen.bijectors.linear import actnorm, flip, plu
 from jgen.bijectors.multi_scale import level_shapes, multi_scale
-from jgen.bijectors.trainable import TrainableBijector, pixelwise, repeated, sequence
+from jgen.bijectors.trainable import TrainableBijector, compose, pixelwise, repeated
 from jgen.nets.conditioners import conditioner, image_conditioner
 from jgen.nets.made import made
 
@@ -38,7 +38,7 @@ def coupling_flow(
     fixed = num // 2
     moved = num - fixed
     network = conditioner(fixed, moved * element.num_params, num_cond, hidden=hidden)
-    return repeated(sequence(coupling(network, element, fixed), plu(num)), depth)
+    return repeated(compose(coupling(network, element, fixed), plu(num)), depth)
 
 
 def autoregressive_flow(
@@ -61,7 +61,7 @@ def autoregressive_flow(
       hidden: widths of the network that each layer has.
     """
     network = made(num, element.num_params, num_cond, hidden=hidden)
-    return repeated(sequence(autoregressive(network, element, num), flip()), depth)
+    return repeated(compose(autoregressive(network, element, num), flip()), depth)
 
 
 def glow(
@@ -93,7 +93,7 @@ def glow(
         fixed = channels // 2
         outputs = (channels - fixed) * element.num_params
         network = image_conditioner(fixed, outputs, num_cond, hidden=hidden)
-        mixing = pixelwise(sequence(actnorm(channels), plu(channels)))
-        return repeated(sequence(mixing, coupling(network, element, fixed)), depth)
+        mixing = pixelwise(compose(actnorm(channels), plu(channels)))
+        return repeated(compose(mixing, coupling(network, element, fixed)), depth)
 
     return multi_scale(shape, *[level(s[2]) for s in level_shapes(shape, levels)])

@@ -41,16 +41,40 @@ class TrainableBijector(NamedTuple):
     data_init: Callable[[Params, PyTree, Cond], Params] | None = None
 
 
-def sequence(*bijectors: TrainableBijector) -> TrainableBijector:
-    """Apply `bijectors` from left to right on the way from data to base.
+def compose(*layers: Bijector | TrainableBijector) -> Bijector | TrainableBijector:
+    """Apply `layers` from left to right on the way from data to base; the inverse backwards.
 
-    Their parameters are a list. Layers of the same form are better `repeated`, which compiles one.
+    Of fixed maps it is a fixed one; with a trainable one among them it is trainable, and its
+    parameters are a list. Layers of the same form are better `repeated`, which compiles one.
 
     Raises:
-      ValueError: if none is given.
+      ValueError: if none is given, or a fixed map without a log-determinant among trainable ones.
     """
-    if not bijectors:
-        raise ValueError("sequence needs at least one bijector")
+    if not layers:
+        raise ValueError("compose needs at least one bijector")
+    if all(isinstance(layer, Bijector) for layer in layers):
+        return _fixed(layers)
+    return _trainable([lifted(b) if isinstance(b, Bijector) else b for b in layers])
+
+
+def _fixed(bijectors):
+    has_log_det = all(b.has_log_det for b in bijectors)
+
+    def run(x, cond, steps):
+        total = jnp.zeros(())
+        for step in steps:
+            x, log_det = step(x, cond)
+            total = total + log_det if has_log_det else None
+        return x, total
+
+    return Bijector(
+        lambda x, cond=None: run(x, cond, [b.forward for b in bijectors]),
+        lambda z, cond=None: run(z, cond, [b.inverse for b in reversed(bijectors)]),
+        has_log_det,
+    )
+
+
+def _trainable(bijectors):
     num = len(bijectors)
 
     def run(steps, x, cond, key):
@@ -88,7 +112,7 @@ def stacked(make: Callable[[PyTree], TrainableBijector], constants: PyTree) -> T
     """Layers that differ in parameters and constants only, as one scan: flat compile time.
 
         orders = np.stack([np.random.default_rng(i).permutation(8) for i in range(12)])
-        stacked(lambda order: sequence(layer, permutation(order)), orders)
+        stacked(lambda order: compose(layer, permutation(order)), orders)
 
     Args:
       make: the layer of a slice of `constants`. All layers need parameters of the same shapes.
@@ -164,7 +188,7 @@ def inverted(bijector: TrainableBijector) -> TrainableBijector:
 
 
 def lifted(bijector: Bijector) -> TrainableBijector:
-    """A map without parameters, as a layer.
+    """A map without parameters, as a layer; `compose` makes one of every fixed map.
 
     Raises:
       ValueError: if the map has no log-determinant.

@@ -10,14 +10,17 @@ from jgen.jets.features import (
     sample_path,
     write_features,
 )
+from jgen.jets.preprocessing import SAMPLE_PT_RANGE, feature_map
 from jgen.jets.substructure import n_subjettiness
 
 __all__ = [
     "FEATURES",
     "LABELS",
+    "SAMPLE_PT_RANGE",
     "JetFeatures",
     "check_features",
     "compute_features",
+    "feature_map",
     "n_subjettiness",
     "read_features",
     "sample_path",

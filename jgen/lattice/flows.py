@@ -10,10 +10,9 @@ from jaxtyping import Array, Float
 from jgen.bijectors import (
     TrainableBijector,
     affine,
+    compose,
     continuous,
-    lifted,
     masked_coupling,
-    sequence,
     stacked,
     standardize,
 )
@@ -67,8 +66,8 @@ def checkerboard_flow(
     even = np.indices((length, length)).sum(axis=0) % 2 == 0
     masks = np.stack([even if layer % 2 else ~even for layer in range(depth)])
     layers = stacked(lambda mask: masked_coupling(network, affine(), mask), masks)
-    start = lifted(standardize(np.float32(0), np.float32(scale)))
-    return sequence(start, layers, _free_field(length))
+    start = standardize(np.float32(0), np.float32(scale))
+    return compose(start, layers, _free_field(length))
 
 
 def _odd_convolutions(hidden: tuple[int, ...]) -> Network:
@@ -218,4 +217,4 @@ def equivariant_flow(
     )
     solver = runge_kutta("rk4", 16) if solver is None else solver
     layer = continuous(network, solver=solver, divergence=both)
-    return sequence(lifted(standardize(np.float32(0), np.float32(scale))), layer)
+    return compose(standardize(np.float32(0), np.float32(scale)), layer)

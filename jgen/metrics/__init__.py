@@ -1,5 +1,10 @@
 """How good is a sample: histograms, distances, classifiers, and truth against truth beside each."""
 
+from jgen.metrics.baselines import (
+    bernoulli_mixture_log_prob,
+    gaussian_mixture_log_prob,
+    pca_log_prob,
+)
 from jgen.metrics.calibration import (
     CalibrationCurve,
     Coverage,
@@ -15,7 +20,9 @@ from jgen.metrics.classifier import (
     auc_error,
     calochallenge_classifier,
     classifier_test,
+    trained_classifier,
 )
+from jgen.metrics.classifier_training import Classifier
 from jgen.metrics.comparison import (
     ClassifierComparison,
     Comparison,
@@ -46,14 +53,23 @@ from jgen.metrics.manifold import (
     expected_coverage,
     precision_recall_density_coverage,
 )
+from jgen.metrics.members import Calibrated, MemberBins, join_bins, member_bins
 
 __all__ = [
+    "Calibrated",
+    "MemberBins",
+    "join_bins",
+    "member_bins",
+    "bernoulli_mixture_log_prob",
+    "gaussian_mixture_log_prob",
+    "pca_log_prob",
     "CalibrationCurve",
     "Coverage",
     "Pulls",
     "calibration_curve",
     "coverage",
     "pulls",
+    "Classifier",
     "ClassifierComparison",
     "ClassifierConfig",
     "ClassifierResult",
@@ -84,5 +100,6 @@ __all__ = [
     "separation",
     "separation_floor",
     "sliced_wasserstein",
+    "trained_classifier",
     "wasserstein",
 ]

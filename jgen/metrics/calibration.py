@@ -75,8 +75,8 @@ class CalibrationCurve(NamedTuple):
 
 
 def pulls(
-    predictions: Real[np.ndarray, " members *shape"],
     truth: Real[np.ndarray, " *shape"],
+    predictions: Real[np.ndarray, " members *shape"],
     truth_error: Real[np.ndarray, " *shape"] | float = 0.0,
 ) -> Pulls:
     """Pulls t = (mean - truth) / sqrt((1 + 1/M) spread^2 + truth_error^2) of M members.
@@ -88,15 +88,15 @@ def pulls(
     Satterthwaite, an approximation.
 
     Args:
+      truth: the true values.
       predictions: one value a member and quantity, for example contents of histogram bins.
-      truth: the same quantities.
       truth_error: standard deviations of normal errors of the truth, for example statistical ones.
 
     Raises:
       ValueError: for fewer than two members, shapes that differ, values that are not finite, a
         negative error, or a quantity without any error.
     """
-    predictions, truth, truth_error = _checked(predictions, truth, truth_error)
+    truth, predictions, truth_error = _checked(truth, predictions, truth_error)
     num = len(predictions)
     variance = (1 + 1 / num) * predictions.var(axis=0, ddof=1)
     total = variance + truth_error**2
@@ -113,8 +113,8 @@ def pulls(
 
 
 def coverage(
-    predictions: Real[np.ndarray, " members *shape"],
     truth: Real[np.ndarray, " *shape"],
+    predictions: Real[np.ndarray, " members *shape"],
     levels: Real[np.ndarray, " num_levels"],
     *,
     interval: Interval = "student",
@@ -123,8 +123,8 @@ def coverage(
     """Fraction of truths inside central intervals of the members, for every level.
 
     Args:
+      truth: the true values.
       predictions: one value a member and quantity.
-      truth: the same quantities.
       levels: probabilities between 0 and 1 that the intervals claim to hold.
       interval: "student" is mean +- c sqrt((1 + 1/M) spread^2 + truth_error^2) with c of Student's
         t, which holds its level for calibrated normal members. "normal" is the habitual
@@ -145,17 +145,17 @@ def coverage(
     if levels.ndim != 1 or not levels.size or not np.all((levels > 0) & (levels < 1)):
         raise ValueError(f"levels are a list of numbers between 0 and 1, got {levels}")
     if interval == "quantile":
-        return _rank_coverage(*_checked(predictions, truth, truth_error), levels)
+        return _rank_coverage(*_checked(truth, predictions, truth_error), levels)
     if interval not in ("student", "normal"):
         raise ValueError(f"unknown interval {interval!r}; one of student, normal, quantile")
-    found = pulls(predictions, truth, truth_error)
+    found = pulls(truth, predictions, truth_error)
     distance, degrees = np.abs(found.values).ravel(), found.degrees_of_freedom.ravel()
     upper = (1 + levels[:, None]) / 2
     if interval == "student":
         bounds = stats.t.ppf(upper, degrees[None])
     else:
         # In units of the pull, whose error has the factor 1 + 1/M that this interval leaves out.
-        predictions, truth, truth_error = _checked(predictions, truth, truth_error)
+        truth, predictions, truth_error = _checked(truth, predictions, truth_error)
         variance = predictions.var(axis=0, ddof=1)
         ratio = (variance + truth_error**2) / (
             (1 + 1 / len(predictions)) * variance + truth_error**2
@@ -168,8 +168,8 @@ def coverage(
 
 
 def calibration_curve(
-    predictions: Real[np.ndarray, " members *shape"],
     truth: Real[np.ndarray, " *shape"],
+    predictions: Real[np.ndarray, " members *shape"],
     *,
     num_bins: int = 10,
     truth_error: Real[np.ndarray, " *shape"] | float = 0.0,
@@ -184,15 +184,15 @@ def calibration_curve(
     any number.
 
     Args:
+      truth: the true values.
       predictions: one value a member and quantity; at least four members.
-      truth: the same quantities.
       num_bins: number of bins; each needs two quantities or more.
       truth_error: standard deviations of normal errors of the truth.
 
     Raises:
       ValueError: as `pulls` does, for fewer than four members, or too many bins.
     """
-    predictions, truth, truth_error = _checked(predictions, truth, truth_error)
+    truth, predictions, truth_error = _checked(truth, predictions, truth_error)
     if len(predictions) < 4:
         raise ValueError(f"two halves of two or more members are needed, got {len(predictions)}")
     if not 1 <= num_bins <= truth.size // 2:
@@ -213,7 +213,7 @@ def calibration_curve(
     return CalibrationCurve(np.sqrt([predicted.ravel()[rows].mean() for rows in bins]), root, error)
 
 
-def _rank_coverage(predictions, truth, truth_error, levels):
+def _rank_coverage(truth, predictions, truth_error, levels):
     if np.any(truth_error > 0):
         raise ValueError(
             'interval="quantile" takes no truth_error: add such errors to the members, or use '
@@ -237,7 +237,7 @@ def _overlap(low, high, levels):
     return np.maximum(inside, 0) / (high - low)
 
 
-def _checked(predictions, truth, truth_error):
+def _checked(truth, predictions, truth_error):
     predictions, truth = np.asarray(predictions, np.float64), np.asarray(truth, np.float64)
     if predictions.ndim < 1 or predictions.shape[1:] != truth.shape:
         raise ValueError(
@@ -261,4 +261,4 @@ def _checked(predictions, truth, truth_error):
             raise ValueError(f"{bad} of {array.size} {name} are not finite: drop those quantities")
     if np.any(truth_error < 0):
         raise ValueError("truth_error is a standard deviation and cannot be negative")
-    return predictions, truth, truth_error
+    return truth, predictions, truth_error

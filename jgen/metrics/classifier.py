@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Real
 from scipy.optimize import isotonic_regression
-from scipy.stats import rankdata
 
 from jgen.estimate import Estimate
-from jgen.metrics._classifier_training import Part, apply_seeds, place, train_seeds
+from jgen.metrics.classifier_training import Classifier, Part, apply_seeds, place, train_seeds
+from jgen.metrics.distances import event_weights
 from jgen.nets.resnet import ResNetConfig
 from jgen.random import stream
 from jgen.typing import Key
@@ -142,6 +142,8 @@ class ClassifierResult(NamedTuple):
         Eq. 21) of the uncalibrated classifier, on the reference test events.
       weights_generated: the same on generated test events. Look at both, because failures show
         up in the tails of either (arXiv:2305.16774).
+      num_test: effective numbers of reference and generated test events, those of the events where
+        they have no weights.
       best_epoch: epoch whose network was kept, counted from zero.
       train_loss: mean over each epoch.
       validation_loss: after each epoch.
@@ -152,6 +154,7 @@ class ClassifierResult(NamedTuple):
     jsd: Float[np.ndarray, " seeds"]
     weights_reference: Float[np.ndarray, "seeds n_test"]
     weights_generated: Float[np.ndarray, "seeds m_test"]
+    num_test: Float[np.ndarray, " two"]
     best_epoch: Int[np.ndarray, " seeds"]
     train_loss: Float[np.ndarray, "seeds epochs"]
     validation_loss: Float[np.ndarray, "seeds epochs"]
@@ -171,8 +174,7 @@ class ClassifierResult(NamedTuple):
     @property
     def auc_statistical_error(self) -> float:
         """Error of the mean AUC from the finite test split, `auc_error`."""
-        n, m = self.weights_reference.shape[1], self.weights_generated.shape[1]
-        return auc_error(self.mean("auc"), n, m)
+        return auc_error(self.mean("auc"), *self.num_test)
 
     @property
     def auc_estimate(self) -> Estimate:
@@ -203,6 +205,8 @@ def classifier_test(
     key: Key,
     config: ClassifierConfig | None = None,
     *,
+    reference_weights: Real[np.ndarray, " n"] | None = None,
+    generated_weights: Real[np.ndarray, " m"] | None = None,
     progress: bool = False,
 ) -> ClassifierResult:
     """Train classifiers of `reference` (label 1) against `generated` (label 0) and test them.
@@ -220,9 +224,41 @@ def classifier_test(
     Each sample stays where it is and is copied to the device once, whatever the number of seeds; on
     a CPU the memory needed is so about twice that of the samples, beside that of the network.
 
+    `trained_classifier` does the same and returns the networks as well.
+
+    Args:
+      reference: true events, features as columns.
+      generated: the same features of generated events.
+      key: of the split and the trainings.
+      config: network and training.
+      reference_weights: event weights, not negative, of any normalisation. They count in the loss,
+        the choice of the epoch, the calibration and all numbers.
+      generated_weights: the same of generated events.
+      progress: show a bar.
+
     Raises:
-      ValueError: if the shapes do not fit, entries are not finite, or a split is empty.
+      ValueError: if the shapes do not fit, entries are not finite, weights are unusable, or a
+        split is empty.
       FloatingPointError: if a loss is not finite.
+    """
+    weights = {"reference_weights": reference_weights, "generated_weights": generated_weights}
+    return trained_classifier(reference, generated, key, config, **weights, progress=progress)[1]
+
+
+def trained_classifier(
+    reference: Real[np.ndarray, "n d"],
+    generated: Real[np.ndarray, "m d"],
+    key: Key,
+    config: ClassifierConfig | None = None,
+    *,
+    reference_weights: Real[np.ndarray, " n"] | None = None,
+    generated_weights: Real[np.ndarray, " m"] | None = None,
+    progress: bool = False,
+) -> tuple[Classifier, ClassifierResult]:
+    """The networks of a `classifier_test` and its result.
+
+    `classifier.log_ratio(events)` then reweights generated events or finds where they fail; of
+    events that the networks were trained on it is an overestimate, see `cross_fitted_log_ratio`.
     """
     config = config or ClassifierConfig()
     samples = [
@@ -244,25 +280,48 @@ def classifier_test(
         )
     )
     data = place(samples, splits[0], config)
-    train, validation, test = (labelled(*rows, len(reference)) for rows in splits)
-    params, history = train_seeds(data, train, validation, key, config, progress)
-    logits = [apply_seeds(params, data, part.rows, config) for part in (validation, test)]
-    return _evaluate(validation, test, *logits, *history)
+    weights = [
+        event_weights(w, len(sample))
+        for w, sample in zip((reference_weights, generated_weights), samples, strict=True)
+    ]
+    train, validation, test = (labelled(*rows, *weights) for rows in splits)
+    classifier, history = train_seeds(data, train, validation, key, config, progress)
+    logits = [
+        apply_seeds(classifier.params, data, part.rows, config) for part in (validation, test)
+    ]
+    return classifier, _evaluate(validation, test, *logits, *history)
 
 
 def area_under_curve(
-    reference_scores: Real[np.ndarray, " n"], generated_scores: Real[np.ndarray, " m"]
+    reference_scores: Real[np.ndarray, " n"],
+    generated_scores: Real[np.ndarray, " m"],
+    reference_weights: Real[np.ndarray, " n"] | None = None,
+    generated_weights: Real[np.ndarray, " m"] | None = None,
 ) -> float:
-    """Probability that a reference event scores above a generated one; ties count one half."""
-    n, m = len(reference_scores), len(generated_scores)
-    ranks = rankdata(np.concatenate([reference_scores, generated_scores]))
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+    """Probability that a reference event scores above a generated one; ties count one half.
+
+    Raises:
+      ValueError: if weights do not fit, are negative or all zero.
+    """
+    scores = [np.asarray(s) for s in (reference_scores, generated_scores)]
+    weights = [
+        event_weights(w, len(s))
+        for w, s in zip((reference_weights, generated_weights), scores, strict=True)
+    ]
+    unique, index = np.unique(np.concatenate(scores), return_inverse=True)
+    parts = np.split(index, [len(scores[0])])
+    of_reference, of_generated = (
+        np.bincount(i, w, len(unique)) for i, w in zip(parts, weights, strict=True)
+    )
+    below = np.cumsum(of_generated) - of_generated / 2
+    return float(np.sum(of_reference * below) / (of_reference.sum() * of_generated.sum()))
 
 
-def auc_error(auc: float, n: int, m: int) -> float:
+def auc_error(auc: float, n: float, m: float) -> float:
     """Statistical error of an AUC of n against m events (Hanley and McNeil, Radiology 143, 29).
 
-    At 0.5 it is sqrt((n + m + 1) / (12 n m)), the exact spread for samples of one distribution.
+    At 0.5 it is sqrt((n + m + 1) / (12 n m)), the exact spread for samples of one distribution. Of
+    weighted events n and m are the effective numbers, (sum w)^2 / sum w^2.
     """
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (n - 1) * (q1 - auc**2) + (m - 1) * (q2 - auc**2)
@@ -303,13 +362,17 @@ def _split(num, key, config):
     return np.split(order, [num_train, num_train + num_validation])
 
 
-def labelled(reference, generated, num_reference):
+def labelled(reference, generated, reference_weights, generated_weights):
     """A split of rows of the data, in which the reference comes first."""
     n, m = len(reference), len(generated)
     label = np.repeat(np.array([1, 0], np.float32), [n, m])
     # Mean one, and each class adds up to one half of the sum.
     weight = np.repeat(np.array([0.5 / n, 0.5 / m], np.float32) * (n + m), [n, m])
-    rows = np.concatenate([reference, num_reference + generated]).astype(np.int32)
+    weights = [reference_weights[reference], generated_weights[generated]]
+    if min(w.sum() for w in weights) == 0:
+        raise ValueError("a split has no events but of weight zero: pass more events")
+    weight *= np.concatenate([w / w.mean() for w in weights]).astype(np.float32)
+    rows = np.concatenate([reference, len(reference_weights) + generated]).astype(np.int32)
     return Part(*map(jnp.asarray, (rows, label, weight)))
 
 
@@ -321,8 +384,8 @@ def _evaluate(validation, test, validation_logits, logits, best_epoch, train_los
     auc, auc_calibrated, jsd = [], [], []
     for fitted, score in zip(validation_logits, logits, strict=True):
         c = _calibrated(fitted, validation, score)
-        auc.append(area_under_curve(score[is_reference], score[~is_reference]))
-        auc_calibrated.append(area_under_curve(c[is_reference], c[~is_reference]))
+        auc.append(_area(score, test))
+        auc_calibrated.append(_area(c, test))
         bce = -np.average(np.log(np.where(is_reference, c, 1 - c)), weights=test.weight)
         jsd.append(1 - bce / np.log(2))
     weights = np.exp(np.clip(logits, -50, 50))  # a certain classifier must not overflow float32
@@ -332,10 +395,22 @@ def _evaluate(validation, test, validation_logits, logits, best_epoch, train_los
         np.array(jsd),
         weights[:, is_reference],
         weights[:, ~is_reference],
+        np.array([_effective(test.weight[which]) for which in (is_reference, ~is_reference)]),
         best_epoch,
         train_loss,
         validation_loss,
     )
+
+
+def _area(scores, part):
+    which = part.label > 0
+    parts = [a[rows] for a in (scores, part.weight) for rows in (which, ~which)]
+    return area_under_curve(*parts)
+
+
+def _effective(weights):
+    """Number of events without weights that would have the same statistical errors."""
+    return np.sum(weights, dtype=np.float64) ** 2 / np.sum(weights.astype(np.float64) ** 2)
 
 
 def _calibrated(scores, part, new_scores):
@@ -344,7 +419,8 @@ def _calibrated(scores, part, new_scores):
     Equal scores share one probability, between scores it is interpolated, and it stays 1e-6 away
     from 0 and 1 so that the cross-entropy is finite; all as in the CaloChallenge.
     """
-    unique, index = np.unique(scores, return_inverse=True)
+    unique, index = np.unique(scores[part.weight > 0], return_inverse=True)
+    part = Part(*(None if a is None else a[part.weight > 0] for a in part))
     weight = np.bincount(index, part.weight)
     label = np.bincount(index, part.weight * part.label) / weight
     fit = isotonic_regression(label, weights=weight).x

@@ -7,17 +7,13 @@ are dealt out to folds, and each fold is scored by classifiers that saw only oth
 from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Real
 
-from jgen.metrics._classifier_training import apply_seeds, place, train_seeds
 from jgen.metrics.classifier import ClassifierConfig, check_sample, labelled
+from jgen.metrics.classifier_training import Classifier, place, train_seeds
 from jgen.random import stream
 from jgen.typing import Key
-
-# Events scored at once; a power of two, so that few programs are compiled.
-_CHUNK = 2**16
 
 
 class CrossFitted(NamedTuple):
@@ -114,16 +110,15 @@ def cross_fitted_log_ratio(
             np.flatnonzero(allowed[f]) for f in (fold_of_reference, fold_of_generated[:num_used])
         ]
         samples = [reference, generated[:num_used]]
-        trained = _train(samples, rows, jax.random.fold_in(key, fold), config, progress)
+        classifier = _train(samples, rows, jax.random.fold_in(key, fold), config, progress)
         left_out = np.flatnonzero(fold_of_reference == fold)
-        scores[0][left_out] = _score(*trained, reference[left_out], config)
-        scores[1][fold::folds] = _score(*trained, generated[fold::folds], config)
+        scores[0][left_out] = classifier.log_ratio(reference[left_out])
+        scores[1][fold::folds] = classifier.log_ratio(generated[fold::folds])
     scored = [np.flatnonzero(~np.isnan(s)) for s in scores]
     return CrossFitted(*(s[rows] for s, rows in zip(scores, scored, strict=True)), *scored)
 
 
-def _train(samples, rows, key, config, progress):
-    """Parameters [seeds] and the data whose scales they belong to."""
+def _train(samples, rows, key, config, progress) -> Classifier:
     share = config.validation_fraction / (config.train_fraction + config.validation_fraction)
     train, validation = [], []
     for i, numbers in enumerate(rows):
@@ -132,19 +127,6 @@ def _train(samples, rows, key, config, progress):
         validation.append(np.asarray(numbers[:cut]))
         train.append(np.asarray(numbers[cut:]))
     data = place(samples, train, config)
-    parts = [labelled(*split, len(samples[0])) for split in (train, validation)]
-    params, _ = train_seeds(data, *parts, key, config, progress)
-    return params, data
-
-
-def _score(params, data, events, config):
-    """Mean logits of new events; one program for all chunks of them."""
-    out = np.empty(len(events), np.float32)
-    size = min(_CHUNK, len(events))
-    rows = jnp.arange(size)
-    for start in range(0, len(events), size):
-        # The last chunk repeats its last event, so that it runs in the same program.
-        chunk = events[np.minimum(start + np.arange(size), len(events) - 1)]
-        logits = apply_seeds(params, data._replace(x=jnp.asarray(chunk, jnp.float32)), rows, config)
-        out[start : start + size] = np.mean(logits, axis=0)[: len(events) - start]
-    return out
+    ones = [np.ones(len(sample)) for sample in samples]
+    parts = [labelled(*split, *ones) for split in (train, validation)]
+    return train_seeds(data, *parts, key, config, progress)[0]

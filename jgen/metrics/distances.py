@@ -39,10 +39,10 @@ class Wasserstein(NamedTuple):
 
 
 def wasserstein(
-    x: Real[np.ndarray, " n *columns"],
-    y: Real[np.ndarray, " m *columns"],
-    x_weights: Real[np.ndarray, " n"] | None = None,
-    y_weights: Real[np.ndarray, " m"] | None = None,
+    reference: Real[np.ndarray, " n *columns"],
+    generated: Real[np.ndarray, " m *columns"],
+    reference_weights: Real[np.ndarray, " n"] | None = None,
+    generated_weights: Real[np.ndarray, " m"] | None = None,
     *,
     num_bootstrap: int = 100,
     seed: int = 0,
@@ -54,27 +54,30 @@ def wasserstein(
     1.8 sigma / sqrt(n) for normal samples of n events each), and that of replicas is larger still.
 
     Args:
-      x: one sample, [n] or [n, k]; the columns are compared one by one.
-      y: the other sample, [m] or [m, k].
-      x_weights: non-negative event weights of `x`, of any normalisation.
-      y_weights: the same for `y`.
+      reference: one sample, [n] or [n, k]; the columns are compared one by one.
+      generated: the other sample, [m] or [m, k].
+      reference_weights: event weights, not negative, of any normalisation.
+      generated_weights: the same of the other sample.
       num_bootstrap: replicas for the error; 0 for none.
       seed: of the bootstrap.
 
     Raises:
       ValueError: if the columns differ, a sample is empty or not finite, or weights are unusable.
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    x, y = (np.asarray(sample, np.float64) for sample in (reference, generated))
     if x.ndim not in (1, 2) or x.shape[1:] != y.shape[1:] or 0 in (*x.shape, *y.shape):
         raise ValueError(
             f"samples need the shapes [n] and [m] or [n, k] and [m, k], got {x.shape} and {y.shape}"
         )
-    for name, sample in (("first", x), ("second", y)):
+    for name, sample in (("reference", x), ("generated", y)):
         if bad := int((~np.isfinite(sample)).sum()):
-            raise ValueError(f"{bad} entries of the {name} sample are not finite: drop the events")
+            raise ValueError(f"{bad} entries of {name} are not finite: drop the events")
     columns = x.shape[1:]
     x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
-    x_weights, y_weights = _weights(x_weights, len(x)), _weights(y_weights, len(y))
+    x_weights, y_weights = (
+        event_weights(w, len(sample))
+        for w, sample in ((reference_weights, x), (generated_weights, y))
+    )
 
     values = np.concatenate([x, y])
     order = np.argsort(values, axis=0, kind="stable")
@@ -95,8 +98,10 @@ def wasserstein(
 
 
 def sliced_wasserstein(
-    x: Real[np.ndarray, "n d"],
-    y: Real[np.ndarray, "m d"],
+    reference: Real[np.ndarray, "n d"],
+    generated: Real[np.ndarray, "m d"],
+    reference_weights: Real[np.ndarray, " n"] | None = None,
+    generated_weights: Real[np.ndarray, " m"] | None = None,
     *,
     num_directions: int = 64,
     num_bootstrap: int = 100,
@@ -109,8 +114,10 @@ def sliced_wasserstein(
     Columns should have a common scale.
 
     Args:
-      x: one sample.
-      y: the other sample.
+      reference: one sample.
+      generated: the other sample.
+      reference_weights: event weights, not negative, of any normalisation.
+      generated_weights: the same of the other sample.
       num_directions: in more than one dimension.
       num_bootstrap: replicas for the error; 0 for none.
       seed: of the directions and the bootstrap.
@@ -118,16 +125,19 @@ def sliced_wasserstein(
     Raises:
       ValueError: for samples that are not [n, d] and [m, d], no direction, or as `wasserstein`.
     """
-    if np.ndim(x) != 2 or np.ndim(y) != 2 or np.shape(x)[1] != np.shape(y)[1]:
+    shapes = np.shape(reference), np.shape(generated)
+    if {len(shape) for shape in shapes} != {2} or shapes[0][1] != shapes[1][1]:
         raise ValueError(
-            f"samples need the shapes [n, d] and [m, d], got {np.shape(x)} and {np.shape(y)}"
+            f"samples need the shapes [n, d] and [m, d], got {shapes[0]} and {shapes[1]}"
         )
     if num_directions < 1:
         raise ValueError(f"num_directions must be positive, got {num_directions}")
-    u = _directions(np.shape(x)[1], num_directions, seed)
+    u = _directions(shapes[0][1], num_directions, seed)
     found = wasserstein(
-        np.asarray(x, np.float64) @ u,
-        np.asarray(y, np.float64) @ u,
+        np.asarray(reference, np.float64) @ u,
+        np.asarray(generated, np.float64) @ u,
+        reference_weights,
+        generated_weights,
         num_bootstrap=num_bootstrap,
         seed=seed,
     )
@@ -147,7 +157,12 @@ def _directions(dim, num, seed):
     return u / np.linalg.norm(u, axis=0)
 
 
-def _weights(weights, num):
+def event_weights(weights: Real[np.ndarray, " n"] | None, num: int) -> Float[np.ndarray, " n"]:
+    """Weights of `num` events in float64, ones for None.
+
+    Raises:
+      ValueError: if there are not as many, or they are negative, not finite or all zero.
+    """
     weights = np.ones(num) if weights is None else np.asarray(weights, np.float64)
     if weights.shape != (num,):
         raise ValueError(f"{num} events need weights [{num}], got shape {weights.shape}")

@@ -81,7 +81,7 @@ def moments(sample: Real[np.ndarray, "n d"]) -> Moments:
     return Moments(mean, centred.T @ centred / (len(sample) - 1))
 
 
-def frechet_distance(first: Moments, second: Moments) -> float:
+def frechet_distance(reference: Moments, generated: Moments) -> float:
     """Frechet distance d^2 = |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^{1/2}).
 
     It is the squared Wasserstein-2 distance of two Gaussians (arXiv:1706.08500). The trace of the
@@ -94,10 +94,10 @@ def frechet_distance(first: Moments, second: Moments) -> float:
       ValueError: if the shapes do not fit, or a covariance is not symmetric or has an eigenvalue
         that is negative beyond rounding.
     """
-    (m1, s1), (m2, s2) = (_checked(*m) for m in (first, second))
+    (m1, s1), (m2, s2) = (_checked(*m) for m in (reference, generated))
     if m1.shape != m2.shape:
         raise ValueError(
-            f"the first distribution has {len(m1)} features and the second {len(m2)}: "
+            f"the reference has {len(m1)} features and the generated distribution {len(m2)}: "
             "compute the same ones for both"
         )
     # Not the roots of the eigenvalues of the product: squaring costs half of the digits.
@@ -168,14 +168,14 @@ def frechet_physics_distance(
     return FrechetPhysicsDistance(*_intercept(sizes, distances), sizes, distances)
 
 
-def polynomial_mmd(x: Real[np.ndarray, "n d"], y: Real[np.ndarray, "m d"]) -> float:
+def polynomial_mmd(reference: Real[np.ndarray, "n d"], generated: Real[np.ndarray, "m d"]) -> float:
     """Unbiased squared maximum mean discrepancy of the kernel k(x, y) = (x.y / d + 1)^4.
 
-    The mean of k over pairs of different events of x, plus that of y, minus twice the mean over
-    pairs of x and y (Gretton et al., JMLR 13, 723). It averages to zero for samples of one
-    distribution, so it is often negative there.
+    The mean of k over pairs of different events of one sample, plus that of the other, minus twice
+    the mean over pairs of both (Gretton et al., JMLR 13, 723). It averages to zero for samples of
+    one distribution, so it is often negative there.
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    x, y = (np.asarray(sample, np.float64) for sample in (reference, generated))
     within = 0.0
     for sample in (x, y):
         n = len(sample)

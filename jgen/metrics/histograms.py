@@ -111,9 +111,9 @@ class Separation(NamedTuple):
 
 
 def separation(
-    p: Histogram, q: Histogram, *, num_bootstrap: int = 200, seed: int = 0
+    reference: Histogram, generated: Histogram, *, num_bootstrap: int = 200, seed: int = 0
 ) -> Separation:
-    """Separation power S = 1/2 sum_i (p_i - q_i)^2 / (p_i + q_i + 1e-16).
+    """Separation power S = 1/2 sum_i (p_i - q_i)^2 / (p_i + q_i + 1e-16) of contents p and q.
 
     As in the CaloChallenge (arXiv:2410.21611, Sec. 4.2) the contents are normalised to one *inside
     the edges*, so a wrong rate of entries outside them is invisible in the value; look at the
@@ -129,12 +129,13 @@ def separation(
     Raises:
       ValueError: if the edges differ or a bin content is negative.
     """
+    p, q = reference, generated
     if p.edges.shape != q.edges.shape or not np.allclose(p.edges, q.edges, rtol=1e-12, atol=0):
         raise ValueError("the histograms have different edges: fill both with those of one of them")
-    for name, h in (("first", p), ("second", q)):
+    for name, h in (("reference", p), ("generated", q)):
         if np.any(h.counts < 0):
             raise ValueError(
-                f"the {name} histogram has negative contents (negative weights?), for which the "
+                f"the histogram of {name} has negative contents (negative weights?), for which the "
                 "separation power is not defined: use wider bins or positive weights"
             )
     rng = np.random.default_rng(seed)

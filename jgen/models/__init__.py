@@ -1,6 +1,6 @@
 """Families of generative models, one a file."""
 
-from jgen.models.autoregressive import Head, autoregressive, binned, gaussian_mixture
+from jgen.models.autoregressive import Head, autoregressive, binned, equal_bins, gaussian_mixture
 from jgen.models.autoregressive_flow_matching import autoregressive_flow_matching
 from jgen.models.bib_ae import (
     BibAeWeights,
@@ -40,6 +40,7 @@ from jgen.models.vae import (
     importance_bound,
     log_importance_weights,
     log_importance_weights_of_events,
+    nested_bounds,
     reconstruct,
     vae,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "elbo",
     "elbo_of_events",
     "encoder_decoder",
+    "equal_bins",
     "flow",
     "flow_matching",
     "gan",
@@ -74,6 +76,7 @@ __all__ = [
     "log_importance_weights",
     "log_importance_weights_of_events",
     "log_normal_times",
+    "nested_bounds",
     "noised",
     "preconditioned",
     "preconditioned_weighting",

@@ -159,6 +159,8 @@ def binned(edges: Float[np.ndarray, "num edges"]) -> Head:
 
         np.quantile(data, np.linspace(0, 1, bins + 1), axis=0).T
 
+    and `equal_bins` makes those of equal width.
+
     Args:
       edges: of the bins of every component, increasing along the last axis.
 
@@ -189,6 +191,21 @@ def binned(edges: Float[np.ndarray, "num edges"]) -> Head:
         return lower + (upper - lower) * jax.random.uniform(key_place)
 
     return Head(edges.shape[1] - 1, log_prob, sample, num=len(edges))
+
+
+def equal_bins(
+    data: Float[np.ndarray, "n num"], bins: int, margin: float = 0.1
+) -> Float[np.ndarray, "num edges"]:
+    """Edges [num, bins + 1] of bins of equal width, from `margin` of the data's range below it on.
+
+    Args:
+      data: events.
+      bins: of each component.
+      margin: beyond either end, a fraction of the range.
+    """
+    low, high = data.min(axis=0), data.max(axis=0)
+    beyond = margin * (high - low)
+    return np.linspace(low - beyond, high + beyond, bins + 1, axis=1)
 
 
 def _choose(key: Key, logits: Float[Array, " n"]) -> Array:

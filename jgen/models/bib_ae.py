@@ -8,8 +8,8 @@ objectives, each with the gradient stopped at what its player must not move. Tra
     fit(bib_ae(...), data, key, config, optimizer=per_player(players, {"encoder": 5, "decoder": 5}))
 
 Sampled directly, r ~ N(0, 1) is decoded. Where encoded showers are not distributed like that,
-`jgen.transforms.latent(flow(...), encoder_decoder(encoder, decoder), params)` samples r from a
-density estimate; `params` are those of these two players.
+`jgen.transforms.latent(flow(...), autoencoder, params)` samples r from a density estimate;
+`params` are those of the autoencoder's players.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,11 +23,7 @@ from jaxtyping import Array, Float
 from jgen.generative_model import Batch, GenerativeModel, mean_loss, num_events
 from jgen.models.gan import GAMES, slope_penalty
 from jgen.models.mmd import gaussian_mmd, sorted_kernel_mmd
-from jgen.models.vae import (
-    encoder_decoder,
-    kl_to_standard_normal,
-    reparametrize,
-)
+from jgen.models.vae import Autoencoder, kl_to_standard_normal, reparametrize
 from jgen.nets.network import Network
 from jgen.random import normal
 from jgen.typing import Cond, Key
@@ -60,8 +56,7 @@ class BibAeWeights:
 
 
 def bib_ae(
-    encoder: Network,
-    decoder: Network,
+    autoencoder: Autoencoder,
     critic: Network,
     latent_critic: Network,
     latent_shape: tuple[int, ...],
@@ -83,8 +78,8 @@ def bib_ae(
     training); the MMD has a mixture of Gaussian kernels of widths 0.5 to 4.
 
     Args:
-      encoder: apply(params, x, cond) -> (mean, log_variance), each of the latent's shape.
-      decoder: apply(params, r, cond) -> x.
+      autoencoder: `encoder_decoder(encoder, decoder, gaussian())`, whose decoder gives x itself, or
+        of another likelihood, whose mean is y.
       critic: apply(params, x, y, cond) -> scalar D, of the pair of an event and its double.
       latent_critic: apply(params, r) -> scalar C.
       latent_shape: of r.
@@ -92,13 +87,13 @@ def bib_ae(
       distance: (x, y) -> scalar; the squared error summed over x unless given.
 
     Raises:
-      ValueError: if a weight is negative; in training, if the batch has a mask or weights, or
-        fewer than two events, which have no MMD.
+      ValueError: if a weight is negative; in training, if the batch has weights, or fewer
+        than two events, which have no MMD.
     """
     weights = BibAeWeights() if weights is None else weights
     distance = _squared_error if distance is None else distance
     weights.check()
-    coder = encoder_decoder(encoder, decoder)
+    decode = _mean_decoder(autoencoder)
 
     def init(key):
         key_coder, key_critic, key_latent = jax.random.split(key, 3)
@@ -106,14 +101,14 @@ def bib_ae(
             "critic": critic.init(key_critic),
             "latent_critic": latent_critic.init(key_latent),
         }
-        return coder.init(key_coder) | critics
+        return autoencoder.init(key_coder) | critics
 
     def single(params, key, x, cond):
         """All terms of one event but the MMD, and its r."""
         key_r, key_n, key_slope, key_latent = jax.random.split(key, 4)
-        mean, log_variance = encoder.apply(params["encoder"], x, cond)
+        mean, log_variance = autoencoder.encode(params, x, cond)
         r = reparametrize(key_r, mean, log_variance)
-        y = decoder.apply(params["decoder"], r, cond)
+        y = decode(params, r, cond)
         n = normal(key_n, latent_shape)
         watch = jax.lax.stop_gradient
 
@@ -141,14 +136,13 @@ def bib_ae(
         return jnp.mean(terms) + weights.latent_mmd * gaussian_mmd(r, n, scales)
 
     def sample(params, key, cond=None):
-        return decoder.apply(params["decoder"], normal(key, latent_shape), cond)
+        return decode(params, normal(key, latent_shape), cond)
 
     return GenerativeModel(init, loss, sample)
 
 
 def vae_gan(
-    encoder: Network,
-    decoder: Network,
+    autoencoder: Autoencoder,
     critic: Network,
     latent_shape: tuple[int, ...],
     *,
@@ -167,8 +161,8 @@ def vae_gan(
     Deviation: there the distance of x and y is one of features in a layer of the critic.
 
     Args:
-      encoder: apply(params, x, cond) -> (mean, log_variance), each of the latent's shape.
-      decoder: apply(params, r, cond) -> x.
+      autoencoder: `encoder_decoder(encoder, decoder, gaussian())`, whose decoder gives x itself, or
+        of another likelihood, whose mean is y.
       critic: apply(params, x, cond) -> scalar.
       latent_shape: of r.
       objective: of the game, as in `gan`.
@@ -177,8 +171,8 @@ def vae_gan(
       gradient_penalty: weight of the critic's `slope_penalty` between events and decoded draws.
 
     Raises:
-      ValueError: for an unknown objective or a negative weight; in training, if the batch has a
-        mask or weights.
+      ValueError: for an unknown objective or a negative weight; in training, if the batch has
+        weights.
     """
     if objective not in GAMES:
         raise ValueError(f"unknown objective {objective!r}; one of {', '.join(GAMES)}")
@@ -187,23 +181,20 @@ def vae_gan(
             "weights must not be negative, got "
             f"kl {kl}, reconstruction {reconstruction}, gradient_penalty {gradient_penalty}"
         )
-    game, coder = GAMES[objective], encoder_decoder(encoder, decoder)
+    game, decode = GAMES[objective], _mean_decoder(autoencoder)
 
     def init(key):
         key_coder, key_critic = jax.random.split(key)
-        return coder.init(key_coder) | {"critic": critic.init(key_critic)}
+        return autoencoder.init(key_coder) | {"critic": critic.init(key_critic)}
 
     def single(params, key, x, cond):
         key_r, key_n, key_slope = jax.random.split(key, 3)
         watch = jax.lax.stop_gradient
-        mean, log_variance = encoder.apply(params["encoder"], x, cond)
+        mean, log_variance = autoencoder.encode(params, x, cond)
         r = reparametrize(key_r, mean, log_variance)
-        y = decoder.apply(params["decoder"], r, cond)
+        y = decode(params, r, cond)
         # The game does not move the encoder.
-        fakes = [
-            decoder.apply(params["decoder"], z, cond)
-            for z in (normal(key_n, latent_shape), watch(r))
-        ]
+        fakes = [decode(params, z, cond) for z in (normal(key_n, latent_shape), watch(r))]
         judge = lambda z: critic.apply(params["critic"], z, cond)
         total = game.real(judge(x)) + sum(game.fake(judge(watch(z))) for z in fakes) / 2
         own = [game.generator(critic.apply(watch(params["critic"]), z, cond)) for z in fakes]
@@ -219,7 +210,7 @@ def vae_gan(
         return mean_loss(lambda key, x, cond: single(params, key, x, cond), key, batch)
 
     def sample(params, key, cond=None):
-        return decoder.apply(params["decoder"], normal(key, latent_shape), cond)
+        return decode(params, normal(key, latent_shape), cond)
 
     return GenerativeModel(init, loss, sample)
 
@@ -324,13 +315,17 @@ def voxel_score(floor: float) -> Objective:
     return objective
 
 
+def _mean_decoder(autoencoder):
+    return lambda params, r, cond: autoencoder.likelihood.mean(autoencoder.decode(params, r, cond))
+
+
 def _squared_error(x, y):
     return jnp.sum((x - y) ** 2)
 
 
 def _check(batch):
-    if batch.mask is not None or batch.weight is not None:
-        raise ValueError("this game is for events of fixed size without weights; leave both out")
+    if batch.weight is not None:
+        raise ValueError("this game is for events without weights; leave them out")
 
 
 def _at_least_two(num):

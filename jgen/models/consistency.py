@@ -96,9 +96,8 @@ def consistency(
         value = network.apply(frozen, t, x, cond)
         return convert(path, t, x, value, prediction, "velocity")
 
-    def loss(params, key, batch):
-        done = 1.0 if batch.progress is None else batch.progress[0]
-        count = jnp.floor(intervals(done)) if callable(intervals) else intervals
+    def loss(params, key, batch, progress=1.0):
+        count = jnp.floor(intervals(progress)) if callable(intervals) else intervals
         if coupling is not None:
             key, key_pairs = jax.random.split(key)
             batch = paired(coupling, key_pairs, batch)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
-from jgen.generative_model import GenerativeModel, mean_loss, num_events
+from jgen.generative_model import GenerativeModel, loss_at, mean_loss, num_events
 from jgen.nets.network import Network
 from jgen.paths import (
     Path,
@@ -227,7 +227,7 @@ def with_unconditional(
     if not 0 < probability < 1:
         raise ValueError(f"probability must be between 0 and 1, got {probability}")
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         shapes = lambda tree: jax.tree.map(jnp.shape, tree)
         one = shapes(jax.tree.map(lambda c: c[0], batch.cond))
         if batch.cond is None or one != shapes(null):
@@ -239,7 +239,7 @@ def with_unconditional(
         dropped = jax.random.bernoulli(key_drop, probability, (num_events(batch),))
         replace = lambda d, cond: jax.tree.map(lambda n, c: jnp.where(d, n, c), null, cond)
         cond = jax.vmap(replace)(dropped, batch.cond)
-        return model.loss(params, key_loss, batch._replace(cond=cond))
+        return loss_at(model, params, key_loss, batch._replace(cond=cond), progress)
 
     return model._replace(loss=loss)
 

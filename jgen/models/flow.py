@@ -72,7 +72,7 @@ def flow(
     log-determinant is an estimate; `log_prob` then is one, too.
 
     Args:
-      bijector: from data to base; `sequence`, `repeated` and the recipes make one of many.
+      bijector: from data to base; `compose`, `repeated` and the recipes make one of many.
       base: density of z, or the shape of z for a standard normal one.
       first_batch: events (x [n, ...], cond [n, ...] or None) that `init` fits the parameters to
         where the bijector has a `data_init`, such as those of `actnorm`.

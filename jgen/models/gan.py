@@ -82,8 +82,6 @@ def gan(
         return jax.vmap(critic.apply, in_axes=(None, 0, 0, None))(params, x, cond, x)
 
     def loss(params, key, batch: Batch) -> Float[Array, ""]:
-        if batch.mask is not None:
-            raise ValueError("this model is for events of fixed size, but the batch has a mask")
         key_fake, key_penalty = jax.random.split(key)
         keys = jax.random.split(key_fake, num_events(batch))
         make = jax.vmap(generator.apply, in_axes=(None, 0, 0))

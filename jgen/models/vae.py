@@ -28,27 +28,32 @@ from jgen.typing import Cond, Key, Params, PyTree, Schedule
 
 
 class Autoencoder(NamedTuple):
-    """Three pure functions of one event.
+    """Three pure functions of one event, and the likelihood that the decoder's outputs are of.
 
     Attributes:
       init: (key) -> params.
       encode: (params, x, cond) -> (mean, log_variance) of the normal encoder q(r | x).
       decode: (params, r, cond) -> parameters of the decoder's likelihood p(x | r): the logits of a
         Bernoulli, the mean of a Gaussian, the pair (mean, log of the width) if that is learned.
+      likelihood: p(x | r).
     """
 
     init: Callable[[Key], Params]
     encode: Callable[[Params, Array, Cond], tuple[Array, Array]]
     decode: Callable[[Params, Array, Cond], PyTree]
+    likelihood: Likelihood = bernoulli()
 
 
-def encoder_decoder(encoder: Network, decoder: Network) -> Autoencoder:
+def encoder_decoder(
+    encoder: Network, decoder: Network, likelihood: Likelihood | None = None
+) -> Autoencoder:
     """Autoencoder of two networks, with parameters {"encoder", "decoder"}.
 
     Args:
       encoder: apply(params, x, cond) -> (mean, log_variance), each of the latent's shape.
       decoder: apply(params, r, cond) -> parameters of the likelihood, such as one array of x's
         shape.
+      likelihood: of the decoder, `bernoulli()` unless given.
     """
 
     def init(key):
@@ -59,6 +64,7 @@ def encoder_decoder(encoder: Network, decoder: Network) -> Autoencoder:
         init,
         lambda params, x, cond=None: encoder.apply(params["encoder"], x, cond),
         lambda params, r, cond=None: decoder.apply(params["decoder"], r, cond),
+        bernoulli() if likelihood is None else likelihood,
     )
 
 
@@ -95,7 +101,6 @@ class Elbo(NamedTuple):
 
 def elbo(
     autoencoder: Autoencoder,
-    likelihood: Likelihood,
     params: Params,
     key: Key,
     x: Float[Array, "*x"],
@@ -104,12 +109,12 @@ def elbo(
     """Bound on log p(x | cond) of one event; unbiased in `key`."""
     mean, log_variance = autoencoder.encode(params, x, cond)
     decoded = autoencoder.decode(params, reparametrize(key, mean, log_variance), cond)
-    return Elbo(likelihood.log_prob(decoded, x), kl_to_standard_normal(mean, log_variance))
+    reconstruction = autoencoder.likelihood.log_prob(decoded, x)
+    return Elbo(reconstruction, kl_to_standard_normal(mean, log_variance))
 
 
 def reconstruct(
     autoencoder: Autoencoder,
-    likelihood: Likelihood,
     params: Params,
     key: Key,
     x: Float[Array, "*x"],
@@ -121,12 +126,11 @@ def reconstruct(
     that such a model can reach.
     """
     r = reparametrize(key, *autoencoder.encode(params, x, cond))
-    return likelihood.mean(autoencoder.decode(params, r, cond))
+    return autoencoder.likelihood.mean(autoencoder.decode(params, r, cond))
 
 
 def log_importance_weights(
     autoencoder: Autoencoder,
-    likelihood: Likelihood,
     params: Params,
     key: Key,
     x: Float[Array, "*x"],
@@ -144,10 +148,32 @@ def log_importance_weights(
         # With r = mean + sigma z the normalisations of N(r; 0, 1) and q cancel but for sigma.
         z = normal(key, mean.shape, mean.dtype)
         r = mean + jnp.exp(0.5 * log_variance) * z
-        reconstruction = likelihood.log_prob(autoencoder.decode(params, r, cond), x)
+        decoded = autoencoder.decode(params, r, cond)
+        reconstruction = autoencoder.likelihood.log_prob(decoded, x)
         return reconstruction + 0.5 * jnp.sum(z**2 - r**2 + log_variance)
 
     return jax.lax.map(one, jax.random.split(key, num))
+
+
+def nested_bounds(log_w: Float[np.ndarray, "n num"]) -> dict[int, Float[np.ndarray, " n"]]:
+    """IWAE_K of n events for K = 1, 2, 4, ..., num, all of the same `num` draws of the encoder.
+
+    Each is the mean over all groups of K draws. Groups of 2 K are made of two of K, so that the
+    bounds rise with K for every event (Jensen).
+
+    Args:
+      log_w: what `log_importance_weights_of_events` returns.
+
+    Raises:
+      ValueError: if the number of draws is no power of two.
+    """
+    log_w = np.asarray(log_w, np.float64)
+    n, num = log_w.shape
+    if num & (num - 1):
+        raise ValueError(f"nested bounds need a power of two of draws, got {num}")
+    sizes = [2**i for i in range(num.bit_length())]
+    bound = lambda k: np.logaddexp.reduce(log_w.reshape(n, num // k, k), axis=2) - np.log(k)
+    return {k: bound(k).mean(axis=1) for k in sizes}
 
 
 def importance_bound(log_weights: Float[Array, "... num"]) -> Float[Array, "..."]:
@@ -163,7 +189,6 @@ def vae(
     autoencoder: Autoencoder,
     latent_shape: tuple[int, ...],
     *,
-    likelihood: Likelihood | None = None,
     beta: float | Schedule = 1.0,
     free_bits: float = 0.0,
     num_importance: int = 0,
@@ -179,9 +204,8 @@ def vae(
     from N(0, 1); sample such a model through `jgen.transforms.latent`.
 
     Args:
-      autoencoder: encoder and decoder.
+      autoencoder: encoder, decoder and its likelihood.
       latent_shape: of one event's r.
-      likelihood: of the decoder, `bernoulli()` unless given.
       beta: weight of the KL term, or a schedule of it; 1 makes the loss of reduction "sum" minus a
         bound on log p(x).
       free_bits: nats that each component of r may hold at no cost: its KL, averaged over the
@@ -205,15 +229,14 @@ def vae(
         raise ValueError(f"num_importance must be a whole number, got {num_importance}")
     if reduction not in ("sum", "mean"):
         raise ValueError(f"unknown reduction {reduction!r}; sum or mean")
-    likelihood = bernoulli() if likelihood is None else likelihood
+    likelihood = autoencoder.likelihood
     components = math.prod(latent_shape) if reduction == "mean" else 1
 
-    def loss(params, key, batch):
-        done = 1.0 if batch.progress is None else batch.progress[0]
-        weight = beta(done) if callable(beta) else beta
+    def loss(params, key, batch, progress=1.0):
+        weight = beta(progress) if callable(beta) else beta
 
         def single(key, x, cond):
-            terms = elbo(autoencoder, likelihood, params, key, x, cond)
+            terms = elbo(autoencoder, params, key, x, cond)
             reconstruction = terms.reconstruction
             if reduction == "mean":
                 reconstruction = reconstruction / x.size
@@ -240,9 +263,7 @@ def vae(
         return likelihood.sample(key_x, decoded) if num_importance else likelihood.mean(decoded)
 
     def log_prob(params, key, x, cond=None):
-        weights = log_importance_weights(
-            autoencoder, likelihood, params, key, x, cond, num=num_importance
-        )
+        weights = log_importance_weights(autoencoder, params, key, x, cond, num=num_importance)
         return importance_bound(weights)
 
     return GenerativeModel(autoencoder.init, loss, sample, log_prob if num_importance else None)
@@ -250,7 +271,6 @@ def vae(
 
 def elbo_of_events(
     autoencoder: Autoencoder,
-    likelihood: Likelihood,
     params: Params,
     key: Key,
     data: Batch,
@@ -263,14 +283,13 @@ def elbo_of_events(
     over events, with or without weights, are the caller's.
 
     Raises:
-      ValueError: if `batch_size` is not positive, or `data` has a mask.
+      ValueError: if `batch_size` is not positive.
     """
-    return _of_events(elbo, autoencoder, likelihood, None, params, key, data, batch_size)
+    return _of_events(elbo, autoencoder, None, params, key, data, batch_size)
 
 
 def log_importance_weights_of_events(
     autoencoder: Autoencoder,
-    likelihood: Likelihood,
     params: Params,
     key: Key,
     data: Batch,
@@ -281,33 +300,31 @@ def log_importance_weights_of_events(
     """`num` log-weights of every event, to be read as `elbo_of_events`.
 
     Raises:
-      ValueError: if `num` or `batch_size` is not positive, or `data` has a mask.
+      ValueError: if `num` or `batch_size` is not positive.
     """
     if num < 1:
         raise ValueError(f"num must be positive, got {num}")
     function = log_importance_weights
-    return _of_events(function, autoencoder, likelihood, num, params, key, data, batch_size)
+    return _of_events(function, autoencoder, num, params, key, data, batch_size)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _chunk(function, autoencoder, likelihood, num, params, key, indices, x, cond):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _chunk(function, autoencoder, num, params, key, indices, x, cond):
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
     options = {} if num is None else {"num": num}
-    one = functools.partial(function, autoencoder, likelihood, params, **options)
+    one = functools.partial(function, autoencoder, params, **options)
     return jax.vmap(one)(keys, x, cond)
 
 
-def _of_events(function, autoencoder, likelihood, num, params, key, data, batch_size):
+def _of_events(function, autoencoder, num, params, key, data, batch_size):
     """`function` of every event, in chunks."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
-    if data.mask is not None:
-        raise ValueError("this model is for events of fixed size, but the data have a mask")
     total, chunks = num_events((data.x, data.cond)), []
     batch_size = min(batch_size, total)
     for first in range(0, total, batch_size):
         # The last chunk repeats its last event, so that it runs in the same program.
         rows = np.minimum(first + np.arange(batch_size), total - 1)
         x, cond = jax.tree.map(lambda a: np.asarray(a)[rows], (data.x, data.cond))  # noqa: B023
-        chunks.append(_chunk(function, autoencoder, likelihood, num, params, key, rows, x, cond))
+        chunks.append(_chunk(function, autoencoder, num, params, key, rows, x, cond))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:total], *chunks)

@@ -1,17 +1,51 @@
 """Networks as (init, apply) pairs; the only room that knows the layer library."""
 
+from jgen.nets.adversarial import critic_mlp, generator_mlp, latent_critic, pair_critic
+from jgen.nets.causal import CausalConfig, CausalNetwork, causal
 from jgen.nets.conditioners import conditioner, image_conditioner
+from jgen.nets.conv_autoencoder import ConvAutoencoder, ConvAutoencoderConfig, conv_autoencoder
+from jgen.nets.dense import Dense, NormalWeights
+from jgen.nets.elementwise import elementwise_map
 from jgen.nets.made import made
-from jgen.nets.mlp import mlp, velocity_mlp
-from jgen.nets.network import Network, from_linen, num_parameters
+from jgen.nets.mlp import MLP, decoder_mlp, encoder_mlp, mlp, velocity_mlp
+from jgen.nets.network import AutoregressiveNetwork, Network, from_linen, num_parameters
+from jgen.nets.resnet import ResNetConfig, resnet3d
+from jgen.nets.sequence import SequenceConfig, sequence
+from jgen.nets.transfusion import TransfusionConfig, transfusion
+from jgen.nets.vit import ViTConfig, vit
 
 __all__ = [
+    "MLP",
+    "AutoregressiveNetwork",
+    "CausalConfig",
+    "CausalNetwork",
+    "ConvAutoencoder",
+    "ConvAutoencoderConfig",
+    "Dense",
     "Network",
+    "NormalWeights",
+    "ResNetConfig",
+    "SequenceConfig",
+    "TransfusionConfig",
+    "ViTConfig",
+    "causal",
     "conditioner",
+    "conv_autoencoder",
+    "critic_mlp",
+    "decoder_mlp",
+    "elementwise_map",
+    "encoder_mlp",
     "from_linen",
+    "generator_mlp",
     "image_conditioner",
+    "latent_critic",
     "made",
     "mlp",
     "num_parameters",
+    "pair_critic",
+    "resnet3d",
+    "sequence",
+    "transfusion",
     "velocity_mlp",
+    "vit",
 ]

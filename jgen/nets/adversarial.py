@@ -1,5 +1,6 @@
-"""Generators and critics of low-dimensional events for adversarial training."""
+"""Generators and critics for adversarial training."""
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.nets.dense import Dense
-from jgen.nets.mlp import MLP, mlp
+from jgen.nets.mlp import MLP, joined, mlp
 from jgen.nets.network import Network, from_linen
 
 
@@ -58,8 +59,8 @@ class _Critic(nn.Module):
     embedding: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x, cond, others):
-        inputs = [x] if cond is None else [x, jnp.ravel(cond)]
+    def __call__(self, x, cond=None, others=None):
+        inputs = [jnp.ravel(a) for a in (x, cond) if a is not None]
         if self.embedding:
             y = others - x[None]
             for width in self.embedding:
@@ -78,6 +79,8 @@ def critic_mlp(
 ) -> Network:
     """Critic (x [num_features], cond [num_cond], others [n, num_features]) -> scalar.
 
+    Without an `embedding` it takes events of any shape and does without the others.
+
     With an `embedding` it sees batch statistics: the differences of all events of the minibatch to
     x go through layers of these widths and are averaged over the minibatch (deep sets, as in
     2008.06545, Fig. 3, whose widths are 256, 256 and 32). That costs n^2 embeddings a minibatch.
@@ -92,3 +95,21 @@ def critic_mlp(
     example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32) if num_cond else None)
     example.append(jax.ShapeDtypeStruct((2, num_features), jnp.float32))
     return from_linen(_Critic(tuple(hidden), tuple(embedding)), *example)
+
+
+def pair_critic(shape: tuple[int, ...], num_cond: int, *, hidden: tuple[int, ...]) -> Network:
+    """Critic (x, y, cond [num_cond]) -> scalar of x, y and x - y, both of `shape` (2005.05334)."""
+    network = _plain_critic(3 * math.prod(shape) + num_cond, hidden)
+    return Network(
+        network.init, lambda params, x, y, cond=None: network.apply(params, x, y, x - y, cond)
+    )
+
+
+def latent_critic(num_latent: int, *, hidden: tuple[int, ...]) -> Network:
+    """Critic (r [num_latent]) -> scalar."""
+    return _plain_critic(num_latent, hidden)
+
+
+def _plain_critic(num_inputs, hidden):
+    network = mlp(num_inputs, 1, hidden=hidden, activation=lambda a: nn.leaky_relu(a, 0.2))
+    return Network(network.init, lambda params, *inputs: network.apply(params, joined(*inputs))[0])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.nets.dense import Dense
@@ -66,12 +67,72 @@ def velocity_mlp(
     hidden: tuple[int, ...] = (128, 128, 128),
     time_features: int = 32,
 ) -> Network:
-    """Velocity field (t, x [num_features], cond [num_cond]) -> [num_features] of low dimension."""
+    """Velocity field (t, x [num_features], cond [num_cond]) -> [num_features] of low dimension.
+
+    Args:
+      num_features: of an event.
+      num_cond: numbers of its condition.
+      hidden: widths of the layers.
+      time_features: sines and cosines of the time; the field then starts at zero. 0 shows the
+        network the time as it is: the field is smooth in it, and few steps of a solver are enough.
+        Training a continuous flow by its likelihood makes use of a solver that is too coarse.
+    """
+    if time_features == 0:
+        return _smooth_velocity(num_features, num_cond, hidden)
     example = [jax.ShapeDtypeStruct((), jnp.float32)]
     example.append(jax.ShapeDtypeStruct((num_features,), jnp.float32))
     if num_cond:
         example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
     return from_linen(_VelocityMLP(tuple(hidden), time_features), *example)
+
+
+def _smooth_velocity(num_features: int, num_cond: int, hidden: tuple[int, ...]) -> Network:
+    dense = mlp(num_features + 1 + num_cond, num_features, hidden=hidden)
+
+    def apply(params, t, x, cond=None):
+        rest = [] if cond is None else [jnp.ravel(cond)]
+        return dense.apply(params, jnp.concatenate([jnp.append(x, t), *rest]))
+
+    return Network(dense.init, apply)
+
+
+def encoder_mlp(
+    shape: int | tuple[int, ...], num_latent: int, num_cond: int = 0, *, hidden: tuple[int, ...]
+) -> Network:
+    """Encoder (x of `shape`, cond [num_cond]) -> (mean, log_variance), each [num_latent]."""
+    dense = mlp(int(np.prod(shape)) + num_cond, 2 * num_latent, hidden=hidden)
+
+    def apply(params, x, cond=None):
+        return tuple(jnp.split(dense.apply(params, joined(x, cond)), 2))
+
+    return Network(dense.init, apply)
+
+
+def decoder_mlp(
+    num_latent: int,
+    shape: int | tuple[int, ...],
+    num_cond: int = 0,
+    *,
+    hidden: tuple[int, ...],
+    output: Callable[[Array], Array] = lambda a: a,
+) -> Network:
+    """Decoder (r [num_latent], cond [num_cond]) -> numbers of `shape`, after `output`.
+
+    They are the parameters of a likelihood, or an event: with `output=jax.nn.softplus` a positive
+    one.
+    """
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    dense = mlp(num_latent + num_cond, int(np.prod(shape)), hidden=hidden)
+
+    def apply(params, r, cond=None):
+        return output(dense.apply(params, joined(r, cond))).reshape(shape)
+
+    return Network(dense.init, apply)
+
+
+def joined(*arrays: Array | None) -> Float[Array, " n"]:
+    """All numbers of the arrays in one vector."""
+    return jnp.concatenate([jnp.ravel(a) for a in arrays if a is not None])
 
 
 def mlp(

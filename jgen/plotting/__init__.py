@@ -20,6 +20,7 @@ from jgen.plotting.differential import (
     refinement_map,
 )
 from jgen.plotting.equivalents import equivalent_events_chart
+from jgen.plotting.forecast import forecast_figures
 from jgen.plotting.gallery import Images, Line, Plane, sample_gallery
 from jgen.plotting.histograms import Panel, Weighted, histogram_grid, ratio_histogram
 from jgen.plotting.lattice import bound_curves, field_configurations, two_point_functions
@@ -58,6 +59,7 @@ __all__ = [
     "equivalent_events_chart",
     "exact_marginals",
     "field_configurations",
+    "forecast_figures",
     "free_energy_profiles",
     "histogram_grid",
     "image_rows",

@@ -15,12 +15,12 @@ from jgen.plotting.showers import (
     polar_view,
     single_showers,
 )
+from jgen.showers.calodream.preprocessing import ShowerPreprocessing, to_fractions
+from jgen.showers.data.geometry import Geometry
+from jgen.showers.data.hdf5 import Showers
 from jgen.showers.evaluation import Evaluation
-from jgen.showers.features import compute_observables
-from jgen.showers.geometry import Geometry
-from jgen.showers.hdf5 import Showers
-from jgen.showers.preprocessing import ShowerPreprocessing, to_fractions
-from jgen.showers.separations import binning, judged_observables
+from jgen.showers.observables import binning, judged_observables
+from jgen.showers.observables.features import compute_observables
 
 _FACTOR = ShowerPreprocessing.factor  # of E_tot / E_inc in u_0
 

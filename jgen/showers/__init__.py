@@ -1,78 +1,78 @@
-"""Calorimeter showers: geometry, files, observables, preprocessing."""
+"""Calorimeter showers: geometry, files, observables, evaluation, and CaloDREAM.
 
-from jgen.showers.evaluation import Evaluation, EvaluationConfig, evaluate
-from jgen.showers.evaluation_report import load_evaluation, save_evaluation, summary_table
-from jgen.showers.features import (
-    compute_high_level_inputs,
-    compute_observables,
-    high_level_inputs,
-    observables,
-    official_binning,
-)
-from jgen.showers.geometry import GEOMETRIES, Geometry, Layer, get_geometry
-from jgen.showers.hdf5 import (
+`jgen.showers.calodream` makes, trains, loads and draws; `jgen.showers.box` has square cells.
+"""
+
+from jgen.showers import box, calodream
+from jgen.showers.calodream import ShowerPreprocessing, generate_showers
+from jgen.showers.data import (
+    GEOMETRIES,
+    Geometry,
+    Layer,
     Showers,
     check_showers,
     count_showers,
+    get_geometry,
+    in_chunks,
     iterate_showers,
     read_showers,
     sample_path,
     write_showers,
 )
-from jgen.showers.preprocessing import (
-    Fractions,
-    ShowerPreprocessing,
-    Statistics,
-    fit_statistics,
-    from_fractions,
-    load_preprocessing,
-    save_preprocessing,
-    to_fractions,
-)
-from jgen.showers.response import Profile, ResponseTest, response_test
-from jgen.showers.separations import (
+from jgen.showers.evaluation import (
+    Evaluation,
+    EvaluationConfig,
+    Profile,
+    ResponseTest,
     apply_threshold,
-    judged_observables,
+    evaluate,
     low_level_inputs,
+    response_test,
     separations,
+    summary_table,
+)
+from jgen.showers.observables import (
+    binning,
+    compute_high_level_inputs,
+    compute_observables,
+    high_level_inputs,
+    judged_observables,
+    official_binning,
+    shower_observables,
 )
 
 __all__ = [
-    "GEOMETRIES",
     "Evaluation",
     "EvaluationConfig",
-    "Fractions",
+    "GEOMETRIES",
     "Geometry",
     "Layer",
     "Profile",
     "ResponseTest",
     "ShowerPreprocessing",
     "Showers",
-    "Statistics",
     "apply_threshold",
+    "binning",
+    "box",
+    "calodream",
     "check_showers",
     "compute_high_level_inputs",
     "compute_observables",
     "count_showers",
     "evaluate",
-    "fit_statistics",
-    "from_fractions",
+    "generate_showers",
     "get_geometry",
     "high_level_inputs",
+    "in_chunks",
     "iterate_showers",
     "judged_observables",
-    "load_evaluation",
-    "load_preprocessing",
     "low_level_inputs",
-    "observables",
+    "shower_observables",
     "official_binning",
     "read_showers",
     "response_test",
     "sample_path",
-    "save_evaluation",
-    "save_preprocessing",
     "separations",
     "summary_table",
-    "to_fractions",
     "write_showers",
 ]

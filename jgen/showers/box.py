@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jgen.showers.geometry import Geometry
+from jgen.showers.data.geometry import Geometry
 
 # Far below the threshold of any cell; the logarithm of a mean of zero stays finite.
 _SMALLEST_MEAN = 1e-9
@@ -88,6 +88,75 @@ def points_in_sectors(
     radius = np.sqrt(low + (high - low) * rng.random(len(r)))
     angle = -np.pi + 2 * np.pi / geometry.shape[1] * (alpha + rng.random(len(r)))
     return radius * np.cos(angle), radius * np.sin(angle)
+
+
+def turned(
+    voxels: Float[np.ndarray, "n num_voxels"], geometry: Geometry, rng: np.random.Generator
+) -> Float[np.ndarray, "n num_voxels"]:
+    """Showers, each turned by a random number of bins of the angle, and half of them reflected.
+
+    A particle that comes in along the axis makes these as often as the showers themselves.
+
+    Args:
+      voxels: energies [MeV], as in `Geometry`.
+      geometry: all of whose layers have the same binning.
+      rng: draws two numbers a shower.
+    """
+    num, alphas = len(voxels), geometry.shape[1]
+    order = np.arange(alphas) + rng.integers(alphas, size=(num, 1))
+    order = np.where(rng.random((num, 1)) < 0.5, order, -order) % alphas
+    blocks = voxels.reshape(num, *geometry.shape)
+    return np.take_along_axis(blocks, order[:, None, :, None], axis=2).reshape(num, -1)
+
+
+def cell_radii(side: int, half_width: float) -> Float[np.ndarray, "y x"]:
+    """Distances of the centres of a layer's cells from the axis, in the unit of `half_width`."""
+    line = (np.arange(side) + 0.5) / side * 2 - 1
+    return half_width * np.hypot(line[:, None], line)
+
+
+def box_observables(
+    energies: Float[np.ndarray, " n"], cells: Float[np.ndarray, "n z y x"], half_width: float
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """What single showers in a box are compared in.
+
+    Args:
+      energies: incident energies [MeV].
+      cells: energies of cells [MeV].
+      half_width: of a layer [mm].
+
+    Returns:
+      `response`, the visible energy over the incident one; `num_hits`, cells that are not empty;
+      `depth` and `length`, mean and standard deviation of the energy in depth [cells]; `radius`,
+      its mean distance from the axis [mm]; `hottest_cell`, the largest energy over the incident.
+    """
+    cells = np.asarray(cells, np.float64)
+    total = np.maximum(cells.sum(axis=(1, 2, 3)), 1e-12)
+    layers, image = cells.sum(axis=(2, 3)), cells.sum(axis=1)
+    z, r = np.arange(layers.shape[1]), cell_radii(image.shape[1], half_width)
+    depth = layers @ z / total
+    return {
+        "response": total / energies,
+        "num_hits": (cells > 0).sum(axis=(1, 2, 3)).astype(np.float64),
+        "depth": depth,
+        "length": np.sqrt(np.maximum(layers @ z**2 / total - depth**2, 0)),
+        "radius": (image * r).sum(axis=(1, 2)) / total,
+        "hottest_cell": cells.max(axis=(1, 2, 3)) / energies,
+    }
+
+
+def ring_means(
+    cells: Float[np.ndarray, "n z y x"], half_width: float
+) -> tuple[Float[np.ndarray, "n z 1 rings"], Float[np.ndarray, " edges"]]:
+    """Mean energies of the cells in rings one cell wide around the axis, and the rings' edges.
+
+    The result has the axes (shower, layer, angle, radius) of regular voxels.
+    """
+    side = cells.shape[-1]
+    edges = np.arange(side // 2 + 1) * half_width * 2 / side
+    index = np.digitize(cell_radii(side, half_width), edges) - 1
+    means = [cells[:, :, index == ring].mean(axis=2) for ring in range(side // 2)]
+    return np.stack(means, axis=2)[:, :, None], edges
 
 
 def compressed(energies: Array, scale: float) -> Array:

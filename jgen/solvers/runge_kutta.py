@@ -1,7 +1,7 @@
 """Explicit Runge-Kutta methods: a Butcher tableau is data, one step serves them all."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +118,24 @@ def runge_kutta(name: str, num_steps: int) -> RungeKutta:
     if name not in TABLEAUS:
         raise ValueError(f"unknown Runge-Kutta method {name!r}; one of {', '.join(TABLEAUS)}")
     return RungeKutta(TABLEAUS[name], num_steps)
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """A Runge-Kutta solver as an option of a program."""
+
+    method: Literal["euler", "midpoint", "heun", "rk4", "kutta38"] = "kutta38"
+    """Method; the "rk4" of torchdiffeq is Kutta's 3/8 rule."""
+    steps: int = 20
+    """Number of equal steps."""
+
+    def make(self) -> RungeKutta:
+        """The solver."""
+        return runge_kutta(self.method, self.steps)
+
+    def check(self) -> None:
+        """Raise a ValueError for an unknown method or less than one step."""
+        self.make()
 
 
 def trajectory(

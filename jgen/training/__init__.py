@@ -1,5 +1,6 @@
 """Training of one model or an ensemble, checkpoints and run folders."""
 
+from jgen.training.bespoke import BespokeTraining, bespoke_training, keep_best_solver
 from jgen.training.bootstrap import bootstrap_rows
 from jgen.training.config import TrainConfig
 from jgen.training.fit import Fitted, fit
@@ -8,10 +9,18 @@ from jgen.training.mesh import initialize_distributed, make_layout
 from jgen.training.optimizer import OptimizerConfig, make_optimizer, per_player
 from jgen.training.repulsion import RepulsionConfig, loss_values
 from jgen.training.runs import RunFolder, load_config
-from jgen.training.step import TrainState, make_step, member, over_members
+from jgen.training.step import (
+    TrainState,
+    gradient_step,
+    initial_state,
+    make_step,
+    member,
+    over_members,
+)
 from jgen.training.timing import milliseconds, timed_draw, timed_log_densities
 
 __all__ = [
+    "BespokeTraining",
     "Fitted",
     "MetricsLog",
     "OptimizerConfig",
@@ -19,10 +28,14 @@ __all__ = [
     "RunFolder",
     "TrainConfig",
     "TrainState",
+    "bespoke_training",
     "bootstrap_rows",
     "fit",
+    "gradient_step",
+    "initial_state",
     "initialize_distributed",
     "load_config",
+    "keep_best_solver",
     "loss_values",
     "make_layout",
     "make_optimizer",

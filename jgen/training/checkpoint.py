@@ -1,5 +1,6 @@
 """Checkpoints by orbax: atomic, sharded, restored onto any mesh."""
 
+import warnings
 from pathlib import Path
 
 import jax
@@ -17,7 +18,8 @@ class Checkpoints:
 
         self._args = ocp.args
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
+        self._path = Path(folder)
+        self._manager = ocp.CheckpointManager(self._path.resolve(), options=options)
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint, None if there is none."""
@@ -27,6 +29,52 @@ class Checkpoints:
         """Write a checkpoint unless that step has one; returns when the device copy is made."""
         if self.latest() != step:
             self._manager.save(step, args=self._args.StandardSave(tree))
+
+    def newest(self, like: PyTree) -> tuple[PyTree | None, int]:
+        """The newest checkpoint that can be read, and its step; (None, 0) if there is none at all.
+
+        Damaged ones, of a full disk or a copy that stopped, are deleted with a warning.
+
+        Args:
+          like: arrays or shapes with shardings that say where the restored arrays go.
+
+        Raises:
+          ValueError: if they are of another model, ensemble or optimiser, or all are damaged.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                return self.restore(step, like), step
+            except Exception as error:  # orbax, tensorstore and json have many kinds
+                if self._is_of_another(step, like):
+                    raise ValueError(
+                        f"{self._path} holds a training of another model, ensemble or optimiser; "
+                        "choose another folder"
+                    ) from error
+                warnings.warn(
+                    f"the checkpoint of step {step} in {self._path} is damaged "
+                    f"({type(error).__name__}) and is deleted; going on from the one before",
+                    stacklevel=2,
+                )
+                self._manager.delete(step)
+        if steps:
+            raise ValueError(
+                f"all checkpoints in {self._path} were damaged; delete the folder to begin anew"
+            )
+        return None, 0
+
+    def _is_of_another(self, step: int, like: PyTree) -> bool:
+        """Whether a checkpoint that cannot be restored says that it has other arrays."""
+        try:
+            stored = self._manager.item_metadata(step).tree
+        except Exception:
+            return False
+        shapes = lambda tree: {
+            jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        plain = lambda tree: {k.replace("'", ""): v for k, v in shapes(tree).items()}
+        return plain(stored) != plain(like)
 
     def restore(self, step: int, like: PyTree) -> PyTree:
         """Read a checkpoint.

@@ -56,8 +56,14 @@ class TrainConfig:
             "save_every",
             "validate_every",
         ):
-            if getattr(self, field) < 1:
+            if not getattr(self, field) >= 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        for field, known in (("keep", ("last", "best")), ("axis", ("auto", "vmap", "scan"))):
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}"
+                )
+        self.optimizer.check()
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.members not in ("plain", "bootstrap", "repulsive"):

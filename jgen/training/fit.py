@@ -20,6 +20,7 @@ from jgen.training.config import TrainConfig
 from jgen.training.log import MetricsLog
 from jgen.training.mesh import fetch, make_layout, put
 from jgen.training.optimizer import make_optimizer
+from jgen.training.record import check_record, training_record
 from jgen.training.repulsion import Function, log_prob_values, repulsion, repulsive_update
 from jgen.training.step import TrainState, make_step, over_members
 from jgen.typing import Key, Params
@@ -76,6 +77,7 @@ def fit(
     function: Function | None = None,
     optimizer: optax.GradientTransformation | None = None,
     folder: Path | None = None,
+    extend: bool = False,
     devices: list[jax.Device] | None = None,
     name: str = "training",
     progress: bool = True,
@@ -99,7 +101,10 @@ def fit(
         ensemble repels; `model.log_prob` unless given.
       optimizer: used instead of `config.optimizer`'s, see `per_player`. A resumed training must be
         given the same again.
-      folder: for checkpoints/ and metrics.jsonl; nothing is written without.
+      folder: for checkpoints/, metrics.jsonl and training.json; nothing is written without. It
+        knows the data, the key and the options that it was made with, and refuses others.
+      extend: let a folder's training go on to more steps than it was made for. Its schedule is
+        that of the new number from there on, so the result is not that of one training.
       devices: to use, all unless given.
       name: on the progress bar.
       progress: show it.
@@ -110,6 +115,10 @@ def fit(
     """
     data = Batch(None) if data is None else data
     _check(data, validation, config)
+    if folder is not None:
+        record = training_record(data, validation, key, config)
+        writes = jax.process_index() == 0
+        check_record(Path(folder), record, extend=extend, is_writer=writes)
     if function is not None and config.members != "repulsive":
         raise ValueError(
             f'function is for members="repulsive", but members is {config.members!r}; leave it out'
@@ -175,22 +184,15 @@ class _Loop:
             return
         self.checkpoints = Checkpoints(Path(folder) / "checkpoints")
         self.log = MetricsLog(Path(folder) / "metrics.jsonl", jax.process_index() == 0)
-        latest = self.checkpoints.latest()
-        if latest is not None:
-            if latest > self.config.steps:
+        saved, step = self.checkpoints.newest({"state": self.state, "best": self.best})
+        if saved is not None:
+            if step > self.config.steps:
                 raise ValueError(
-                    f"{folder} holds a training of {latest} steps, more than {self.config.steps}; "
+                    f"{folder} holds a training of {step} steps, more than {self.config.steps}; "
                     "choose another folder"
                 )
-            try:
-                saved = self.checkpoints.restore(latest, {"state": self.state, "best": self.best})
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(
-                    f"{folder} holds a training of another model, ensemble or optimiser; "
-                    "choose another folder"
-                ) from error
             self.state, self.best = saved["state"], saved["best"]
-        self.log.truncate(latest or 0)
+        self.log.truncate(step)
         self.history = self.log.read()
 
     def run(self, sigterm, name, progress):
@@ -218,7 +220,10 @@ class _Loop:
                 pending = None
             if validate:
                 self._validate(step)
-            if self.checkpoints and (last or stop or step % cfg.save_every == 0):
+            save = last or stop or step % cfg.save_every == 0
+            if save:
+                self._check_params(step)
+            if self.checkpoints and save:
                 self.checkpoints.save(step, {"state": self.state, "best": self.best})
             if stop:
                 self._close(bar)
@@ -226,6 +231,20 @@ class _Loop:
                 print(f"{name}: SIGTERM at step {step}, {where}")
                 raise SystemExit(143)
         self._close(bar)
+
+    def _check_params(self, step):
+        """The loss of a step is that before its update, which may spoil the parameters itself."""
+        params = jax.tree.leaves(fetch(self.state.params, self.layout))
+        bad = np.zeros(self.config.ensemble, bool)
+        for leaf in params:
+            if jnp.issubdtype(leaf.dtype, jnp.inexact):
+                bad |= ~np.isfinite(leaf).reshape(len(bad), -1).all(axis=1)
+        if bad.any():
+            members = ", ".join(map(str, np.flatnonzero(bad)))
+            raise FloatingPointError(
+                f"parameters of member {members} are not finite after step {step}; lower the "
+                "learning rate or clip gradients"
+            )
 
     def _close(self, bar):
         bar.close()
@@ -371,9 +390,18 @@ def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
                 where = jax.tree_util.keystr(path)
                 raise ValueError(f"{what}{where} holds values that are not finite numbers")
         if batch.weight is not None:
+            if np.shape(batch.weight) != (num_events(batch),):
+                raise ValueError(
+                    f"{what}.weight must have the shape ({num_events(batch)},), one number an "
+                    f"event, got {np.shape(batch.weight)}"
+                )
             weight = np.asarray(batch.weight, np.float64).reshape(config.data_sets, -1)
-            if not np.all(weight.sum(axis=1) > 0):
-                raise ValueError(f"{what}.weight must have a positive sum in every data set")
+            # Weights of both signs whose sum is rounding would be divided by that rounding.
+            if not np.all(weight.sum(axis=1) > 1e-6 * np.abs(weight).sum(axis=1)):
+                raise ValueError(
+                    f"{what}.weight must have a positive sum in every data set, that is no tiny "
+                    f"fraction of the sum of its absolute values, got the sums {weight.sum(axis=1)}"
+                )
     if config.keep == "best" and validation is None:
         raise ValueError('keep="best" needs validation data')
 

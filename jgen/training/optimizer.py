@@ -1,5 +1,6 @@
 """Optimisers from a configuration; all of it optax."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -29,31 +30,44 @@ class OptimizerConfig:
     clip_norm: float = 0.0
     """Largest global gradient norm; 0 does not clip."""
 
+    def check(self) -> None:
+        """Raise a ValueError for an unknown schedule or numbers out of range."""
+        if self.schedule not in ("constant", "cosine", "onecycle"):
+            raise ValueError(
+                f"unknown schedule {self.schedule!r}; one of constant, cosine, onecycle"
+            )
+        for name, holds, what in (
+            ("learning_rate", self.learning_rate > 0, "positive"),
+            ("epsilon", self.epsilon > 0, "positive"),
+            ("weight_decay", self.weight_decay >= 0, "zero or positive"),
+            ("clip_norm", self.clip_norm >= 0, "zero (no clipping) or positive"),
+            ("warmup", 0 <= self.warmup < 1, "a fraction of the steps in [0, 1)"),
+            ("beta1", 0 <= self.beta1 < 1, "in [0, 1)"),
+            ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
+        ):
+            value = getattr(self, name)
+            if not (holds and math.isfinite(value)):
+                raise ValueError(f"{name} must be {what} and finite, got {value}")
+
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Gradient transformation for a training of `steps` steps.
 
     Raises:
-      ValueError: for an unknown schedule, or a warm-up or decay rate outside [0, 1).
+      ValueError: for options out of range.
     """
+    config.check()
     peak, warmup = config.learning_rate, round(config.warmup * steps)
-    if not 0 <= config.warmup < 1:
-        raise ValueError(f"warmup is a fraction of the steps in [0, 1), got {config.warmup}")
-    for name in ("beta1", "beta2"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"{name} must be in [0, 1), got {getattr(config, name)}")
     b1 = config.beta1
     if config.schedule == "constant":
         rate = optax.linear_schedule(0.0, peak, warmup) if warmup else peak
     elif config.schedule == "cosine":
         rate = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps)
-    elif config.schedule == "onecycle":
+    else:
         # PyTorch counts both turning points from zero.
         up, last = max(warmup - 1, 1), max(steps - 1, 2)
         rate = _there_and_back(peak / 25, peak, peak / 25e4, up, last)
         b1 = _there_and_back(0.95, 0.85, 0.95, up, last)
-    else:
-        raise ValueError(f"unknown schedule {config.schedule!r}; one of constant, cosine, onecycle")
     adam = optax.inject_hyperparams(optax.adamw)(
         learning_rate=rate,
         b1=b1,

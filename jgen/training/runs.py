@@ -27,6 +27,7 @@ from jgen.random import stream
 from jgen.training.config import TrainConfig
 from jgen.training.fit import Fitted, fit
 from jgen.training.log import MetricsLog
+from jgen.training.record import check_record, file_digest, training_record
 from jgen.typing import Key, PyTree
 
 try:
@@ -52,8 +53,8 @@ class RunFolder:
             figures is written.
 
         Raises:
-          ValueError: if the folder holds a run with another configuration, naming the fields, or
-            another process has it open.
+          ValueError: if the folder holds a run with another configuration, or of files or models
+            that have changed since, naming the fields; or if another process has it open.
         """
         self.path, self.config, self.read_only = Path(path), config, read_only
         self.is_writer = jax.process_index() == 0
@@ -105,6 +106,14 @@ class RunFolder:
             return found
         return load(path)
 
+    def stage(self, name: str) -> PyTree:
+        """What `cached` has kept under a name."""
+        return load(self.path / f"{name}.npz")
+
+    def history(self, name: str) -> list[dict]:
+        """What a training that `fit` ran has logged so far."""
+        return MetricsLog(self.path / name / "metrics.jsonl", False).read()
+
     def fit(
         self,
         name: str,
@@ -128,11 +137,16 @@ class RunFolder:
           options: of `fit`.
         """
         folder = self.path / name
-        if self._is_there(folder / "params.npz"):
-            history = MetricsLog(folder / "metrics.jsonl", False).read()
-            return Fitted(load(folder / "params.npz", model), None, history)
-        data = data() if callable(data) else data
         key = self.key(name) if key is None else key
+        if self._is_there(folder / "params.npz"):
+            if not self.read_only:  # it may be of other data, which are then refused
+                data = data() if callable(data) else data
+                record = training_record(
+                    Batch(None) if data is None else data, options.get("validation"), key, config
+                )
+                check_record(folder, record, extend=False, is_writer=self.is_writer)
+            return Fitted(load(folder / "params.npz", model), None, self.history(name))
+        data = data() if callable(data) else data
         fitted = fit(model, data, key, config, folder=folder, **({"name": name} | options))
         if self.is_writer:
             save(folder / "params.npz", fitted.params)
@@ -150,21 +164,37 @@ class RunFolder:
     def _open(self, config: Any) -> None:
         stored, new = self.path / "config.json", _as_json(config)
         if stored.exists():
-            old = _with_defaults(config, json.loads(stored.read_text()))
+            old = _with_defaults(config, _read_config(stored))
             _refuse_changes(self.path, old, new)
+            self._check_inputs(new)
         elif self.is_writer and any(p.name != _LOCK for p in self.path.glob("*")):
             raise ValueError(
                 f"{self.path} is not empty and holds no config.json; choose another --out"
             )
         else:
             self.write_json("config.json", new)
+            self.write_json("inputs.json", _input_digests(new))
             self.write_json("env.json", environment())
 
-    def write_json(self, name: str, content: Any) -> None:
+    def _check_inputs(self, config: dict) -> None:
+        """Refuse files that the configuration names and that are others than they were."""
+        old, new = self.read_json("inputs.json") or {}, _input_digests(config)
+        changed = [name for name in old if new.get(name) not in (old[name], None)]
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed)} of {self.path} has changed since the run began; choose "
+                "another --out, or restore the file"
+            )
+
+    def write_text(self, name: str, text: str) -> None:
         """Write a file of the folder atomically."""
         if self.is_writer and not self.read_only:
             with atomic_path(self.path / name) as partial:
-                partial.write_text(json.dumps(content, indent=2) + "\n")
+                partial.write_text(text)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write what JSON can hold into a file of the folder."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
 
     def read_json(self, name: str) -> Any:
         """A file that `write_json` wrote, None if there is none."""
@@ -228,19 +258,33 @@ def _unlock(path: Path) -> None:
         file.close()
 
 
-def load_config(kind: type, path: Path) -> Any:
+def load_config(kind: type, path: Path, name: str = "config.json") -> Any:
     """The configuration of a run folder, as an instance of the dataclass `kind`.
+
+    `name` is another file of the folder that holds one.
 
     Raises:
       ValueError: if the folder holds no run, or one of another kind.
     """
-    stored = Path(path) / "config.json"
+    stored = Path(path) / name
     if not stored.exists():
-        raise ValueError(f"{path} holds no run: there is no config.json in it")
+        raise ValueError(f"{path} holds no run: there is no {name} in it")
     try:
-        return _build(kind, json.loads(stored.read_text()))
+        return _build(kind, _read_config(stored))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{stored} is not a configuration of this study: {error}") from error
+
+
+def _read_config(path: Path) -> dict:
+    try:
+        stored = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); restore it or choose another --out"
+        ) from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path} holds no configuration but {type(stored).__name__}")
+    return stored
 
 
 def _build(kind: Any, value: Any) -> Any:
@@ -307,6 +351,18 @@ def _refuse_changes(path: Path, old: dict, new: dict) -> None:
             f"{path} holds a run with another configuration ({changes}); "
             "choose another --out or go back to the stored options"
         )
+
+
+def _input_digests(config: dict) -> dict[str, str]:
+    """Digests of all files and run folders that a configuration names."""
+    digests = {}
+    for name, value in _flatten(config).items():
+        for text in value if isinstance(value, list) else [value]:
+            if not isinstance(text, str) or not text:
+                continue
+            if Path(text).is_file() or (Path(text) / "config.json").is_file():
+                digests[f"{name} ({text})"] = file_digest(Path(text))
+    return digests
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict:

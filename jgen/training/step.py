@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from jgen.generative_model import Batch, GenerativeModel, num_events
+from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.training.bootstrap import resampled
 from jgen.typing import Key, Params, PyTree
 
@@ -74,40 +74,75 @@ def make_step(
       place_batch: sharding hint for the minibatch, see `training.mesh`.
       bootstrap: draw from the member's resampled data, see `training.bootstrap`.
       data_sets: the data are so many sets of equal size, one after another.
-      steps: of the whole training, for the batch's `progress`, which is left out without.
+      steps: of the whole training, for losses that change on the way; None for their end.
       penalty: (params, common) -> scalar, minimised with the loss. The metrics have the loss
         without it and the gradient norm of both.
     """
 
+    def loss(params, key, given):
+        batch, progress = given
+        return loss_at(model, params, key, batch, progress)
+
+    descend = gradient_step(loss, optimizer, ema_decay=ema_decay, penalty=penalty)
+
     def init(key):
-        params = model.init(key)
-        ema = params if ema_decay else None
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+        return initial_state(model.init(key), optimizer, ema_decay)
 
     def update(state, key, data, data_set=0, common=None):
         key_rows, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
-        batch = data
         if jax.tree.leaves(data):
             num = num_events(data) // data_sets
             rows = jax.random.randint(key_rows, (batch_size,), 0, num)
             rows = data_set * num + (resampled(key, rows, num) if bootstrap else rows)
             batch = jax.tree.map(lambda a: a[rows], data)
-        if steps is not None:
-            batch = batch._replace(progress=jnp.full(batch_size, state.step / steps))
-        batch = place_batch(batch)
+        else:
+            batch = Batch(None, weight=jnp.ones(batch_size))
+        progress = 1.0 if steps is None else state.step / steps
+        return descend(state, key_loss, (place_batch(batch), progress), common)
 
+    return Step(init, update)
+
+
+def initial_state(
+    params: Params, optimizer: optax.GradientTransformation, ema_decay: float = 0.0
+) -> TrainState:
+    """State before the first step."""
+    ema = params if ema_decay else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+
+
+def gradient_step(
+    loss: Callable[[Params, Key, PyTree], Array],
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float = 0.0,
+    penalty: Callable[[Params, PyTree], Array] | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """The step on a minibatch that the caller has drawn: (state, key, batch, common=None).
+
+    Args:
+      loss: (params, key, batch) -> scalar.
+      optimizer: from optax.
+      ema_decay: of the parameters' average a step; 0 keeps none.
+      penalty: (params, common) -> scalar, minimised with the loss.
+
+    Returns:
+      The function, which returns the new state and the metrics of the step.
+    """
+
+    def update(state, key, batch, common=None):
         def objective(params):
-            loss = model.loss(params, key_loss, batch)
-            return loss if penalty is None else loss + penalty(params, common), loss
+            value = loss(params, key, batch)
+            return value if penalty is None else value + penalty(params, common), value
 
-        (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (_, value), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else None
-        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
-    return Step(init, update)
+    return update
 
 
 def over_members(function: Callable, axis: Axis, num_shared: int = 1) -> Callable:

@@ -2,7 +2,16 @@
 
 from jgen.transforms.bayesian import bayesian, draw_weights
 from jgen.transforms.composition import chain, preprocessed
+from jgen.transforms.dequantized import dequantized
 from jgen.transforms.latent import latent
 from jgen.transforms.reverse_kl import reverse_kl
 
-__all__ = ["bayesian", "chain", "draw_weights", "latent", "preprocessed", "reverse_kl"]
+__all__ = [
+    "bayesian",
+    "chain",
+    "dequantized",
+    "draw_weights",
+    "latent",
+    "preprocessed",
+    "reverse_kl",
+]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.generative_model import Batch, GenerativeModel, num_events
+from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.nets.dense import NormalWeights
 from jgen.typing import Key, Params, PyTree
 
@@ -104,12 +104,12 @@ def bayesian(
         log_scale = {p: jnp.full_like(leaf, math.log(initial_scale)) for p, leaf in chosen.items()}
         return {"mean": mean, "log_scale": log_scale}
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         if local:
-            data = _loss_by_event(model, params, key, batch)
+            data = _loss_by_event(model, params, key, batch, progress)
         else:
             key_weights, key = jax.random.split(key)
-            data = model.loss(draw_weights(params, key_weights), key, batch)
+            data = loss_at(model, draw_weights(params, key_weights), key, batch, progress)
         return data + temperature / num_train * _kl_divergence(params, prior_scale)
 
     def sample(params, key, cond=None):
@@ -155,7 +155,7 @@ def _with_weights(params: Params, key: Key, make: Callable[[str, NormalWeights],
 
 
 def _loss_by_event(
-    model: GenerativeModel, params: Params, key: Key, batch: Batch
+    model: GenerativeModel, params: Params, key: Key, batch: Batch, progress: float | Array
 ) -> Float[Array, ""]:
     """Mean of the losses of single events, each with its own weights; dense kernels undrawn."""
 
@@ -165,7 +165,7 @@ def _loss_by_event(
     def single(key, event):
         key_weights, key = jax.random.split(key)
         alone = jax.tree.map(lambda a: a[None], event)
-        return model.loss(_with_weights(params, key_weights, make), key, alone)
+        return loss_at(model, _with_weights(params, key_weights, make), key, alone, progress)
 
     return jnp.mean(jax.vmap(single)(jax.random.split(key, num_events(batch)), batch))
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.bijectors import Bijector
-from jgen.generative_model import GenerativeModel
+from jgen.generative_model import GenerativeModel, loss_at
 from jgen.typing import Cond, PyTree
 
 
@@ -24,10 +24,10 @@ def preprocessed(
     same parameters. `log_prob` includes the log-determinant; it is None without one.
     """
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         one = lambda x, cond: (bijector.forward(x, cond)[0], condition(cond))
         z, cond = jax.vmap(one)(batch.x, batch.cond)
-        return model.loss(params, key, batch._replace(x=z, cond=cond))
+        return loss_at(model, params, key, batch._replace(x=z, cond=cond), progress)
 
     def sample(params, key, cond=None):
         cond = jax.tree.map(jnp.asarray, cond)
@@ -46,6 +46,7 @@ def chain(
     first: GenerativeModel,
     second: GenerativeModel,
     condition: Callable[[Cond, PyTree], Cond] = lambda cond, a: (cond, a),
+    names: tuple[str, str] = ("first", "second"),
 ) -> GenerativeModel:
     """The factorised model p(a, b | c) = p(a | c) p(b | a, c) of events x = (a, b).
 
@@ -53,35 +54,37 @@ def chain(
       first: model of a given c.
       second: model of b given `condition(c, a)`.
       condition: makes the second model's condition; the pair (c, a) unless given.
+      names: of both models among the parameters.
 
     Returns:
-      A model with parameters {"first", "second"}; its loss is the sum of both, so that training it
-      is the same as training each part alone.
+      A model with the parameters of both by these names; its loss is the sum of both, so that
+      training it is the same as training each part alone.
     """
+    name_a, name_b = names
 
     def init(key):
         key_a, key_b = jax.random.split(key)
-        return {"first": first.init(key_a), "second": second.init(key_b)}
+        return {name_a: first.init(key_a), name_b: second.init(key_b)}
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         key_a, key_b = jax.random.split(key)
         a, b = batch.x
         cond_b = jax.vmap(condition)(batch.cond, a)
-        batch_a = batch._replace(x=a, mask=None)
+        batch_a = batch._replace(x=a)
         batch_b = batch._replace(x=b, cond=cond_b)
-        loss_a = first.loss(params["first"], key_a, batch_a)
-        return loss_a + second.loss(params["second"], key_b, batch_b)
+        loss_a = loss_at(first, params[name_a], key_a, batch_a, progress)
+        return loss_a + loss_at(second, params[name_b], key_b, batch_b, progress)
 
     def sample(params, key, cond=None):
         key_a, key_b = jax.random.split(key)
-        a = first.sample(params["first"], key_a, cond)
-        return a, second.sample(params["second"], key_b, condition(cond, a))
+        a = first.sample(params[name_a], key_a, cond)
+        return a, second.sample(params[name_b], key_b, condition(cond, a))
 
     def log_prob(params, key, x, cond=None):
         key_a, key_b = jax.random.split(key)
         a, b = x
-        log_a = first.log_prob(params["first"], key_a, a, cond)
-        return log_a + second.log_prob(params["second"], key_b, b, condition(cond, a))
+        log_a = first.log_prob(params[name_a], key_a, a, cond)
+        return log_a + second.log_prob(params[name_b], key_b, b, condition(cond, a))
 
     exact = first.log_prob is not None and second.log_prob is not None
     return GenerativeModel(init, loss, sample, log_prob if exact else None)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jgen.generative_model import GenerativeModel, num_events
-from jgen.models.vae import Autoencoder, Likelihood, bernoulli, reparametrize
+from jgen.generative_model import GenerativeModel, loss_at, num_events
+from jgen.models.vae import Autoencoder, reparametrize
 from jgen.typing import Cond, Params
 
 
@@ -16,7 +16,6 @@ def latent(
     autoencoder: Autoencoder,
     autoencoder_params: Params,
     *,
-    likelihood: Likelihood | None = None,
     condition: Callable[[Cond], Cond] = lambda cond: cond,
 ) -> GenerativeModel:
     """Generate in the latent space of a trained autoencoder (2405.09629, Sec. 3.3, Eqs. 13-14).
@@ -33,13 +32,11 @@ def latent(
       model: of r, an array of the autoencoder's latent shape.
       autoencoder: between x and r.
       autoencoder_params: its trained parameters, of one member.
-      likelihood: that the autoencoder was trained with, `bernoulli()` unless given.
       condition: makes the model's condition from the autoencoder's; the same unless given.
 
     Raises:
       ValueError: if the shapes of `autoencoder_params` are not those of the autoencoder.
     """
-    likelihood = bernoulli() if likelihood is None else likelihood
     expected = jax.eval_shape(autoencoder.init, jax.random.key(0))
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
     if shapes(expected) != shapes(autoencoder_params):
@@ -53,15 +50,15 @@ def latent(
     def encode(key, x, cond):
         return reparametrize(key, *autoencoder.encode(frozen, x, cond)), condition(cond)
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         key_z, key_model = jax.random.split(key)
         keys = jax.random.split(key_z, num_events(batch.x))
         r, cond = jax.vmap(encode)(keys, batch.x, batch.cond)
-        return model.loss(params, key_model, batch._replace(x=r, cond=cond))
+        return loss_at(model, params, key_model, batch._replace(x=r, cond=cond), progress)
 
     def sample(params, key, cond=None):
         cond = jax.tree.map(jnp.asarray, cond)
         r = model.sample(params, key, condition(cond))
-        return likelihood.mean(autoencoder.decode(frozen, r, cond))
+        return autoencoder.likelihood.mean(autoencoder.decode(frozen, r, cond))
 
     return GenerativeModel(model.init, loss, sample)

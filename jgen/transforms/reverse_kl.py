@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jgen.generative_model import Batch, GenerativeModel, num_events
+from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.typing import Cond, Energy, Key, Params, PyTree, Schedule
 
 
@@ -46,7 +46,7 @@ def reverse_kl(
 
     Raises:
       ValueError: if the model has no density, a number is out of range, or "path" comes with a
-        pair; in training, if there is a likelihood and no data, or a mask.
+        pair; in training, if there is a likelihood and no data.
     """
     _check(model, temperature, likelihood, gradient, pair)
 
@@ -60,12 +60,9 @@ def reverse_kl(
             log_q = model.log_prob(scored, key_density, x, cond)
         return log_q + energy(x, cond) / temperature
 
-    def loss(params, key, batch: Batch):
-        if batch.mask is not None:
-            raise ValueError("events made by the model have no mask; leave it out")
+    def loss(params, key, batch: Batch, progress=1.0):
         key_model, key_data = jax.random.split(key)
-        done = 1.0 if batch.progress is None else batch.progress[0]
-        at = lambda schedule: schedule(done) if callable(schedule) else schedule
+        at = lambda schedule: schedule(progress) if callable(schedule) else schedule
         keys = jax.random.split(key_model, num_events(batch))
         terms = jax.vmap(one, in_axes=(None, 0, 0, None))
         values = terms(params, keys, batch.cond, at(temperature))
@@ -76,7 +73,9 @@ def reverse_kl(
         if batch.x is None:
             raise ValueError("a likelihood needs data; train with events or with likelihood=0")
         weight = at(likelihood)
-        return (1 - weight) * divergence + weight * model.loss(params, key_data, batch)
+        return (1 - weight) * divergence + weight * loss_at(
+            model, params, key_data, batch, progress
+        )
 
     return model._replace(loss=loss)
 

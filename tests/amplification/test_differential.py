@@ -4,24 +4,24 @@ import pytest
 from scipy import stats
 
 from jgen.amplification import (
-    RefitDistances,
-    calibrate_by_refits,
     differential,
     differential_amplification,
     differential_on_training_set,
     equivalent_events,
     expected_distance,
     kolmogorov_band,
-    kolmogorov_cdf,
-    kolmogorov_quantile,
     ks_distances,
     log_density_ratio,
     prefix_sizes,
     refinement_mask,
-    refit_distances,
+)
+from jgen.amplification.kolmogorov import (
+    MEAN,
+    STD,
+    kolmogorov_cdf,
+    kolmogorov_quantile,
     size_interval,
 )
-from jgen.amplification.kolmogorov import MEAN, STD
 
 LEVELS = (0.682689, 0.954500, 0.997300)
 
@@ -158,74 +158,35 @@ def test_forecast_solves_the_papers_equation():
 
 def test_memoriser_is_worth_nothing_but_its_training_events():
     rng = np.random.default_rng(4)
-    n, n_gen, held_out, refits = 500, 20_000, [], []
-
-    def replica(training):
-        return training, rng.choice(training, n_gen)
-
+    n, n_gen, held_out = 500, 20_000, []
     for _ in range(60):
-        training, values = replica(rng.random(n))
+        training = rng.random(n)
+        values = rng.choice(training, n_gen)
         paper = differential_on_training_set(values, training)
         assert np.isinf(paper.n_equiv.value)
         assert paper.probability < 1e-3
         held_out.append(differential_amplification(values, rng.random(4 * n), n).distances[-1])
     value = equivalent_events(np.mean(held_out), 4 * n, n_gen).value / n
     assert value == pytest.approx(1.0, abs=3 * 2 * STD / MEAN / np.sqrt(60) * 1.3)
-    refits = refit_distances(replica, rng.random((60, n)), rng.random(100_000))
-    found = calibrate_by_refits(paper.distances[-1], refits)
-    assert found.value / n == pytest.approx(1.0, abs=3 * 2 * STD / MEAN / np.sqrt(60))
 
 
-@pytest.fixture(scope="module")
-def normal_refits():
-    """Refits of a Gaussian's mean and width to 1000 events; they are the same for all truths."""
-    rng = np.random.default_rng(5)
-    grid = normal_grid(0, 1, 20_000)
-
-    def replica(data):
-        return data, data.mean() + data.std() * grid
-
-    return refit_distances(replica, rng.normal(size=(600, 1000)), normal_grid(0, 1, 20_001))
-
-
-def test_a_fit_seems_perfect_on_its_own_training_set(normal_refits):
-    own = normal_refits.own * np.sqrt(1000)
-    assert np.mean(own) == pytest.approx(0.637, abs=4 * own.std() / np.sqrt(600))
-    infinite = np.mean(own <= MEAN)
+def test_a_fit_seems_perfect_on_its_own_training_set():
+    """A Gaussian's mean and width fitted to 1000 events, 600 times; grids have no noise."""
+    rng, grid, truth = (
+        np.random.default_rng(5),
+        normal_grid(0, 1, 20_000),
+        normal_grid(0, 1, 20_001),
+    )
+    own, true = [], []
+    for data in rng.normal(size=(600, 1000)):
+        fitted, size = data.mean() + data.std() * grid, np.array([len(grid)])
+        own.append(ks_distances(fitted, data, size)[0] * np.sqrt(1000))
+        true.append(ks_distances(fitted, truth, size)[0])
+    assert np.mean(own) == pytest.approx(0.637, abs=4 * np.std(own) / np.sqrt(600))
+    infinite = np.mean(np.array(own) <= MEAN)
     assert infinite == pytest.approx(0.92, abs=4 * np.sqrt(0.92 * 0.08 / 600))
     # Against the truth the same fits are worth about 4.7 times their training set.
-    scale = np.mean(normal_refits.truth) / MEAN
-    assert 1 / scale**2 / 1000 == pytest.approx(4.7, rel=0.12)
-
-
-def test_calibrated_interval_of_a_fit_and_of_a_fit_with_an_error_on_top(normal_refits):
-    rng = np.random.default_rng(6)
-    refits = normal_refits._replace(num_generated=np.inf, num_truth=np.inf)  # grids: no noise
-    n_refit = 1 / (np.mean(refits.truth) / MEAN) ** 2
-    grid = normal_grid(0, 1, 20_000)
-    for n_more in (400, None):
-        inside = []
-        for _ in range(200):
-            data = rng.normal(size=1000)
-            mean, width = data.mean(), data.std()
-            generated = mean + width * grid
-            if n_more is not None:
-                generated = rng.normal(mean, width, n_more)
-            d = ks_distances(generated, data, np.array([len(generated)]))[0]
-            found = calibrate_by_refits(d, refits)
-            truth = n_refit if n_more is None else 1 / (1 / n_refit + 1 / n_more)
-            inside.append(found.low <= truth * (1 + 1e-9) and truth <= found.high * (1 + 1e-9))
-        # At the edge of what is possible the central interval is cut off, and holds more.
-        low, high = (0.60, 0.76) if n_more else (0.78, 0.90)
-        assert low < np.mean(inside) < high
-
-
-def test_calibration_with_true_samples_is_the_central_interval():
-    k = kolmogorov_quantile((np.arange(20_000) + 0.5) / 20_000)
-    refits = RefitDistances(k / np.sqrt(1000), np.zeros(20_000), 10**9, 10**9)
-    found = calibrate_by_refits(0.06, refits)
-    for end, k in zip(found, (MEAN, *kolmogorov_band()), strict=True):
-        assert float(end) == pytest.approx(1 / ((0.06 / k) ** 2 - 1e-3), rel=1e-3)
+    assert (MEAN / np.mean(true)) ** 2 / 1000 == pytest.approx(4.7, rel=0.12)
 
 
 @pytest.mark.parametrize("width", [0.2, 1.0])
@@ -267,8 +228,6 @@ def test_density_ratio_is_exact_and_refinement_keeps_its_window():
         (lambda: equivalent_events(0.1, 0), "must be positive"),
         (lambda: refinement_mask(np.zeros(2), 1.05, 0.95), "0 < low < high"),
         (lambda: log_density_ratio(None, None, np.zeros((0, 2))), "no events"),
-        (lambda: calibrate_by_refits(0.1, RefitDistances(*np.ones((2, 5)), 9, 9)), "20 refits"),
-        (lambda: refit_distances(lambda n: (np.zeros(3), np.zeros(n)), [3, 4], [0.0]), "same num"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -13,6 +13,7 @@ from jgen.bijectors import (
     affine,
     autoregressive,
     autoregressive_flow,
+    compose,
     conditioned,
     continuous,
     coupling,
@@ -21,7 +22,6 @@ from jgen.bijectors import (
     glow,
     householder,
     inverted,
-    lifted,
     masked_coupling,
     permutation,
     planar,
@@ -32,11 +32,11 @@ from jgen.bijectors import (
     rational_quadratic,
     repeated,
     residual,
-    sequence,
     squeeze,
     stacked,
     standardize,
 )
+from jgen.bijectors.trainable import lifted
 from jgen.nets import Network, num_parameters
 from jgen.nets.causal import CausalConfig, causal
 from jgen.nets.conditioners import conditioner
@@ -57,7 +57,7 @@ def checkerboard():
 def free_edges():
     element = rational_quadratic(4, free_edges=True)
     network = conditioner(1, element.num_params, 1, hidden=SMALL)
-    return repeated(sequence(coupling(network, element, 1), permutation(np.array([1, 0]))), 2)
+    return repeated(compose(coupling(network, element, 1), permutation(np.array([1, 0]))), 2)
 
 
 def conditional_planar():
@@ -212,9 +212,9 @@ def test_compile_time_is_flat_in_depth(key):
         (lambda depth: coupling_flow(3, rational_quadratic(4), depth, hidden=SMALL), x),
         (lambda depth: autoregressive_flow(3, affine(), depth, hidden=SMALL), x),
         (lambda depth: repeated(residual(3, hidden=SMALL), depth), x),
-        (lambda depth: stacked(lambda o: sequence(planar(3), permutation(o)), orders(depth)), x),
+        (lambda depth: stacked(lambda o: compose(planar(3), permutation(o)), orders(depth)), x),
         (lambda depth: glow((4, 4, 1), 2, depth, hidden=(4,)), image),
     ):
         assert size(make, event, 2) == size(make, event, 16)
-    unrolled = lambda depth: sequence(*[planar(3)] * depth)
+    unrolled = lambda depth: compose(*[planar(3)] * depth)
     assert size(unrolled, x, 16) > 4 * size(unrolled, x, 2)

@@ -12,6 +12,7 @@ from jgen.bijectors import (
     actnorm,
     additive,
     affine,
+    compose,
     conditioned,
     continuous,
     coupling,
@@ -21,7 +22,6 @@ from jgen.bijectors import (
     glow,
     householder,
     level_shapes,
-    lifted,
     multi_scale,
     permutation,
     pixelwise,
@@ -29,7 +29,6 @@ from jgen.bijectors import (
     rational_quadratic,
     repeated,
     residual,
-    sequence,
     squeeze,
     stacked,
     standardize,
@@ -126,7 +125,7 @@ def test_linear_layers_are_their_matrices(x64):
 
 def test_first_batch_standardizes_every_layer():
     x = jnp.asarray(3 + 5 * RNG.normal(size=(300, 2, 2, 1)), jnp.float32)
-    steps = repeated(sequence(pixelwise(sequence(actnorm(4), plu(4)))), 2)
+    steps = repeated(compose(pixelwise(compose(actnorm(4), plu(4)))), 2)
     bijector = multi_scale((2, 2, 1), steps)
     params = bijector.data_init(jit(bijector.init)(jax.random.key(0)), x)
     z, _ = jit(jax.vmap(bijector.forward, (None, 0)))(params, x)
@@ -134,8 +133,8 @@ def test_first_batch_standardizes_every_layer():
     np.testing.assert_allclose(z.std(0), 1, atol=1e-5)
 
     # Behind a layer that moves the data, and with a component that does not vary.
-    double = lifted(standardize(np.zeros(2), np.full(2, 0.5)))
-    bijector = sequence(double, actnorm(2))
+    double = standardize(np.zeros(2), np.full(2, 0.5))
+    bijector = compose(double, actnorm(2))
     x = jnp.stack([jnp.arange(5.0), jnp.ones(5)], 1)
     params = bijector.data_init(bijector.init(jax.random.key(0)), x)
     np.testing.assert_allclose(params[1]["shift"], [-4, -2])
@@ -145,13 +144,15 @@ def test_first_batch_standardizes_every_layer():
     params = actnorm(2).data_init(actnorm(2).init(jax.random.key(0)), x)
     np.testing.assert_array_equal(params["log_scale"], 0)
     assert bijector.data_init is not None
-    assert sequence(double, flip()).data_init is None
+    assert compose(double, flip()).data_init is None
+    # Of fixed maps alone it is a fixed one.
+    assert isinstance(compose(double, double), Bijector)
 
 
 def test_repeated_is_the_sequence_of_its_layers_and_draws_parameters_for_each(x64):
-    layer = sequence(householder(3), actnorm(3))
+    layer = compose(householder(3), actnorm(3))
     deep, params = repeated(layer, 3), randomized(repeated(layer, 3).init)
-    unrolled = sequence(layer, layer, layer)
+    unrolled = compose(layer, layer, layer)
     each = [jax.tree.map(lambda p: p[i], params) for i in range(3)]  # noqa: B023
     x = jnp.array([0.3, -1.0, 2.0])
     for name in ("forward", "inverse"):
@@ -175,7 +176,7 @@ def test_keys_reach_the_layers_and_differ():
     key, x = jax.random.key(1), jnp.ones(1)
     alone = noisy.forward({}, x, None, key)[1]
     for bijector, params, event in (
-        (sequence(noisy, noisy), [{}, {}], x),
+        (compose(noisy, noisy), [{}, {}], x),
         (repeated(noisy, 2), {}, x),
         (pixelwise(noisy), {}, jnp.ones((2, 1))),
         (multi_scale((4, 4, 1), noisy, noisy), [{}, {}], jnp.ones((4, 4, 1))),
@@ -294,7 +295,7 @@ def test_squeeze_keeps_neighbours_together():
 def test_bad_input(key):
     x = jnp.ones(2)
     with pytest.raises(ValueError, match="at least one bijector"):
-        sequence()
+        compose()
     with pytest.raises(ValueError, match="depth must be positive"):
         repeated(flip(), 0)
     with pytest.raises(ValueError, match="one leading axis of layers"):
@@ -302,7 +303,7 @@ def test_bad_input(key):
     with pytest.raises(ValueError, match="each of 0 to num - 1 once"):
         stacked(permutation, np.array([[0, 1], [1, 1]]))
     with pytest.raises(ValueError, match="needs a log-determinant"):
-        lifted(Bijector(lambda x, c: (x, None), lambda z, c: (z, None), has_log_det=False))
+        compose(Bijector(lambda x, c: (x, None), lambda z, c: (z, None), has_log_det=False), flip())
     spline = coupling(conditioner(1, 3), rational_quadratic(4), 1)
     with pytest.raises(ValueError, match="11 parameters need 11 numbers"):
         spline.forward(randomized(conditioner(1, 3).init), x)

@@ -27,10 +27,10 @@ from jgen.showers import (
     read_showers,
     sample_path,
 )
-from jgen.showers.calodream import SolverConfig
 from jgen.solvers import (
     NonStationary,
     RungeKutta,
+    SolverConfig,
     load_solver,
     runge_kutta,
     save_solver,

@@ -14,7 +14,8 @@ from experiments import shower_amplification as study
 from jgen.amplification import Interval
 from jgen.nets.sequence import SequenceConfig
 from jgen.showers import Showers
-from jgen.showers.calodream import SolverConfig, incident_energies
+from jgen.showers.calodream import incident_energies
+from jgen.solvers import SolverConfig
 from jgen.training import RunFolder
 
 NAMES = tuple(training.OBSERVABLES)

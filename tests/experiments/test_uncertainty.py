@@ -24,7 +24,7 @@ from experiments._uncertainty import (
 )
 from jgen.nets.sequence import SequenceConfig
 from jgen.nets.vit import ViTConfig
-from jgen.showers.calodream import SolverConfig
+from jgen.solvers import SolverConfig
 from jgen.transforms import draw_weights
 
 EDGES = np.linspace(-3, 3, 25)

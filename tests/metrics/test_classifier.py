@@ -9,9 +9,15 @@ from scipy.stats import norm
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
-from jgen.metrics import ClassifierConfig, area_under_curve, auc_error, classifier_test
-from jgen.metrics._classifier_training import Data, Part, _epoch, _init, place
+from jgen.metrics import (
+    ClassifierConfig,
+    area_under_curve,
+    auc_error,
+    classifier_test,
+    trained_classifier,
+)
 from jgen.metrics.classifier import _calibrated, _split, calochallenge_classifier
+from jgen.metrics.classifier_training import Data, Part, _epoch, _init, place
 from jgen.nets.resnet import ResNetConfig
 
 FAST = ClassifierConfig(hidden=(32, 32), learning_rate=3e-3, batch_size=500, epochs=12, num_seeds=3)
@@ -46,6 +52,10 @@ def test_auc_agrees_with_sklearn():
         a, b = rng.normal(0.3, size=70).round(decimals), rng.normal(size=90).round(decimals)
         expected = roc_auc_score(np.repeat([1, 0], [70, 90]), np.concatenate([a, b]))
         assert area_under_curve(a, b) == pytest.approx(expected, abs=1e-14)
+        v, w = rng.random(70), rng.random(90)
+        label, scores = np.repeat([1, 0], [70, 90]), np.concatenate([a, b])
+        expected = roc_auc_score(label, scores, sample_weight=np.concatenate([v, w]))
+        assert area_under_curve(a, b, v, w) == pytest.approx(expected, abs=1e-14)
     assert area_under_curve(np.arange(5), np.arange(5)) == 0.5
     assert area_under_curve(np.arange(5, 10), np.arange(5)) == 1.0
 
@@ -89,6 +99,28 @@ def test_weights_approximate_the_likelihood_ratio():
     # Reweighted generated events are reference events: the weights have mean one, although
     # there are fewer generated events, because the classes count equally.
     assert np.mean(result.weights_generated) == pytest.approx(1.0, abs=0.1)
+
+
+def test_event_weights_and_the_returned_networks():
+    """Generated events weighted by the density ratio are reference events; the networks say it."""
+    reference, generated = gaussians(4000, 6000, SHIFT)
+    config = replace(FAST, hidden=(32,), num_seeds=1)
+    log_ratio = SHIFT * generated[:, 0] - SHIFT**2 / 2
+    key = jax.random.key(3)
+    same = classifier_test(reference, generated, key, config, generated_weights=np.exp(log_ratio))
+    assert abs(same.mean("auc") - 0.5) < 3 * same.auc_statistical_error
+    # 1200 events with weights whose relative variance is e - 1.
+    assert same.num_test == pytest.approx([800, 1200 / np.e], rel=0.3)
+    assert same.auc_statistical_error > auc_error(0.5, 800, 1200)
+    assert same.auc_estimate.error == same.auc_statistical_error
+    classifier, plain = trained_classifier(reference, generated, key, config)
+    assert plain.mean("auc") > 0.7
+    assert plain.num_test == pytest.approx([800, 1200])
+    x = np.random.default_rng(9).normal(size=(1000, 2))
+    assert np.std(classifier.log_ratio(x) - (SHIFT * x[:, 0] - SHIFT**2 / 2)) < 0.25
+    units = 7.0 * np.ones(len(generated))
+    scaled = classifier_test(reference, generated, key, config, generated_weights=units)
+    np.testing.assert_allclose(scaled.weights_generated, plain.weights_generated, rtol=1e-5)
 
 
 def test_null_is_consistent_with_one_half():
@@ -184,6 +216,13 @@ def test_bad_input_is_refused():
         classifier_test(good[:3], good, key, FAST)
     with pytest.raises(ValueError, match="needs the shape"):
         classifier_test(good[:, 0], good, key, FAST)
+    with pytest.raises(ValueError, match=r"100 events need weights \[100\]"):
+        classifier_test(good, good, key, FAST, generated_weights=np.ones(99))
+    with pytest.raises(ValueError, match="not negative"):
+        classifier_test(good, good, key, FAST, reference_weights=-np.ones(100))
+    alone = np.eye(1, 100)[0]
+    with pytest.raises(ValueError, match="a split has no events but of weight zero"):
+        classifier_test(good, good, key, FAST, reference_weights=alone)
     with pytest.raises(ValueError, match="leave events to test"):
         ClassifierConfig(train_fraction=0.9, validation_fraction=0.1)
     with pytest.raises(ValueError, match="'loss', 'accuracy'"):

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from jgen.metrics import ClassifierConfig, cross_fitted_log_ratio, cross_fitting
+from jgen.metrics import ClassifierConfig, classifier_training, cross_fitted_log_ratio
 
 FAST = ClassifierConfig(hidden=(8,), learning_rate=1e-2, batch_size=64, epochs=3, num_seeds=2)
 
@@ -34,7 +34,7 @@ def test_no_event_is_scored_by_what_was_trained_on_it(scheme, key):
 
 
 def test_rows_say_which_events_the_scores_belong_to(key, monkeypatch):
-    monkeypatch.setattr(cross_fitting, "_CHUNK", 16)
+    monkeypatch.setattr(classifier_training, "_CHUNK", 16)
     reference, generated = samples(60, 90)
     found = cross_fitted_log_ratio(reference, generated, key, FAST, folds=2, scheme="cross")
     np.testing.assert_array_equal(found.reference_rows, np.arange(60))
@@ -44,7 +44,7 @@ def test_rows_say_which_events_the_scores_belong_to(key, monkeypatch):
     assert len(found.reference_rows) == len(found.reference) == 30
     assert np.isfinite(found.reference).all()
     # Chunks change nothing.
-    monkeypatch.setattr(cross_fitting, "_CHUNK", 2**16)
+    monkeypatch.setattr(classifier_training, "_CHUNK", 2**16)
     whole = cross_fitted_log_ratio(reference, generated, key, FAST, folds=2)
     np.testing.assert_allclose(found.generated, whole.generated, atol=1e-6)
 

@@ -63,7 +63,7 @@ def test_bad_input_is_refused():
         wasserstein(np.zeros((4, 2)), np.zeros((4, 3)))
     with pytest.raises(ValueError, match="shapes"):
         wasserstein(np.zeros(0), np.zeros(4))
-    with pytest.raises(ValueError, match="1 entries of the second sample"):
+    with pytest.raises(ValueError, match="1 entries of generated"):
         wasserstein(np.zeros(2), np.array([0.0, np.inf]))
     with pytest.raises(ValueError, match="need weights"):
         wasserstein(np.zeros(2), np.zeros(3), np.ones(3))
@@ -89,6 +89,26 @@ def test_sliced_distance_in_one_dimension_is_the_distance():
     assert sliced.value == line.value[0]
     assert sliced.error == line.error[0]
     np.testing.assert_array_equal(sliced.replicas, line.replicas[:, 0])
+
+
+def test_weights_of_a_sliced_distance_are_repeated_events():
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=(30, 3)), rng.normal(0.5, size=(40, 3))
+    times = rng.integers(0, 4, 30), rng.integers(0, 4, 40)
+    weighted = sliced_wasserstein(x, y, *times, num_bootstrap=0)
+    repeated = (np.repeat(s, t, axis=0) for s, t in zip((x, y), times, strict=True))
+    assert weighted.value == pytest.approx(sliced_wasserstein(*repeated, num_bootstrap=0).value)
+
+
+def test_estimate_is_the_mean_over_columns():
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=(50, 2)), rng.normal(1.0, size=(60, 2))
+    found = wasserstein(x, y, num_bootstrap=15)
+    assert found.estimate == (found.value.mean(), found.replicas.mean(axis=1).std())
+    assert str(found) == str(found.estimate)
+    column = wasserstein(x[:, 0], y[:, 0], num_bootstrap=15)
+    assert column.estimate == (column.value, column.error)
+    assert np.isnan(wasserstein(x, y, num_bootstrap=0).estimate.error)
 
 
 def test_bad_samples_for_directions():

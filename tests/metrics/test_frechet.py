@@ -255,7 +255,7 @@ def test_unusable_options_and_moments_are_refused():
     with pytest.raises(ValueError, match="2 batches"):
         kernel_physics_distance(x, x, num_batches=1)
     good = moments(x)
-    with pytest.raises(ValueError, match="3 features and the second 2"):
+    with pytest.raises(ValueError, match="3 features and the generated distribution 2"):
         frechet_distance(good, moments(x[:, :2]))
     with pytest.raises(ValueError, match=r"a mean \[d\] and a covariance \[d, d\]"):
         frechet_distance(good, Moments(good.mean, good.covariance[:2]))

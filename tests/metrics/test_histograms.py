@@ -102,5 +102,5 @@ def test_bad_input_is_refused():
         histogram(np.zeros((2, 2)), edges)
     with pytest.raises(ValueError, match="different edges"):
         separation(histogram(np.zeros(2), edges), histogram(np.zeros(2), edges + 1))
-    with pytest.raises(ValueError, match="second histogram has negative contents"):
+    with pytest.raises(ValueError, match="histogram of generated has negative contents"):
         separation(of_counts(1, 2), of_counts(1, -1))

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from jgen.generative_model import Batch, draw
-from jgen.models import autoregressive, binned, gaussian_mixture
+from jgen.models import autoregressive, binned, equal_bins, gaussian_mixture
 from jgen.nets.causal import CausalConfig, CausalNetwork, causal
 from jgen.transforms import bayesian
 
@@ -130,6 +130,16 @@ def test_quantile_edges_hold_all_the_data():
     log_prob = jax.vmap(head.log_prob, (None, None, 0))
     for i in range(2):
         assert np.all(np.isfinite(log_prob(jnp.zeros(10), i, data[:, i])))
+
+
+def test_bins_of_equal_width_hold_all_of_the_data_and_some_more():
+    z = np.random.default_rng(0).normal(size=(100, 3)) * [1, 2, 3]
+    edges = equal_bins(z, 12)
+    assert edges.shape == (3, 13)
+    width = np.ptp(z, axis=0) / 10
+    np.testing.assert_allclose(np.diff(edges, axis=1), np.tile(width[:, None], 12), rtol=1e-12)
+    np.testing.assert_allclose(edges[:, 1], z.min(axis=0))
+    np.testing.assert_allclose(edges[:, -2], z.max(axis=0))
 
 
 def test_gradient_is_finite_at_extreme_inputs(key):

@@ -13,18 +13,20 @@ from jgen.generative_model import Batch, draw
 from jgen.models import (
     BibAeWeights,
     bib_ae,
+    encoder_decoder,
+    gaussian,
     post_processor,
     sorted_spectrum,
     vae_gan,
     voxel_score,
 )
-from jgen.nets import Network
-from jgen.nets.voxel_autoencoder import (
+from jgen.nets import (
+    Network,
+    decoder_mlp,
+    elementwise_map,
+    encoder_mlp,
     latent_critic,
     pair_critic,
-    voxel_decoder,
-    voxel_encoder,
-    voxel_map,
 )
 from jgen.random import normal
 from jgen.training import make_step, per_player
@@ -32,6 +34,7 @@ from jgen.training import make_step, per_player
 # r = a x + s z, y = d r + cond, D = p . x + q . y, C = c . r; s is exp(-20): no noise.
 ENCODER = Network(lambda key: jnp.zeros(()), lambda p, x, cond: (p * x, jnp.full(2, -40.0)))
 DECODER = Network(lambda key: jnp.zeros(()), lambda p, r, cond: p * r + cond)
+CODER = encoder_decoder(ENCODER, DECODER, gaussian())
 CRITIC = Network(
     lambda key: {"p": jnp.zeros(2), "q": jnp.zeros(2)},
     lambda p, x, y, cond: p["p"] @ x + p["q"] @ y,
@@ -49,7 +52,7 @@ NOTHING = BibAeWeights(**{field.name: 0.0 for field in dataclasses.fields(BibAeW
 
 def game(distance=None, **weights):
     weights = dataclasses.replace(NOTHING, **weights)
-    return bib_ae(ENCODER, DECODER, CRITIC, LATENT_CRITIC, (2,), weights, distance=distance)
+    return bib_ae(CODER, CRITIC, LATENT_CRITIC, (2,), weights, distance=distance)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +128,7 @@ def test_latent_mmd_is_zero_for_normal_latents_only():
 def test_vae_gan_plays_one_game_on_draws_and_reconstructions(batch):
     one = Network(lambda key: jnp.zeros(2), lambda p, x, cond: p @ x)
     params = {k: PARAMS[k] for k in ("encoder", "decoder")} | {"critic": jnp.array([0.5, -1.2])}
-    model = vae_gan(ENCODER, DECODER, one, (2,), objective="wasserstein", kl=0, reconstruction=0)
+    model = vae_gan(CODER, one, (2,), objective="wasserstein", kl=0, reconstruction=0)
     key = jax.random.key(1)
     value, found = jax.jit(jax.value_and_grad(model.loss))(params, key, batch)
     # Half of the fakes are decoded draws of N(0, 1), of mean cond.
@@ -137,14 +140,14 @@ def test_vae_gan_plays_one_game_on_draws_and_reconstructions(batch):
     np.testing.assert_allclose(found["decoder"], own, atol=4 * 0.5 * 1.3 / NUM**0.5)
 
     with_all = vae_gan(
-        ENCODER, DECODER, one, (2,), objective="wasserstein", kl=0.3, reconstruction=2.0,
+        CODER, one, (2,), objective="wasserstein", kl=0.3, reconstruction=2.0,
         gradient_penalty=10.0,
     )  # fmt: skip
     gain = jax.jit(with_all.loss)(params, key, batch) - value
     square = float(np.sum((batch.x - doubles(batch)) ** 2, axis=1).mean())
     kl = 0.5 * float(np.sum((0.8 * batch.x) ** 2 + 40 - 1, axis=1).mean())
     assert float(gain) == pytest.approx(2 * square + 0.3 * kl + 10 * 0.3**2, rel=1e-3)
-    x = draw(model._replace(init=None), params, key, 2000, np.ones((2000, 2), np.float32))
+    x = draw(model.sample, params, key, 2000, np.ones((2000, 2), np.float32))
     np.testing.assert_allclose(x.mean(axis=0), 1, atol=4 * 1.5 / 2000**0.5)
     np.testing.assert_allclose(x.std(axis=0), 1.5, rtol=4 / 4000**0.5)
 
@@ -154,8 +157,11 @@ def test_a_trained_bib_ae_decodes_normal_draws_to_the_data(key):
     x = jax.random.normal(key, (4000, 2)) @ jnp.array([[1.0, 0.8], [0.0, 0.6]]) + 2
     data = Batch(jax.nn.softplus(x))
     model = bib_ae(
-        voxel_encoder((2,), 0, 2, hidden=(32,)),
-        voxel_decoder((2,), 0, 2, hidden=(32,)),
+        encoder_decoder(
+            encoder_mlp(2, 2, hidden=(32,)),
+            decoder_mlp(2, 2, hidden=(32,), output=jax.nn.softplus),
+            gaussian(),
+        ),
         pair_critic((2,), 0, hidden=(16,)),
         latent_critic(2, hidden=(16,)),
         (2,),
@@ -176,7 +182,7 @@ def test_a_trained_bib_ae_decodes_normal_draws_to_the_data(key):
     assert np.corrcoef(y.T)[0, 1] == pytest.approx(np.corrcoef(expected.T)[0, 1], abs=0.1)
 
 
-PLAIN = voxel_map((40,), 0, hidden=(16,))
+PLAIN = elementwise_map((40,), 0, hidden=(16,))
 VOXELS = Network(PLAIN.init, lambda params, y, noise, cond: PLAIN.apply(params, y, noise))
 
 
@@ -249,9 +255,9 @@ def test_bad_options_are_refused(key):
     with pytest.raises(ValueError, match="weight of kl must not be negative, got -1"):
         game(kl=-1.0)
     with pytest.raises(ValueError, match="unknown objective 'hinge'"):
-        vae_gan(ENCODER, DECODER, CRITIC, (2,), objective="hinge")
+        vae_gan(CODER, CRITIC, (2,), objective="hinge")
     with pytest.raises(ValueError, match="must not be negative, got kl 1.0, reconstruction -2"):
-        vae_gan(ENCODER, DECODER, CRITIC, (2,), reconstruction=-2)
+        vae_gan(CODER, CRITIC, (2,), reconstruction=-2)
     for floor in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="floor of the weights must be positive"):
             voxel_score(floor)
@@ -259,6 +265,5 @@ def test_bad_options_are_refused(key):
     with pytest.raises(ValueError, match="two events or more, got 1; choose a larger batch_size"):
         game().loss(PARAMS, key, Batch(one, one))
     x = jnp.ones((3, 2))
-    for batch in (Batch(x, x, mask=x > 0), Batch(x, x, weight=x[:, 0])):
-        with pytest.raises(ValueError, match="fixed size without weights"):
-            game().loss(PARAMS, key, batch)
+    with pytest.raises(ValueError, match="events without weights"):
+        game().loss(PARAMS, key, Batch(x, x, weight=x[:, 0]))

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from jgen.couplings import optimal_transport
-from jgen.generative_model import Batch, draw
+from jgen.generative_model import Batch, draw, loss_at
 from jgen.models import (
     consistency,
     consistency_function,
@@ -325,12 +325,11 @@ def test_the_teacher_is_the_start_and_stays(key):
 def test_intervals_follow_the_progress_of_the_training(key):
     """The loss at a fraction of the training is that of the schedule's number."""
     network, batch = Network(None, lambda p, t, x, c: p * jnp.sin(x) - t), data(key, 64)
-    made = lambda count: jax.jit(consistency(network, (2,), intervals=count).loss)
+    made = lambda count: consistency(network, (2,), intervals=count)
     params = jnp.ones(())
-    for fraction, count in ((0.6, 8), (None, 16)):
-        progress = None if fraction is None else jnp.full(64, fraction)
-        found = made(doubling(4, 16))(params, key, batch._replace(progress=progress))
-        np.testing.assert_allclose(found, made(count)(params, key, batch), rtol=1e-5)
+    for options, count in (({"progress": 0.6}, 8), ({}, 16)):
+        found = loss_at(made(doubling(4, 16)), params, key, batch, **options)
+        np.testing.assert_allclose(found, made(count).loss(params, key, batch), rtol=1e-5)
 
 
 def test_doubling_ends_at_the_last_number():

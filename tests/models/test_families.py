@@ -28,17 +28,16 @@ from jgen.models import (
     vae,
     vae_gan,
 )
-from jgen.nets import velocity_mlp
+from jgen.nets import (
+    decoder_mlp,
+    encoder_mlp,
+    latent_critic,
+    pair_critic,
+    velocity_mlp,
+)
 from jgen.nets.adversarial import critic_mlp, generator_mlp
 from jgen.nets.causal import CausalConfig, causal
 from jgen.nets.transfusion import TransfusionConfig, transfusion
-from jgen.nets.voxel_autoencoder import (
-    latent_critic,
-    pair_critic,
-    voxel_critic,
-    voxel_decoder,
-    voxel_encoder,
-)
 from jgen.paths import cosine
 from jgen.solvers import runge_kutta
 from jgen.training import OptimizerConfig, TrainConfig, fit, make_optimizer, member, per_player
@@ -51,7 +50,8 @@ EDGES = np.tile(np.linspace(-5, 5, 9), (2, 1))
 
 
 # One latent number of an event of two.
-CODER = voxel_encoder((2,), 0, 1, hidden=(8,)), voxel_decoder((2,), 0, 1, hidden=(8,))
+CODER = encoder_mlp(2, 1, hidden=(8,)), decoder_mlp(1, 2, hidden=(8,))
+AUTOENCODER = encoder_decoder(*CODER, gaussian())
 
 
 FAMILIES = {
@@ -61,12 +61,12 @@ FAMILIES = {
         objective="wasserstein",
         gradient_penalty=10.0,
     ),
-    "vae": lambda: vae(encoder_decoder(*CODER), (1,), likelihood=gaussian(0.1), num_importance=4),
+    "vae": lambda: vae(encoder_decoder(*CODER, gaussian(0.1)), (1,), num_importance=4),
     "vae-gan": lambda: vae_gan(
-        *CODER, voxel_critic((2,), 0, hidden=(8,)), (1,), gradient_penalty=10.0
+        AUTOENCODER, critic_mlp(2, hidden=(8,)), (1,), gradient_penalty=10.0
     ),
     "bib-ae": lambda: bib_ae(
-        *CODER, pair_critic((2,), 0, hidden=(8,)), latent_critic(1, hidden=(8,)), (1,)
+        AUTOENCODER, pair_critic((2,), 0, hidden=(8,)), latent_critic(1, hidden=(8,)), (1,)
     ),
     "coupling flow": lambda: flow(
         coupling_flow(2, rational_quadratic(num_bins=4), depth=2, hidden=(8,)), 2

@@ -12,6 +12,7 @@ from jgen.bijectors import (
     actnorm,
     affine,
     autoregressive_flow,
+    compose,
     continuous,
     coupling,
     coupling_flow,
@@ -22,7 +23,6 @@ from jgen.bijectors import (
     rational_quadratic,
     repeated,
     residual,
-    sequence,
 )
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.models import Base, flow, flow_matching, sample_and_log_prob, standard_normal, uniform
@@ -150,7 +150,7 @@ def test_spline_with_free_edges_learns_a_density_on_the_cube():
     u = jnp.sqrt(jax.random.uniform(jax.random.key(3), (8000, 2)))
     element = rational_quadratic(4, 1.0, free_edges=True)
     network = conditioner(1, element.num_params, hidden=(4,))
-    halves = sequence(coupling(network, element, 1), permutation(np.array([1, 0])))
+    halves = compose(coupling(network, element, 1), permutation(np.array([1, 0])))
     model = flow(repeated(halves, 2), uniform(2, -1, 1))
     params = train(model, 2 * u - 1, steps=300)
     loss = jax.jit(model.loss)(params, jax.random.key(0), Batch(2 * u - 1))
@@ -201,7 +201,7 @@ def test_flow_matched_velocity_is_a_bijector(x64, key):
 
 def test_first_batch_sets_the_start_of_every_member(key):
     x = 5 + 2 * jax.random.normal(key, (500, 2))
-    model = flow(sequence(actnorm(2), plu(2)), 2, first_batch=(x, None))
+    model = flow(compose(actnorm(2), plu(2)), 2, first_batch=(x, None))
     params = jax.vmap(model.init)(jax.random.split(key, 2))
     losses = jax.vmap(lambda p: model.loss(p, key, Batch(x)))(params)
     expected = np.log(2 * np.pi * np.e) + jnp.log(x.std(0)).sum()

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 from jgen.generative_model import Batch, draw
@@ -12,6 +13,7 @@ from jgen.models import (
     importance_bound,
     log_importance_weights,
     log_importance_weights_of_events,
+    nested_bounds,
     vae,
 )
 
@@ -50,7 +52,7 @@ def test_bounds_are_those_of_quadrature_and_rise_to_the_likelihood(key):
         num = total // k
         data = Batch(np.repeat(x[None], num, axis=0))
         log_w = log_importance_weights_of_events(
-            coder, bernoulli(), {}, jax.random.fold_in(key, i), data, num=k, batch_size=num
+            coder, {}, jax.random.fold_in(key, i), data, num=k, batch_size=num
         )
         assert log_w.shape == (num, k)
         values = np.asarray(importance_bound(log_w))
@@ -73,7 +75,7 @@ def test_log_prob_is_the_importance_bound_and_a_density(key):
     every = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], np.float32)
     keys = jax.random.split(key, 8)
     found = jax.vmap(lambda k, x: model.log_prob({}, k, x, None))(keys, every)
-    weights = log_importance_weights(coder, bernoulli(), {}, keys[3], every[3], num=400)
+    weights = log_importance_weights(coder, {}, keys[3], every[3], num=400)
     np.testing.assert_allclose(found[3], importance_bound(weights), rtol=1e-6)
     exact = np.array([exact_bounds(coder, x)[0] for x in every])
     np.testing.assert_allclose(np.exp(exact).sum(), 1, rtol=1e-6)
@@ -85,3 +87,16 @@ def test_log_prob_is_the_importance_bound_and_a_density(key):
     share = np.bincount((x @ [4, 2, 1]).astype(int), minlength=8) / n
     np.testing.assert_allclose(share, np.exp(exact), atol=4 * 0.5 / n**0.5)
     assert vae(coder, (1,)).log_prob is None
+
+
+def test_nested_bounds_by_hand_rise_for_every_event():
+    weights = np.array([[1.0, 3.0, 2.0, 6.0], [5.0, 5.0, 5.0, 5.0]])
+    found = nested_bounds(np.log(weights))
+    assert list(found) == [1, 2, 4]
+    np.testing.assert_allclose(found[1], np.log(weights).mean(axis=1))
+    np.testing.assert_allclose(found[2], [(np.log(2) + np.log(4)) / 2, np.log(5)])
+    np.testing.assert_allclose(found[4], [np.log(3), np.log(5)])
+    random = np.stack(list(nested_bounds(np.random.default_rng(0).normal(size=(9, 64))).values()))
+    assert (np.diff(random, axis=0) > 0).all()
+    with pytest.raises(ValueError, match="power of two of draws, got 3"):
+        nested_bounds(np.zeros((2, 3)))

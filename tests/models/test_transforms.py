@@ -5,7 +5,7 @@ import pytest
 
 from jgen.bijectors import Bijector, compose, log, logit, standardize
 from jgen.generative_model import Batch, GenerativeModel, draw, mean_loss
-from jgen.models import Autoencoder, gaussian
+from jgen.models import Autoencoder, bernoulli, gaussian
 from jgen.transforms import chain, latent, preprocessed
 
 
@@ -115,7 +115,7 @@ def test_chain_loss_is_the_sum_of_both(x64, key):
     np.testing.assert_allclose(loss, expected, rtol=1e-12)
 
 
-def scaling_autoencoder():
+def scaling_autoencoder(likelihood=None):
     """r | x ~ N(x + 10 c, (0.5 scale)^2), and decoded to scale r - 10 c."""
     return Autoencoder(
         lambda key: {"scale": jnp.ones(())},
@@ -124,6 +124,7 @@ def scaling_autoencoder():
             jnp.full(x.shape, 2 * jnp.log(0.5 * p["scale"])),
         ),
         lambda p, r, cond=None: p["scale"] * r - 10 * cond[0],
+        bernoulli() if likelihood is None else likelihood,
     )
 
 
@@ -131,9 +132,7 @@ def test_latent_trains_on_fresh_draws_and_decodes_samples(x64, key):
     inner = normal(shift=lambda cond: cond)
     frozen = {"scale": jnp.array(2.0)}
     # The autoencoder's condition is (c, e), the model's e.
-    model = latent(
-        inner, scaling_autoencoder(), frozen, likelihood=gaussian(), condition=lambda c: c[1]
-    )
+    model = latent(inner, scaling_autoencoder(gaussian()), frozen, condition=lambda c: c[1])
     cond = (jnp.array(0.7), jnp.array(0.2))
     np.testing.assert_allclose(
         model.sample(0.3, key, cond), 2 * inner.sample(0.3, key, cond[1]) - 7, rtol=1e-12
@@ -156,8 +155,8 @@ def test_latent_trains_on_fresh_draws_and_decodes_samples(x64, key):
 
 def test_latent_draws_follow_weights_and_gradients_stop_at_the_model(x64, key):
     inner = normal()
-    autoencoder = scaling_autoencoder()
-    model = latent(inner, autoencoder, {"scale": np.array(2.0)}, likelihood=gaussian(),
+    autoencoder = scaling_autoencoder(gaussian())
+    model = latent(inner, autoencoder, {"scale": np.array(2.0)},
                    condition=lambda cond: None)  # fmt: skip
     x, cond = jnp.zeros((6, 3)), (jnp.zeros(6),)
     loss = lambda weight: model.loss(0.3, key, Batch(x, cond, weight=weight))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jgen.generative_model import Batch, draw
+from jgen.generative_model import Batch, draw, loss_at
 from jgen.models import (
     Autoencoder,
     bernoulli,
@@ -27,7 +27,7 @@ D, Q, SIGMA = 4, 2, 0.6
 MODULE = importlib.import_module("jgen.models.vae")  # the package has the function of that name
 
 
-def linear_autoencoder():
+def linear_autoencoder(likelihood=None):
     """r | x ~ N(a (x - m), exp(s)), x | r ~ N(w r + m + cond, .), the VAE of probabilistic PCA."""
     shift = lambda cond: 0.0 if cond is None else cond
     return Autoencoder(
@@ -39,6 +39,7 @@ def linear_autoencoder():
         },
         lambda p, x, cond=None: (p["a"] @ (x - p["m"] - shift(cond)), p["s"]),
         lambda p, r, cond=None: p["w"] @ r + p["m"] + shift(cond),
+        bernoulli() if likelihood is None else likelihood,
     )
 
 
@@ -68,7 +69,7 @@ def average_elbo(params, x, monkeypatch, sigma=SIGMA):
     """Mean over events, exact over r: the points +-sqrt(q) e_i integrate what is quadratic in z."""
     points = np.sqrt(Q) * np.concatenate([np.eye(Q), -np.eye(Q)])
     monkeypatch.setattr(MODULE, "normal", lambda i, shape, dtype: jnp.asarray(points, dtype)[i])
-    one = lambda i, x: elbo(linear_autoencoder(), gaussian(sigma), params, i, x)
+    one = lambda i, x: elbo(linear_autoencoder(gaussian(sigma)), params, i, x)
     every = jax.vmap(jax.vmap(one, (0, None)), (None, 0))(jnp.arange(2 * Q), jnp.asarray(x))
     return jnp.mean(every.reconstruction - every.kl)
 
@@ -111,9 +112,9 @@ def test_learned_width_is_that_of_probabilistic_pca(x64, monkeypatch):
     monkeypatch.setattr(MODULE, "normal", lambda i, shape, dtype: jnp.asarray(points, dtype)[i])
 
     def bound(log_scale, sigma):
-        linear = linear_autoencoder()
+        linear = linear_autoencoder(gaussian(sigma))
         coder = linear._replace(decode=lambda p, r, cond: (linear.decode(p, r), log_scale))
-        one = lambda i, x: elbo(coder, gaussian(sigma), params, i, x)
+        one = lambda i, x: elbo(coder, params, i, x)
         every = jax.vmap(jax.vmap(one, (0, None)), (None, 0))(jnp.arange(2 * Q), jnp.asarray(x))
         return jnp.mean(every.reconstruction - every.kl)
 
@@ -126,9 +127,8 @@ def test_learned_width_is_that_of_probabilistic_pca(x64, monkeypatch):
 def test_every_weight_of_the_exact_encoder_is_the_likelihood(x64, key):
     x = pca_data()
     params = pca_solution(x)
-    one = lambda k, x: log_importance_weights(
-        linear_autoencoder(), gaussian(SIGMA), params, k, x, num=5
-    )
+    coder = linear_autoencoder(gaussian(SIGMA))
+    one = lambda k, x: log_importance_weights(coder, params, k, x, num=5)
     found = jax.vmap(one)(jax.random.split(key, len(x)), jnp.asarray(x))
     expected = exact_log_prob(params, x)
     np.testing.assert_allclose(found, np.repeat(expected[:, None], 5, axis=1), atol=1e-9)
@@ -141,17 +141,17 @@ def test_samples_of_a_gaussian_decoder_have_its_spread(key):
     expected = np.asarray(params["w"] @ params["w"].T) + SIGMA**2 * np.eye(D)
     outer = np.outer(np.sqrt(np.diag(expected)), np.sqrt(np.diag(expected)))
     for coder, likelihood in ((linear, gaussian(SIGMA)), (learned, gaussian(None))):
-        model = vae(coder, (Q,), likelihood=likelihood, num_importance=1)
+        model = vae(coder._replace(likelihood=likelihood), (Q,), num_importance=1)
         x = draw(model, params, key, n, batch_size=n)
         np.testing.assert_allclose(np.cov(x.T) / outer, expected / outer, atol=5 * (2 / n) ** 0.5)
 
 
 def test_random_elbo_is_unbiased(key, monkeypatch):
-    x, model = np.float32(pca_data()), linear_autoencoder()
+    x, model = np.float32(pca_data()), linear_autoencoder(gaussian(SIGMA))
     params = jax.tree.map(jnp.float32, pca_solution(pca_data()))
     n = 20_000
     data = Batch(np.repeat(x[:1], n, axis=0))
-    terms = elbo_of_events(model, gaussian(SIGMA), params, key, data)
+    terms = elbo_of_events(model, params, key, data)
     assert terms.reconstruction.shape == terms.kl.shape == (n,)
     values = terms.reconstruction - terms.kl
     expected = average_elbo(params, x[:1], monkeypatch)
@@ -201,7 +201,7 @@ def test_loss_weighs_both_terms(key, reduction):
     model = linear_autoencoder()
     params = model.init(key)
     keys = jax.random.split(key, 5)
-    terms = jax.vmap(lambda k, x: elbo(model, bernoulli(), params, k, x))(keys, x)
+    terms = jax.vmap(lambda k, x: elbo(model, params, k, x))(keys, x)
     dims = (D, Q) if reduction == "mean" else (1, 1)
     weight = jnp.array([0.0, 2.0, 1.0, -1.0, 3.0])
     single = -terms.reconstruction / dims[0] + 0.3 * terms.kl / dims[1]
@@ -213,11 +213,11 @@ def test_loss_weighs_both_terms(key, reduction):
 
 def test_beta_follows_its_schedule(key):
     x, model = jax.random.uniform(key, (5, D)), linear_autoencoder()
-    params, at = model.init(key), lambda progress: jnp.full(5, progress)
+    params, batch = model.init(key), Batch(x)
     warm = vae(model, (Q,), beta=lambda done: jnp.minimum(2 * done, 0.8))
-    for batch, beta in ((Batch(x, progress=at(0.25)), 0.5), (Batch(x, progress=at(0.9)), 0.8)):
+    for progress, beta in ((0.25, 0.5), (0.9, 0.8)):
         expected = vae(model, (Q,), beta=beta).loss(params, key, batch)
-        np.testing.assert_allclose(warm.loss(params, key, batch), expected, rtol=1e-6)
+        np.testing.assert_allclose(loss_at(warm, params, key, batch, progress), expected, rtol=1e-6)
     end = vae(model, (Q,), beta=0.8).loss(params, key, Batch(x))
     np.testing.assert_allclose(warm.loss(params, key, Batch(x)), end, rtol=1e-6)
 
@@ -251,7 +251,7 @@ def test_free_bits_are_those_of_the_minibatch_mean_of_each_component(key, reduct
 def test_samples_are_means_under_normal_latents(key):
     """x = W z + m + cond without the likelihood's noise; conditions reach the decoder."""
     params = jax.tree.map(jnp.float32, pca_solution(pca_data()))
-    model, n = vae(linear_autoencoder(), (Q,), likelihood=gaussian(SIGMA)), 20_000
+    model, n = vae(linear_autoencoder(gaussian(SIGMA)), (Q,)), 20_000
     cond = np.linspace(-1, 1, n, dtype=np.float32)[:, None] * np.ones(D, np.float32)
     x = draw(model, params, key, n, cond, batch_size=n) - cond
     covariance = np.asarray(params["w"] @ params["w"].T)
@@ -265,7 +265,7 @@ def test_samples_are_means_under_normal_latents(key):
 def test_reconstruction_of_a_sharp_encoder_is_the_projection(x64, key):
     x = pca_data()
     params = {**pca_solution(x, 1e-4), "s": jnp.full(Q, -40.0)}
-    found = jax.vmap(lambda x: reconstruct(linear_autoencoder(), gaussian(1e-4), params, key, x))(
+    found = jax.vmap(lambda x: reconstruct(linear_autoencoder(gaussian(1e-4)), params, key, x))(
         jnp.asarray(x)
     )
     _, _, v = np.linalg.svd(x - x.mean(0))
@@ -275,15 +275,15 @@ def test_reconstruction_of_a_sharp_encoder_is_the_projection(x64, key):
 
 
 def test_held_out_terms_do_not_depend_on_the_chunks(key):
-    model = linear_autoencoder()
+    model = linear_autoencoder(gaussian())
     params = model.init(key)
     data = Batch(np.float32(pca_data()), cond=np.ones((50, D), np.float32))
-    one = elbo_of_events(model, gaussian(), params, key, data)
-    many = elbo_of_events(model, gaussian(), params, key, data, batch_size=7)
+    one = elbo_of_events(model, params, key, data)
+    many = elbo_of_events(model, params, key, data, batch_size=7)
     for a, b in zip(one, many, strict=True):
         assert a.shape == (50,)
         np.testing.assert_allclose(a, b, rtol=1e-5)
-    without = elbo_of_events(model, gaussian(), params, key, Batch(data.x))
+    without = elbo_of_events(model, params, key, Batch(data.x))
     assert not np.allclose(one.kl, without.kl)
 
 
@@ -298,8 +298,8 @@ def test_training_reaches_the_likelihood_of_probabilistic_pca(key):
     best = exact_log_prob(pca_solution(x, width), x, width).mean()
     linear = linear_autoencoder()
     decoder = with_width(Network(linear.init, linear.decode), 2.0)
-    coder = encoder_decoder(Network(linear.init, linear.encode), decoder)
-    model = vae(coder, (Q,), likelihood=gaussian(None))
+    coder = encoder_decoder(Network(linear.init, linear.encode), decoder, gaussian(None))
+    model = vae(coder, (Q,))
     step = make_step(model, optax.adam(optax.cosine_decay_schedule(0.1, 2000)), 64)
     data = Batch(jnp.asarray(x, jnp.float32))
 
@@ -308,7 +308,7 @@ def test_training_reaches_the_likelihood_of_probabilistic_pca(key):
         return jax.lax.scan(lambda s, _: (step.update(s, key, data)[0], None), state, length=2000)
 
     def shortfall(params):
-        one = lambda k, x: log_importance_weights(coder, gaussian(None), params, k, x, num=100)
+        one = lambda k, x: log_importance_weights(coder, params, k, x, num=100)
         return best - np.mean(jax.vmap(one)(jax.random.split(key, len(x)), data.x))
 
     state = step.init(key)
@@ -385,8 +385,6 @@ def test_bad_input(key):
         with_width(Network(None, None), 0.0)
     x = np.zeros((3, D), np.float32)
     with pytest.raises(ValueError, match="num must be positive, got 0"):
-        log_importance_weights_of_events(model, gaussian(), model.init(key), key, Batch(x), num=0)
+        log_importance_weights_of_events(model, model.init(key), key, Batch(x), num=0)
     with pytest.raises(ValueError, match="batch_size must be positive"):
-        elbo_of_events(model, gaussian(), model.init(key), key, Batch(x), batch_size=0)
-    with pytest.raises(ValueError, match="the data have a mask"):
-        elbo_of_events(model, gaussian(), model.init(key), key, Batch(x, mask=x > 0))
+        elbo_of_events(model, model.init(key), key, Batch(x), batch_size=0)

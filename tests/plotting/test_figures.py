@@ -41,7 +41,10 @@ def result(shift):
     reference, generated = rng.normal(shift, size=(3, 200)), rng.normal(-shift, size=(3, 300))
     auc = np.array([0.6, 0.61, 0.62])
     weights = np.exp(reference), np.exp(generated)
-    return ClassifierResult(auc, auc, auc, *weights, np.zeros(3, int), auc[:, None], auc[:, None])
+    num_test = np.array([w.shape[1] for w in weights], float)
+    return ClassifierResult(
+        auc, auc, auc, *weights, num_test, np.zeros(3, int), auc[:, None], auc[:, None]
+    )
 
 
 def stairs(axes):

@@ -9,12 +9,15 @@ from sklearn.metrics import mean_poisson_deviance
 
 from jgen.showers import get_geometry
 from jgen.showers.box import (
+    box_observables,
     cartesian_cells,
     compressed,
     cut_and_scaled,
     decompressed,
     points_in_sectors,
     poisson_deviance,
+    ring_means,
+    turned,
 )
 
 DS2 = get_geometry("ds2")
@@ -142,3 +145,36 @@ def test_bad_input_is_refused():
     ds1 = get_geometry("ds1-photons")
     with pytest.raises(ValueError, match="not a regular grid"):
         cartesian_cells(np.zeros((1, 368)), ds1, np.random.default_rng(0), layers=1, side=2)
+
+
+def test_turned_showers_are_shifts_and_reflections_of_the_angle():
+    """Every one of the 32 comes up, and keeps which angles are neighbours."""
+    alphas = np.broadcast_to(np.arange(16.0)[:, None], (45, 16, 9)).ravel()
+    made = turned(np.tile(alphas, (1000, 1)), DS2, np.random.default_rng(0))
+    angles = made.reshape(1000, 45, 16, 9)
+    np.testing.assert_array_equal(angles, angles[:, :1, :, :1] * np.ones((1, 45, 1, 9)))
+    orders = {tuple(row) for row in angles[:, 0, :, 0].astype(int)}
+    shifts = [np.roll(np.arange(16), i) for i in range(16)]
+    assert orders == {tuple(row[::step]) for row in shifts for step in (1, -1)}
+
+
+def test_observables_of_one_cell_and_of_two_are_known():
+    """All energy in one cell, and half of it four layers deeper and one cell further out."""
+    cells = np.zeros((2, 15, 10, 10), np.float32)
+    cells[:, 3, 5, 5] = 500
+    cells[1, 7, 5, 6] = 500
+    half_width = 41.85
+    made = box_observables(np.array([1000.0, 1000.0]), cells, half_width)
+    half = 0.5 * 8.37
+    radii = [half * 2**0.5, half * (2**0.5 + 10**0.5) / 2]
+    expected = {
+        "response": [0.5, 1], "num_hits": [1, 2], "depth": [3, 5], "length": [0, 2],
+        "radius": radii, "hottest_cell": [0.5, 0.5],
+    }  # fmt: skip
+    assert made.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(made[name], values, rtol=1e-6)
+    rings, edges = ring_means(cells, half_width)
+    np.testing.assert_allclose(edges, 8.37 * np.arange(6))
+    # Four cells are in the innermost ring, eight in the next one.
+    np.testing.assert_allclose(rings[1, [3, 7], 0, :3], [[125, 0, 0], [0, 62.5, 0]])

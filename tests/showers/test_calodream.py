@@ -1,3 +1,7 @@
+"""CaloDREAM as a tool: its parts, training, loading and drawing."""
+
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,33 +9,39 @@ import pytest
 from scipy.stats import norm
 
 from jgen.generative_model import Batch, draw
-from jgen.models import flow_matching
-from jgen.nets.conv_autoencoder import ConvAutoencoderConfig
-from jgen.nets.sequence import SequenceConfig
-from jgen.nets.transfusion import TransfusionConfig
-from jgen.nets.vit import ViTConfig
-from jgen.showers import (
-    ShowerPreprocessing,
-    Showers,
-    fit_statistics,
-    get_geometry,
-    read_showers,
-    sample_path,
-)
+from jgen.nets import ConvAutoencoderConfig, SequenceConfig, TransfusionConfig, ViTConfig
+from jgen.showers import Showers, calodream, get_geometry, read_showers, sample_path
 from jgen.showers.calodream import (
-    calodream,
-    energy_model,
+    CaloDreamConfig,
+    ShowerPreprocessing,
+    fit_statistics,
     incident_energies,
-    latent_shape_model,
-    latent_shape_network,
     shape_condition,
-    shape_model,
-    shower_autoencoder,
+    shower_model,
     training_data,
 )
-from jgen.solvers import runge_kutta
+from jgen.solvers import SolverConfig, runge_kutta
+from jgen.training import RunFolder, TrainConfig
 
 GEOMETRY = get_geometry("ds2")
+SMALL = CaloDreamConfig(
+    energy_network=TransfusionConfig(48, 2, 1, 16, 16, 3),
+    parallel_network=SequenceConfig(width=16, heads=2, blocks=1, mlp_width=16),
+    shape_network=ViTConfig(patch=(9, 16, 3), width=12, heads=2, blocks=1, mlp_width=16),
+    energy_training=TrainConfig(steps=2, batch_size=8),
+    autoencoder_training=TrainConfig(steps=1, batch_size=4),
+    shape_training=TrainConfig(steps=2, batch_size=8, ensemble=2),
+    energy_solver=SolverConfig("midpoint", 2),
+    shape_solver=SolverConfig("midpoint", 2),
+)
+LATENT = dataclasses.replace(
+    SMALL,
+    energies="parallel",
+    space="latent",
+    autoencoder=ConvAutoencoderConfig(channels=2, cond_width=4, repeat_seam=False),
+    shape_network=dataclasses.replace(SMALL.shape_network, patch=(5, 8, 3)),
+    num_validation=4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +54,14 @@ def parts(showers):
     """Small models, their preprocessing and untrained parameters."""
     statistics = fit_statistics([showers], GEOMETRY)
     preprocessing = ShowerPreprocessing(GEOMETRY, statistics, 1e3, 3e4)
-    solver = runge_kutta("midpoint", 2)
-    energy = energy_model(GEOMETRY, TransfusionConfig(48, 2, 1, 16, 16, 3), solver)
-    patches = ViTConfig(patch=(9, 16, 3), width=12, heads=2, blocks=1, mlp_width=16)
-    shape = shape_model(GEOMETRY, patches, solver)
-    model = calodream(energy, shape, preprocessing)
+    energy, shape = (part.model for part in calodream.parts(SMALL).values())
+    model = shower_model(energy, shape, preprocessing)
     return model, energy, shape, preprocessing, model.init(jax.random.key(0))
 
 
 def test_samples_are_showers_in_mev_with_the_energy_of_their_ratios(parts):
     model, energy, _, preprocessing, params = parts
-    incident = incident_energies(20, 1e3, 3e4, seed=0)
+    incident = incident_energies(20, 1e3, 3e4)
     key = jax.random.key(1)
     voxels = draw(model, params, key, 20, incident, batch_size=8)
     assert voxels.shape == (20, *GEOMETRY.shape)
@@ -63,7 +70,7 @@ def test_samples_are_showers_in_mev_with_the_energy_of_their_ratios(parts):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(20))
     key_energy = jax.vmap(lambda k: jax.random.split(k)[0])(keys)
     condition = preprocessing.condition(jnp.asarray(incident))
-    u = jax.vmap(energy.sample, (None, 0, 0))(params["first"], key_energy, condition)
+    u = jax.vmap(energy.sample, (None, 0, 0))(params["energy"], key_energy, condition)
     layers = preprocessing.layer_energies(u, jnp.asarray(incident))
     np.testing.assert_allclose(voxels.sum((2, 3)), layers, rtol=1e-4, atol=1e-2)
     ratios = preprocessing.ratios(u)
@@ -77,31 +84,16 @@ def test_loss_in_mev_equals_the_losses_on_prepared_data(parts, showers):
     voxels = few.voxels.reshape(-1, *GEOMETRY.shape)
     key = jax.random.key(2)
     key_a, key_b = jax.random.split(key)
-    batch_u, batch_x = training_data([few], preprocessing)
-    expected = energy.loss(params["first"], key_a, batch_u)
-    expected += shape.loss(params["second"], key_b, batch_x)
+    batch_u, batch_x = training_data(few, preprocessing)
+    expected = energy.loss(params["energy"], key_a, batch_u)
+    expected += shape.loss(params["shape"], key_b, batch_x)
     found = model.loss(params, key, Batch(voxels, few.energies.astype(np.float32)))
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
-def test_training_data_do_not_depend_on_the_chunks(parts, showers):
-    preprocessing = parts[3]
-    pieces = [
-        Showers(showers.energies[i : i + 7], showers.voxels[i : i + 7]) for i in range(0, 28, 7)
-    ]
-    whole = [Showers(showers.energies[:28], showers.voxels[:28])]
-    for a, b in zip(
-        jax.tree.leaves(training_data(pieces, preprocessing)),
-        jax.tree.leaves(training_data(whole, preprocessing)),
-        strict=True,
-    ):
-        assert a.dtype == np.float32
-        np.testing.assert_array_equal(a, b)
-
-
 def test_the_shape_condition_is_the_energy_then_the_ratios(parts, showers):
     preprocessing = parts[3]
-    batch_u, batch_x = training_data([showers], preprocessing)
+    batch_u, batch_x = training_data(showers, preprocessing)
     np.testing.assert_array_equal(batch_x.cond[:, 0], batch_u.cond)
     np.testing.assert_array_equal(batch_x.cond[:, 1:], batch_u.x)
     assert shape_condition(jnp.ones(()), jnp.zeros(45)).shape == (46,)
@@ -110,12 +102,12 @@ def test_the_shape_condition_is_the_energy_then_the_ratios(parts, showers):
 def test_there_is_no_density_over_voxels_but_one_over_energies(parts):
     model, energy, _, _, params = parts
     assert model.log_prob is None
-    log_p = energy.log_prob(params["first"], jax.random.key(0), jnp.zeros(45), jnp.array(0.5))
+    log_p = energy.log_prob(params["energy"], jax.random.key(0), jnp.zeros(45), jnp.array(0.5))
     assert np.isfinite(log_p)
 
 
 def test_incident_energies_are_log_uniform():
-    energies = incident_energies(20_000, 1e3, 1e6, seed=1)
+    energies = incident_energies(20_000, 1e3, 1e6, 1)
     scaled = np.log(energies / 1e3) / np.log(1e3)
     assert scaled.min() >= 0
     assert scaled.max() <= 1 + 1e-6
@@ -126,12 +118,9 @@ def test_incident_energies_are_log_uniform():
 def test_both_energy_networks_have_one_interface(form, showers, parts):
     """Loss, samples and an exact density of 45 ratios, whichever network makes them."""
     preprocessing, key = parts[3], jax.random.key(3)
-    config = TransfusionConfig(48, 2, 1, 16, 16, 3)
-    if form == "parallel":
-        config = SequenceConfig(width=16, heads=2, blocks=1, mlp_width=16)
-    model = energy_model(GEOMETRY, config, runge_kutta("midpoint", 4))
+    model = calodream.parts(dataclasses.replace(SMALL, energies=form))["energy"].model
     params = model.init(key)
-    batch, _ = training_data([Showers(*[a[:8] for a in showers])], preprocessing)
+    batch = training_data(Showers(*[a[:8] for a in showers]), preprocessing).energy
     assert np.isfinite(model.loss(params, key, batch))
     u = draw(model, params, key, 3, batch.cond[:3])
     assert u.shape == (3, 45)
@@ -145,22 +134,19 @@ def test_latent_showers_come_from_the_decoder(showers):
     """With a ViT that has learned nothing, r is noise and the shower its decoded image."""
     statistics = fit_statistics([showers], GEOMETRY)
     preprocessing = ShowerPreprocessing(GEOMETRY, statistics, 1e3, 3e4, voxel_logit=False, cut=1e-6)
-    config = ConvAutoencoderConfig(channels=2, cond_width=4, repeat_seam=False)
-    coder, shape = shower_autoencoder(GEOMETRY, config)
-    assert shape == (2, 15, 8, 9)
+    table = calodream.parts(LATENT)
+    assert list(table) == ["energy", "autoencoder", "shape"]
+    coder, flow = table["autoencoder"].network, table["shape"].model
+    assert table["shape"].shape == (2, 15, 8, 9)
     coder_params = coder.init(jax.random.key(4))
-    patches = ViTConfig(patch=(5, 8, 3), width=12, heads=2, blocks=1, mlp_width=16)
-    solver = runge_kutta("midpoint", 2)
-    model = latent_shape_model(GEOMETRY, patches, config, coder_params, solver)
+    model = calodream.parts(LATENT, {"autoencoder": coder_params})["shape"].model
     params = model.init(jax.random.key(5))
-    _, batch = training_data([Showers(*[a[:4] for a in showers])], preprocessing)
+    batch = training_data(Showers(*[a[:4] for a in showers]), preprocessing).shape
     assert batch.x.min() >= 0
     np.testing.assert_allclose(batch.x.sum(axis=(2, 3)).max(), 1, rtol=1e-5)
     assert np.isfinite(model.loss(params, jax.random.key(6), batch))
     x = model.sample(params, jax.random.key(7), batch.cond[0])
-    noise = flow_matching(
-        latent_shape_network(GEOMETRY, patches, config), shape, solver=solver
-    ).sample(params, jax.random.key(7), batch.cond[0])
+    noise = flow.sample(params, jax.random.key(7), batch.cond[0])
     logits = coder.decode(coder_params, noise, batch.cond[0])
     np.testing.assert_allclose(x, jax.nn.sigmoid(logits), rtol=1e-4, atol=1e-6)
     # Fractions survive the way to MeV and back.
@@ -171,3 +157,77 @@ def test_latent_showers_come_from_the_decoder(showers):
     found = preprocessing.decode(u, x, energies)
     np.testing.assert_allclose(found.sum(axis=(1, 2, 3)), voxels.sum(axis=(1, 2, 3)), rtol=1e-9)
     np.testing.assert_allclose(found, kept, rtol=1e-4, atol=1e-3)
+
+
+@pytest.fixture(scope="module", params=[SMALL, LATENT], ids=["voxel", "latent"])
+def trained(request, showers, tmp_path_factory):
+    few = Showers(*[a[:40] for a in showers])
+    folder = tmp_path_factory.mktemp("runs") / "model"
+    with RunFolder(folder, request.param) as run:
+        return calodream.train(request.param, few, run), few
+
+
+def test_a_loaded_model_draws_what_the_trained_one_does(trained):
+    trained, few = trained
+    loaded = calodream.load(trained.folder)
+    assert loaded.config == trained.config
+    assert loaded.energy_range == (few.energies.min(), few.energies.max())
+    energies = incident_energies(3, *loaded.energy_range)
+    first, second = (t.draw(jax.random.key(1), energies, batch_size=2) for t in (trained, loaded))
+    np.testing.assert_array_equal(first.energies, energies)
+    np.testing.assert_array_equal(first.voxels, second.voxels)
+    assert first.voxels.shape == (3, GEOMETRY.num_voxels)
+    one = loaded.model.sample(loaded.params, jax.random.fold_in(jax.random.key(1), 0), energies[0])
+    np.testing.assert_allclose(one.ravel(), second.voxels[0], rtol=1e-4, atol=1e-3)
+    # Parameters are those of the first member.
+    stored = RunFolder(trained.folder, trained.config, read_only=True)
+    members = stored.fit("shape", loaded.parts["shape"].model, None, trained.config.shape_training)
+    for a, b in zip(*map(jax.tree.leaves, (members.params, loaded.params["shape"])), strict=True):
+        assert a.shape == (2, *b.shape)
+        np.testing.assert_array_equal(a[0], b)
+
+
+def test_solvers_by_name(trained):
+    trained, _ = trained
+    layers = 1 if trained.config.energies == "parallel" else 45
+    assert (trained.evaluations("energy"), trained.evaluations("shape")) == (4 * layers, 4)
+    other = trained.with_solvers("heun-6", runge_kutta("euler", 3))
+    assert (other.evaluations("energy"), other.evaluations("shape")) == (6 * layers, 3)
+    assert trained.with_solvers(shape="kutta38-8").solvers == {"shape": runge_kutta("kutta38", 2)}
+    for name, message in (
+        ("midpoint", "METHOD-EVALUATIONS"),
+        ("midpoint-3", "takes 2 evaluations a step"),
+        ("bespoke-8", "experiments bespoke_solvers --model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trained.with_solvers(shape=name)
+
+
+def test_only_a_latent_model_reconstructs(trained):
+    trained, few = trained
+    if trained.config.space == "voxel":
+        with pytest.raises(ValueError, match="no autoencoder"):
+            trained.reconstruct(jax.random.key(0), few)
+        return
+    found = trained.reconstruct(jax.random.key(0), few)
+    np.testing.assert_array_equal(found.energies, few.energies.astype(np.float32))
+    np.testing.assert_allclose(found.voxels.sum(1), few.voxels.sum(1), rtol=1e-3)
+
+
+def test_unfinished_and_foreign_folders_are_refused(trained, tmp_path):
+    trained, _ = trained
+    with pytest.raises(ValueError, match="holds no run"):
+        calodream.load(tmp_path)
+    (tmp_path / "calodream.json").write_bytes((trained.folder / "calodream.json").read_bytes())
+    with pytest.raises(ValueError, match="has not finished its training"):
+        calodream.load(tmp_path)
+
+
+def test_options_that_do_not_fit_are_refused():
+    for changes, message in (
+        ({"shape_network": ViTConfig(patch=(7, 7, 7))}, r"patch \(7, 7, 7\) does not divide"),
+        ({"num_validation": -1}, "num_validation"),
+        ({"energy_training": TrainConfig(steps=0)}, "steps must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(SMALL, **changes).check()

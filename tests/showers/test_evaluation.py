@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from jgen import load, save
 from jgen.estimate import flatten
 from jgen.metrics import ClassifierConfig, histogram, separation
 from jgen.showers import (
@@ -14,11 +15,9 @@ from jgen.showers import (
     apply_threshold,
     evaluate,
     get_geometry,
-    load_evaluation,
     official_binning,
     read_showers,
     sample_path,
-    save_evaluation,
     separations,
     summary_table,
 )
@@ -74,16 +73,14 @@ def test_a_wrong_energy_scale_is_seen_and_truth_is_not_blamed(evaluation):
 
 
 def test_an_evaluation_is_stored_completely(evaluation, tmp_path):
-    save_evaluation(tmp_path / "e.npz", evaluation)
-    restored = load_evaluation(tmp_path / "e.npz")
+    save(tmp_path / "e.npz", evaluation)
+    restored = load(tmp_path / "e.npz")
+    assert type(restored) is type(evaluation)
     assert restored.metrics == evaluation.metrics
     assert restored.notes == evaluation.notes
     assert jax.tree.structure(restored) == jax.tree.structure(evaluation)
     for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(evaluation), strict=True):
         np.testing.assert_array_equal(a, b)
-    np.savez(tmp_path / "other.npz", a=1)
-    with pytest.raises(ValueError, match="no evaluation of this version"):
-        load_evaluation(tmp_path / "other.npz")
 
 
 def test_the_table_has_both_columns_and_the_notes(evaluation):
@@ -211,7 +208,7 @@ def test_the_official_protocol_has_the_official_classifiers(showers, monkeypatch
         found[tag] = config, first.shape[1]
         raise StopIteration if tag == "resnet" else KeyError(tag)
 
-    monkeypatch.setattr("jgen.showers.evaluation.classifier_comparison", record)
+    monkeypatch.setattr("jgen.showers.evaluation.protocol.classifier_comparison", record)
     for tag in ("high", "low", "resnet"):
         config = dataclasses.replace(QUICK, classifiers=(tag,), protocol="calochallenge")
         with pytest.raises((KeyError, StopIteration)):

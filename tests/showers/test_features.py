@@ -3,17 +3,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.showers.features import (
+from jgen.showers.data.geometry import get_geometry
+from jgen.showers.data.hdf5 import Showers, read_showers, sample_path
+from jgen.showers.observables.features import (
     _apply_batch,
     compute_high_level_inputs,
     compute_observables,
     high_level_inputs,
-    observables,
     official_binning,
     shower_depth,
+    shower_observables,
 )
-from jgen.showers.geometry import get_geometry
-from jgen.showers.hdf5 import Showers, read_showers, sample_path
 
 DS2 = get_geometry("ds2")
 
@@ -87,7 +87,7 @@ def test_dataset1_has_eta_only_where_alpha_is_binned():
 def test_one_voxel_shower_is_found_where_it_was_put():
     voxels = np.zeros(DS2.shape, np.float32)
     voxels[3, 12, 5] = 20.0  # alpha centre 2 pi (12.5 / 16) - pi = 9 pi / 16, r = 5.5 * 4.65 mm
-    found = observables(DS2, jnp.asarray(voxels.ravel()), jnp.float32(1000))
+    found = shower_observables(DS2, jnp.asarray(voxels.ravel()), jnp.float32(1000))
     r, alpha = 5.5 * 4.65, 9 * np.pi / 16
     layer = np.arange(45) == 3
     for key, value in [
@@ -109,7 +109,7 @@ def test_two_voxels_by_hand():
     voxels = np.zeros(DS2.shape, np.float32)
     voxels[0, 0, 0], voxels[0, 0, 2] = 3.0, 1.0  # r = 2.325 and 11.625 mm, 9.3 mm apart
     voxels[10, 4, 2] = 3.0
-    found = observables(DS2, jnp.asarray(voxels.ravel()), jnp.float32(100))
+    found = shower_observables(DS2, jnp.asarray(voxels.ravel()), jnp.float32(100))
     np.testing.assert_allclose(found["EC_r"][0], 2.325 + 9.3 / 4, rtol=1e-6)
     np.testing.assert_allclose(found["width_r"][0], 9.3 * np.sqrt(3) / 4, rtol=1e-6)
     np.testing.assert_allclose(found["depth"], [0, 0, 7.5, 0, 0, 0, 0, 0, 0])
@@ -120,7 +120,7 @@ def test_widths_survive_float32():
     # is off by far more than the width, the two-pass sum is not.
     voxels = np.zeros(DS2.shape, np.float32)
     voxels[0, 0, 8], voxels[0, 0, 7] = 1e4, 1e-1
-    found = observables(DS2, jnp.asarray(voxels.ravel()), jnp.float32(1e5))
+    found = shower_observables(DS2, jnp.asarray(voxels.ravel()), jnp.float32(1e5))
     share = 1e-5 / (1 + 1e-5)
     np.testing.assert_allclose(found["width_r"][0], 4.65 * np.sqrt(share), rtol=1e-4)
 
@@ -128,7 +128,7 @@ def test_widths_survive_float32():
 def test_voxels_below_threshold_do_not_exist():
     voxels = np.zeros(6480, np.float32)
     voxels[0], voxels[1] = 0.01514, 0.01516
-    found = observables(DS2, jnp.asarray(voxels), jnp.float32(1000))
+    found = shower_observables(DS2, jnp.asarray(voxels), jnp.float32(1000))
     np.testing.assert_allclose(found["E_tot"], 0.01516, rtol=1e-6)
     np.testing.assert_allclose(found["sparsity"][0], 1 - 1 / 144, rtol=1e-6)
 
@@ -166,7 +166,7 @@ def test_classifier_inputs_and_their_order(sample):
 
 def test_empty_shower_has_finite_inputs():
     voxels, energy = jnp.zeros(6480), jnp.float32(1000)
-    inputs = high_level_inputs(DS2, observables(DS2, voxels, energy), energy)
+    inputs = high_level_inputs(DS2, shower_observables(DS2, voxels, energy), energy)
     assert inputs[0] == 3
     np.testing.assert_allclose(inputs[1:46], -8, rtol=1e-6)
     np.testing.assert_allclose(inputs[227:272], 1)

@@ -14,9 +14,9 @@ import pytest
 
 from jgen.generative_model import GenerativeModel
 from jgen.random import normal
-from jgen.showers import generation as module
-from jgen.showers import get_geometry, read_showers, write_showers
-from jgen.showers.generation import generate_showers, milliseconds_per_shower
+from jgen.showers import generate_showers, get_geometry, read_showers, write_showers
+from jgen.showers.calodream import generation as module
+from jgen.showers.calodream import milliseconds_per_shower
 
 GEOMETRY = get_geometry("ds2")
 ENERGIES = np.geomspace(1e3, 1e6, 23).astype(np.float32)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jgen.showers.geometry import GEOMETRIES, Geometry, Layer, get_geometry
+from jgen.showers.data.geometry import GEOMETRIES, Geometry, Layer, get_geometry
 
 
 @pytest.mark.parametrize(

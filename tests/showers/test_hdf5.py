@@ -2,8 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from jgen.showers.geometry import get_geometry
-from jgen.showers.hdf5 import (
+from jgen.showers.data.geometry import get_geometry
+from jgen.showers.data.hdf5 import (
     Showers,
     check_showers,
     count_showers,

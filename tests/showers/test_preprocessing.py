@@ -5,20 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.showers.geometry import get_geometry
-from jgen.showers.hdf5 import Showers, read_showers, sample_path
-from jgen.showers.preprocessing import (
+from jgen.showers.calodream.preprocessing import (
     Fractions,
     ShowerPreprocessing,
     Statistics,
     fit_statistics,
     from_fractions,
     inverse_logit,
-    load_preprocessing,
     logit,
-    save_preprocessing,
     to_fractions,
 )
+from jgen.showers.data.geometry import get_geometry
+from jgen.showers.data.hdf5 import Showers, read_showers, sample_path
 
 DS2 = get_geometry("ds2")
 SHAPE = DS2.shape
@@ -195,26 +193,6 @@ def test_global_statistics_keep_the_rotational_symmetry(sample):
     voxels, energies = blocks(sample)
     turned = p.encode(np.roll(voxels, 5, axis=2), energies)[1]
     np.testing.assert_allclose(turned, np.roll(p.encode(voxels, energies)[1], 5, axis=2))
-
-
-def test_saved_preprocessing_is_restored_bit_by_bit(tmp_path, preprocessing):
-    original = dataclasses.replace(preprocessing, energy_max=np.nextafter(3e4, 4e4), cut=1 / 3e7)
-    save_preprocessing(tmp_path / "p.npz", original)
-    restored = load_preprocessing(tmp_path / "p.npz")
-    for a, b in zip(restored.statistics, original.statistics, strict=True):
-        assert a.dtype == np.float64
-        np.testing.assert_array_equal(a, b)
-    fields = ("geometry", "energy_min", "energy_max", "factor", "alpha", "cut")
-    assert all(getattr(restored, f) == getattr(original, f) for f in fields)
-    assert [p.name for p in tmp_path.iterdir()] == ["p.npz"]
-    (tmp_path / "other.npz").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"other\.npz: not a shower preprocessing"):
-        load_preprocessing(tmp_path / "other.npz")
-    with pytest.raises(FileNotFoundError):
-        load_preprocessing(tmp_path / "nowhere.npz")
-    renamed = dataclasses.replace(original, geometry=dataclasses.replace(DS2, name="mine"))
-    with pytest.raises(ValueError, match="'mine' is none of"):
-        save_preprocessing(tmp_path / "q.npz", renamed)
 
 
 def test_bad_input_is_refused(sample, preprocessing):

@@ -106,7 +106,7 @@ def test_a_resumed_ensemble_is_the_uninterrupted_one(tmp_path, members):
 
     def some(steps, folder):
         config = TrainConfig(steps, 16, ensemble=3, members=members, optimizer=CONSTANT)
-        return run(LOCATION, Batch(x), config, folder=folder).params
+        return run(LOCATION, Batch(x), config, folder=folder, extend=True).params
 
     some(4, tmp_path / "a")
     np.testing.assert_array_equal(some(9, tmp_path / "a"), some(9, tmp_path / "b"))

@@ -153,7 +153,7 @@ def test_nan_loss_names_step_and_member():
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"keep": "best"}, 'keep="best" needs validation data'),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
-        ({"optimizer": OptimizerConfig(warmup=1.5)}, "warmup is a fraction"),
+        ({"optimizer": OptimizerConfig(warmup=1.5)}, "warmup must be a fraction"),
         ({"batch_size": 31, "ensemble": 3}, "multiple of 8"),
     ],
 )

@@ -97,8 +97,8 @@ PLAYERS = per_player({"generator": optax.adam(0.05), "critic": optax.adam(0.1)},
 
 def train(steps, axis="scan", devices=1, folder=None):
     config = TrainConfig(steps, 16, ensemble=2, axis=axis, ema_decay=0.9)
-    return fit(LINEAR, DATA, KEY, config, optimizer=PLAYERS, progress=False, folder=folder,
-               devices=jax.devices()[:devices])  # fmt: skip
+    options = {"folder": folder, "extend": True, "devices": jax.devices()[:devices]}
+    return fit(LINEAR, DATA, KEY, config, optimizer=PLAYERS, progress=False, **options)
 
 
 def test_a_resumed_game_is_the_uninterrupted_one_on_every_axis(tmp_path):
@@ -164,5 +164,5 @@ def test_other_bad_options():
     with pytest.raises(ValueError, match="are no dictionary"):
         per_player({"generator": optax.sgd(0.1)}).init(jnp.zeros(3))
     for name in ("beta1", "beta2"):
-        with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\), got 1"):
+        with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\) and finite, got 1"):
             make_optimizer(OptimizerConfig(**{name: 1.0}), 10)

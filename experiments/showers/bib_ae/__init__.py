@@ -1,0 +1,1 @@
+"""The BIB-AE study."""

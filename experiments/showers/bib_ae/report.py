@@ -1,0 +1,205 @@
+"""Metrics, figures and table of the BIB-AE study."""
+
+import math
+
+import numpy as np
+from scipy.stats import norm
+
+from experiments.showers.bib_ae.models import GEOMETRY, HALF_WIDTH, Config, Data, Showers, load_data
+from experiments.study import Run, metric_table
+from jgen import Estimate, metrics, plotting
+from jgen.amplification import jensen_shannon
+from jgen.estimate import mean_ratio, width_ratio
+from jgen.plotting import Panel
+from jgen.showers import box
+from jgen.typing import Key
+
+GENERATED = {"prior": "game", "without": "latent", "sorted": "sorted", "with": "post"}
+"""How showers are made -> the model they come from.
+
+prior: the latent from N(0, 1), no post-processor. without: the latent from its density estimate.
+sorted, with: as without, and a post-processor of the published loss or of ours.
+"""
+LABELS = {
+    "with": "With post-processor",
+    "sorted": "Published loss",
+    "without": "Without",
+    "prior": "Normal latent",
+}
+OBSERVABLES = {
+    "response": r"$E_\mathrm{vis} / E_\mathrm{inc}$",
+    "num_hits": "Cells above threshold",
+    "depth": "Centre in depth [cells]",
+    "length": "Width in depth [cells]",
+    "radius": "Mean radius [mm]",
+    "hottest_cell": r"$E_\mathrm{max} / E_\mathrm{inc}$",
+}
+_NUM_REPLICAS = 100
+
+
+def energy_bins(config: Config, data: Data) -> dict[str, tuple[float, float]]:
+    """Name -> (lower, upper edge) of the bins of the incident energy [MeV]."""
+    low, high = data.test.energies.min(), data.test.energies.max()
+    edges = np.geomspace(low, high * 1.001, config.num_bins + 1)
+    pairs = zip(edges[:-1], edges[1:], strict=True)
+    return {f"{a / 1000:.1f}-{b / 1000:.1f}_gev": (a, b) for a, b in pairs}
+
+
+def within(energies: np.ndarray, values: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """Values of the showers whose energies are in a bin."""
+    return values[(energies >= bounds[0]) & (energies < bounds[1])]
+
+
+def measure(config: Config, data: Data, samples: dict[str, np.ndarray], key: Key) -> dict:
+    """All metrics."""
+    test, num = data.test, len(data.test.energies)
+    sets = {name: Showers(samples["energies"], samples[name]) for name in GENERATED}
+    sets["truth"] = Showers(*(a[:num] for a in data.train))
+    found = {}
+    for name, showers in sets.items():
+        for label, bounds in energy_bins(config, data).items():
+            pair = [within(s.energies, np.exp(s.log_response), bounds) for s in (showers, test)]
+            found[f"visible_energy_mean/{label}/{name}"] = mean_ratio(*pair)
+            found[f"visible_energy_width/{label}/{name}"] = width_ratio(*pair)
+        found[f"spectrum_jsd/{name}"] = spectrum_jsd(test.cells, showers.cells, config.seed)
+        hits = [s.observables["num_hits"] for s in (showers, test)]
+        found[f"num_hits_mean/{name}"] = mean_ratio(*hits)
+        if name != "truth":
+            # Latents that the decoder never saw give any energy: quantiles do not mind.
+            low, median, high = np.quantile(samples[f"{name}/free"], norm.cdf([-1, 0, 1]))
+            found[f"free_energy_median/{name}"] = median
+            found[f"free_energy_width/{name}"] = (high - low) / 2
+    first = slice(None, None, config.num_repeats)  # one generated shower for each test shower
+    paired = {name: Showers(*(a[first] for a in sets[name])) for name in ("with", "sorted")}
+    found |= metrics.compare(
+        test.observables,
+        sets["truth"].observables,
+        paired["with"].observables,
+        lambda name, values: np.linspace(*np.quantile(values, [0.002, 0.998]), 31),
+        seed=config.seed,
+    ).metrics
+    if config.classifier_epochs:
+        found |= classifiers(config, test, sets["truth"], paired, key)
+    return found
+
+
+def classifiers(
+    config: Config, test: Showers, truth: Showers, made: dict[str, Showers], key: Key
+) -> dict:
+    """Classifiers of all cells, and of the observables."""
+    options = metrics.ClassifierConfig(
+        hidden=(128, 128), learning_rate=1e-3, batch_size=200,
+        epochs=config.classifier_epochs, num_seeds=2,
+    )  # fmt: skip
+
+    def cells(s):
+        compressed = np.log1p(s.cells.reshape(len(s.cells), -1) / config.data.scale)
+        return np.concatenate([np.log(s.energies)[:, None], compressed], axis=1)
+
+    few = lambda s: np.stack([np.log(s.energies), *s.observables.values()], axis=1)
+    found = {}
+    for tag, inputs, name in (
+        ("cells_sorted", cells, "sorted"),
+        ("cells", cells, "with"),
+        ("observables", few, "with"),
+    ):
+        triple = (inputs(test), inputs(truth), inputs(made[name]))
+        found |= metrics.classifier_comparison(*triple, key, tag, options).metrics
+    return found
+
+
+def spectrum_edges() -> np.ndarray:
+    """Bins of the energies of cells [MeV], logarithmic."""
+    return np.geomspace(GEOMETRY.threshold, 5000, 51)
+
+
+def spectrum_jsd(reference: np.ndarray, cells: np.ndarray, seed: int) -> Estimate:
+    """Jensen-Shannon divergence of the spectra of cells [n, z, y, x] in bits.
+
+    The error is a bootstrap's of showers, whose cells are not independent.
+    """
+    counts = [spectrum_counts(c) for c in (reference, cells)]
+    fractions = lambda c: c / c.sum(axis=-1, keepdims=True)
+    divergence = lambda p, q: jensen_shannon(fractions(p), fractions(q)) / math.log(2)
+    value = divergence(*(c.sum(axis=0) for c in counts))
+    rng = np.random.default_rng(seed)
+    again = lambda c: rng.multinomial(len(c), np.full(len(c), 1 / len(c)), _NUM_REPLICAS) @ c
+    return Estimate(float(value), float(divergence(*map(again, counts)).std()))
+
+
+def spectrum_counts(cells: np.ndarray) -> np.ndarray:
+    """Cells of each shower in the bins of the spectrum [n, bins]."""
+    edges, flat = spectrum_edges(), cells.reshape(len(cells), -1)
+    index = np.searchsorted(edges, flat, side="right") - 1
+    inside = (flat > 0) & (index >= 0) & (index < len(edges) - 1)
+    rows = np.repeat(np.arange(len(flat)), inside.sum(axis=1))
+    flat_index = rows * (len(edges) - 1) + index[inside]
+    return np.bincount(flat_index, minlength=len(flat) * (len(edges) - 1)).reshape(len(flat), -1)
+
+
+def report(config: Config, run: Run, found: dict) -> str:
+    """Draw everything; tables of responses, spectra and classifiers."""
+    data = load_data(config.data)
+    figures(config, run, data, run.stage("samples"))
+    kinds = ("visible_energy_mean", "visible_energy_width")
+    rows = {f"{kind} {b}": f"{kind}/{b}" for kind in kinds for b in energy_bins(config, data)}
+    tables = [metric_table(found, ("with", "truth"), rows, title="over Geant4's")]
+    kinds = ("spectrum_jsd", "num_hits_mean", "free_energy_median", "free_energy_width")
+    rows = {kind: kind for kind in kinds}
+    tables.append(metric_table(found, (*GENERATED, "truth"), rows))
+    if config.classifier_epochs:
+        names = ("auc_cells_sorted", "auc_cells", "auc_observables")
+        tables.append("\n".join(f"{name:<20}{found[name]}" for name in names))
+    return "\n\n".join(tables)
+
+
+def figures(config: Config, run: Run, data: Data, samples: dict[str, np.ndarray]) -> None:
+    """All figures."""
+    test, shown = data.test, ("sorted", "with")
+    hits = lambda cells: cells[cells > 0]
+    own = test.observables
+    made = {name: Showers(samples["energies"], samples[name]).observables for name in LABELS}
+    three = ("without", *shown)
+
+    def panel(edges, reference, of, xlabel, **options):
+        return Panel(edges, reference, of, xlabel, reference_label="Geant4", **options)
+
+    spectrum = panel(
+        spectrum_edges(),
+        hits(test.cells),
+        {LABELS[name]: hits(samples[name]) for name in three},
+        "Energy of a cell [MeV]",
+        log_x=True,
+        log_y=True,
+    )
+    counts = panel(
+        np.geomspace(0.5 * own["num_hits"].min(), test.cells[0].size, 31),
+        own["num_hits"],
+        {LABELS[name]: made[name]["num_hits"] for name in three},
+        OBSERVABLES["num_hits"],
+        log_x=True,
+    )
+    run.save("spectrum", plotting.histogram_grid([spectrum, counts]))
+    panels = []
+    for name, label in OBSERVABLES.items():
+        edges = np.linspace(*np.quantile(own[name], [0.002, 0.998]), 26)
+        of = {LABELS[how]: made[how][name] for how in shown}
+        panels.append(panel(edges, own[name], of, label))
+    run.save("observables", plotting.histogram_grid(panels))
+    panels = []
+    for label, bounds in energy_bins(config, data).items():
+        reference = within(test.energies, own["response"], bounds)
+        edges = np.linspace(*np.quantile(reference, [0.005, 0.995]), 21)
+        of = within(samples["energies"], made["with"]["response"], bounds)
+        energies = label.removesuffix("_gev").replace("-", " to ")
+        title = f"{OBSERVABLES['response']}, {energies} GeV"
+        panels.append(panel(edges, reference, {LABELS["with"]: of}, title))
+    run.save("visible-energy", plotting.histogram_grid(panels, num_columns=2))
+    cells = {LABELS[name]: samples[name] for name in three}
+    profile = plotting.longitudinal_profile(test.cells, cells, ratio_range=(0.0, 2.0))
+    run.save("longitudinal-profile", profile)
+    (reference, edges), (rings, _) = (
+        box.ring_means(cells, HALF_WIDTH) for cells in (test.cells, samples["with"])
+    )
+    image = plotting.longitudinal_view(reference, rings, r_edges=edges, generated_label="BIB-AE")
+    run.save("average-image", image)

@@ -1,0 +1,156 @@
+"""Showers from a trained CaloDREAM, streamed into one file.
+
+    python -m experiments generate --model runs/calodream-default --num 10000 --out D
+
+writes D/showers.h5 in the CaloChallenge's layout, whatever its size; the same command goes on where
+an interrupted one stopped, to bitwise the same file. `--solver bespoke-8`: solvers are called
+METHOD-EVALUATIONS: euler-16, midpoint-16, heun-16, rk4-16, kutta38-16, or those that
+`experiments bespoke_solvers` has stored with the model. No figures; `experiments calodream` draws
+those of its own samples. Numbers: results/showers.md.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+import h5py
+import numpy as np
+
+from experiments.showers import presets
+from experiments.study import Run, Study, main, table
+from jgen.generative_model import GenerativeModel
+from jgen.nets import num_parameters
+from jgen.showers import calodream, count_showers, generate_showers
+from jgen.training import load_config
+
+
+@dataclass(frozen=True)
+class Config:
+    """One sample of showers."""
+
+    model: str = ""
+    """Run folder of a finished `experiments calodream`."""
+    num: int = 10_000
+    """Showers to generate."""
+    solver: str = ""
+    """Solver of both networks, such as bespoke-8 or midpoint-16; empty: as in the model's
+    configuration."""
+    energy_solver: str = ""
+    """Solver of the energy network alone, instead of `solver`."""
+    shape_solver: str = ""
+    """Solver of the shape network alone, instead of `solver`."""
+    dtype: Literal["", "float32", "bfloat16"] = ""
+    """Precision of the shape network's matrix products; empty: as in the model's configuration."""
+    energy_range: tuple[float, float] | None = None
+    """Log-uniform incident energies [MeV] between these; the model's range unless given."""
+    energies_from: str = ""
+    """CaloChallenge HDF5 file whose first incident energies are taken instead."""
+    batch_size: int = 0
+    """Showers generated at a time; 0: as in the model's configuration."""
+    timing: tuple[int, ...] = ()
+    """Batch sizes to measure milliseconds per shower at; the CaloChallenge's are 1 100 10000."""
+    seed: int = 0
+    """Seed of incident energies and showers."""
+
+
+def check(config: Config) -> None:
+    """Refuse bad options."""
+    if not config.model:
+        raise ValueError("give --model DIR, the run folder of an `experiments calodream`")
+    if config.num < 1 or config.batch_size < 0 or any(size < 1 for size in config.timing):
+        raise ValueError(
+            "num and the sizes of timing must be at least 1 and batch_size at least 0, got "
+            f"{config.num}, {config.timing} and {config.batch_size}"
+        )
+    if config.energies_from and config.energy_range:
+        raise ValueError("energies_from and energy_range exclude each other; give one of them")
+    if config.energy_range and not 0 < config.energy_range[0] < config.energy_range[1]:
+        raise ValueError(f"energy_range must be 0 < low < high [MeV], got {config.energy_range}")
+    if config.energies_from and config.num > (num := count_showers(config.energies_from)):
+        raise ValueError(
+            f"{config.energies_from} has {num} incident energies, but {config.num} showers are "
+            f"asked for; give --num {num} or less"
+        )
+    _load(config)
+
+
+def build(config: Config) -> dict[str, GenerativeModel]:
+    """The networks by name."""
+    return {name: part.model for name, part in _load(config).parts.items()}
+
+
+def _load(config: Config) -> calodream.Trained:
+    """The model, with the solvers and the precision that are asked for."""
+    trained = calodream.load(config.model)
+    if config.dtype:
+        network = dataclasses.replace(trained.config.shape_network, dtype=config.dtype)
+        other = dataclasses.replace(trained.config, shape_network=network)
+        trained = dataclasses.replace(trained, config=other)
+    return trained.with_solvers(
+        config.energy_solver or config.solver or None, config.shape_solver or config.solver or None
+    )
+
+
+def compute(config: Config, run: Run) -> dict:
+    """Generate and time.
+
+    ms_per_shower          by the clock, with writing but without the first batch, which waits
+                           for the compiler; not there if one batch was all
+    ms_per_shower/SIZE     from energies to showers in memory, in batches of SIZE (`timing`)
+    evaluations/PART       calls of the velocity network for one shower
+    parameters/PART        of all networks
+    energies_outside       fraction of incident energies that the model was not trained at
+    """
+    trained = _load(config)
+    energies, model = _incident_energies(config, trained), trained.model
+    batch_size = config.batch_size or load_config(presets.Config, config.model).sample_batch
+    generate = lambda: generate_showers(
+        run.path / "showers.h5",
+        model,
+        trained.params,
+        run.key("showers"),
+        energies,
+        trained.geometry,
+        batch_size=batch_size,
+        progress=True,
+    )
+    done = run.cached("generation", generate)
+    low, high = trained.energy_range
+    # Energies are float32, whose ends of the range may be outside by a rounding error.
+    outside = (energies < low * (1 - 1e-6)) | (energies > high * (1 + 1e-6))
+    metrics = {"num_showers": len(energies), "energies_outside": outside.mean()}
+    if done.num_timed:
+        metrics["ms_per_shower"] = 1e3 * done.seconds / done.num_timed
+    for size in config.timing:
+        time = functools.partial(
+            calodream.milliseconds_per_shower, model, trained.params, run.key("timing"), energies
+        )
+        times = run.cached(f"timing/{size}", lambda: {"ms": time((size,))[size]})  # noqa: B023
+        metrics[f"ms_per_shower/{size}"] = times["ms"]
+    for name, part in trained.parts.items():
+        metrics[f"parameters/{name}"] = num_parameters(part.model.init)
+        if name != "autoencoder":
+            metrics[f"evaluations/{name}"] = trained.evaluations(name)
+    return metrics
+
+
+def _incident_energies(config: Config, trained: calodream.Trained) -> np.ndarray:
+    """Incident energies [MeV], of a file or log-uniform."""
+    if config.energies_from:
+        with h5py.File(config.energies_from) as file:
+            return file["incident_energies"][: config.num].reshape(-1).astype(np.float32)
+    low, high = config.energy_range or trained.energy_range
+    return calodream.incident_energies(config.num, low, high, config.seed)
+
+
+def report(config: Config, run: Run, metrics: dict) -> str:
+    """Tabulate the metrics; there are no figures."""
+    return table(["value"], {name: [value] for name, value in metrics.items()}, digits=6)
+
+
+PRESETS = {"default": Config(), "smoke": Config(num=20, batch_size=8, timing=(1, 4))}
+STUDY = Study(PRESETS, compute, report, check, build)
+
+if __name__ == "__main__":
+    main(STUDY)

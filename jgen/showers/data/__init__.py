@@ -1,0 +1,28 @@
+"""Showers as arrays and files: geometries, HDF5 files, the bundled sample."""
+
+from jgen.showers.data.geometry import GEOMETRIES, Geometry, Layer, get_geometry
+from jgen.showers.data.hdf5 import (
+    Showers,
+    check_showers,
+    count_showers,
+    in_chunks,
+    iterate_showers,
+    read_showers,
+    sample_path,
+    write_showers,
+)
+
+__all__ = [
+    "GEOMETRIES",
+    "Geometry",
+    "Layer",
+    "Showers",
+    "check_showers",
+    "count_showers",
+    "get_geometry",
+    "in_chunks",
+    "iterate_showers",
+    "read_showers",
+    "sample_path",
+    "write_showers",
+]

@@ -1,0 +1,283 @@
+"""Showers in the HDF5 layout of the CaloChallenge (arXiv:2410.21611), in and out.
+
+A file holds `incident_energies` (n, 1) and `showers` (n, num_voxels), both in MeV, the voxels in
+the order of `geometry.Geometry`. A data set may be spread over several files, and files may be
+larger than memory. Every refusal names the file and says what to do.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+from jaxtyping import Float
+
+from jgen.files import atomic_path
+from jgen.showers.data.geometry import GEOMETRIES, Geometry
+
+ENERGIES = "incident_energies"
+VOXELS = "showers"
+_CHUNK_VOXELS = 720  # per HDF5 chunk: whole layers of DS2, and the best compression measured
+
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+class Showers(NamedTuple):
+    """A set of showers on the host.
+
+    Attributes:
+      energies: incident energies [MeV], float32 or float64 as stored.
+      voxels: deposited energies [MeV].
+    """
+
+    energies: Float[np.ndarray, " n"]
+    voxels: Float[np.ndarray, "n num_voxels"]
+
+
+def sample_path() -> Path:
+    """Path of the bundled Geant4 electron showers in DS2 voxels; see `data/README.md`."""
+    return Path(str(files("jgen.showers.data").joinpath("geant4_electrons_ds2.h5")))
+
+
+def count_showers(paths: Paths) -> int:
+    """Number of showers in one file or in a list of files."""
+    return sum(_num_rows(path) for path in _as_list(paths))
+
+
+def read_showers(
+    paths: Paths, geometry: Geometry, start: int = 0, stop: int | None = None
+) -> Showers:
+    """Read rows `start` to `stop` of one file, or of several files one after the other.
+
+    Args:
+      paths: one path, or a list read as one long file.
+      geometry: what the voxels must be; nothing in the file says so.
+      start: first row.
+      stop: row after the last one; None reads to the end.
+
+    Returns:
+      The showers, voxels in float32.
+
+    Raises:
+      FileNotFoundError: if a file does not exist.
+      ValueError: if a file or the range is not usable; the message says why.
+    """
+    paths = _as_list(paths)
+    lengths = [_num_rows(path, geometry) for path in paths]
+    total = sum(lengths)
+    stop = total if stop is None else stop
+    if not 0 <= start < stop <= total:
+        raise ValueError(
+            f"cannot read rows {start} to {stop}: {_join(paths)} holds {total} showers; choose "
+            f"0 <= start < stop <= {total}"
+        )
+    parts, offset = [], 0
+    for path, length in zip(paths, lengths, strict=True):
+        first, last = max(start - offset, 0), min(stop - offset, length)
+        if first < last:
+            parts.append(_read_rows(path, geometry, first, last))
+        offset += length
+    if len(parts) == 1:
+        return parts[0]
+    return Showers(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+
+
+def iterate_showers(paths: Paths, geometry: Geometry, chunk_size: int) -> Iterator[Showers]:
+    """Read any number of showers in chunks that fit in memory.
+
+    The files are checked at once, their values chunk by chunk. Chunks run across file borders:
+    all have `chunk_size` rows but the last.
+
+    Args:
+      paths: one path, or a list read as one long file.
+      geometry: what the voxels must be.
+      chunk_size: showers per chunk.
+
+    Returns:
+      An iterator of showers.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    paths = _as_list(paths)
+    total = sum(_num_rows(path, geometry) for path in paths)
+    starts = range(0, total, chunk_size)
+    return (read_showers(paths, geometry, i, min(i + chunk_size, total)) for i in starts)
+
+
+def in_chunks(showers: Showers, chunk_size: int = 500) -> Iterator[Showers]:
+    """Pieces of a sample in memory, small enough for what works in float64."""
+    for i in range(0, len(showers.energies), chunk_size):
+        yield Showers(showers.energies[i : i + chunk_size], showers.voxels[i : i + chunk_size])
+
+
+def write_showers(
+    path: str | os.PathLike,
+    showers: Showers | Iterable[Showers],
+    geometry: Geometry,
+    compression_level: int = 4,
+) -> int:
+    """Write showers, or a stream of chunks, as one file; an older file is replaced at the end.
+
+    The file appears under its name only when it is complete. gzip and the byte shuffle are
+    lossless and every HDF5 reader knows them.
+
+    Args:
+      path: where to write; the folder must exist.
+      showers: one set, or an iterable of sets, of which only one is held at a time.
+      geometry: what the voxels must be.
+      compression_level: gzip level, 1 to 9.
+
+    Returns:
+      The number of showers written.
+
+    Raises:
+      ValueError: if a chunk fails `check_showers`, or if there is none.
+    """
+    chunks = [showers] if isinstance(showers, Showers) else showers
+    total = 0
+    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+        for chunk in chunks:
+            check_showers(chunk, geometry, source=f"{path}: showers from row {total} on")
+            if total == 0:
+                _create(file, chunk, compression_level)
+            rows = slice(total, total + len(chunk.energies))
+            file[ENERGIES].resize(rows.stop, axis=0)
+            file[VOXELS].resize(rows.stop, axis=0)
+            file[ENERGIES][rows] = np.asarray(chunk.energies)[:, None]
+            file[VOXELS][rows] = chunk.voxels
+            total = rows.stop
+        if total == 0:
+            raise ValueError(f"{path}: no showers to write; the stream of chunks is empty")
+    return total
+
+
+def check_showers(showers: Showers, geometry: Geometry, source: object = "showers") -> None:
+    """Refuse showers that cannot be right.
+
+    Args:
+      showers: the showers to check.
+      geometry: what the voxels must be.
+      source: how to call them in the message, such as the file they came from.
+
+    Raises:
+      ValueError: for a wrong shape, an empty set, NaN, infinite or negative voxels, or an
+        incident energy that is not positive and finite.
+    """
+    energies, voxels = np.asarray(showers.energies), np.asarray(showers.voxels)
+    if voxels.ndim != 2 or energies.shape != voxels.shape[:1]:
+        raise ValueError(
+            f"{source}: energies {energies.shape} and voxels {voxels.shape} do not belong "
+            f"together; they must be (n,) and (n, {geometry.num_voxels})"
+        )
+    if len(voxels) == 0:
+        raise ValueError(f"{source}: no showers; at least one is needed")
+    _check_num_voxels(voxels.shape[1], geometry, source)
+    # Two reductions without temporaries; a NaN goes through both and a search follows only then.
+    lowest, highest = voxels.min(), voxels.max()
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        row, voxel = np.argwhere(~np.isfinite(voxels))[0]
+        raise ValueError(
+            f"{source}: voxel {voxel} of shower {row} is {voxels[row, voxel]}; remove showers "
+            "with NaN or infinite energies first"
+        )
+    if lowest < 0:
+        row, voxel = np.argwhere(voxels < 0)[0]
+        raise ValueError(
+            f"{source}: voxel {voxel} of shower {row} is negative, {voxels[row, voxel]} MeV; "
+            "deposited energies must be >= 0"
+        )
+    bad = np.flatnonzero(~(np.isfinite(energies) & (energies > 0)))
+    if bad.size:
+        raise ValueError(
+            f"{source}: the incident energy of shower {bad[0]} is {energies[bad[0]]}; incident "
+            "energies must be positive and finite, in MeV"
+        )
+
+
+def _create(file: h5py.File, first: Showers, compression_level: int) -> None:
+    options = {"compression": "gzip", "compression_opts": compression_level, "shuffle": True}
+    num, width = np.shape(first.voxels)
+    rows = min(max(num, 16), 1024)
+    dtype = np.float64 if np.asarray(first.energies).dtype == np.float64 else np.float32
+    file.create_dataset(ENERGIES, (0, 1), dtype, maxshape=(None, 1), chunks=(rows, 1), **options)
+    chunks = (rows, min(width, _CHUNK_VOXELS))
+    file.create_dataset(
+        VOXELS, (0, width), np.float32, maxshape=(None, width), chunks=chunks, **options
+    )
+
+
+def _as_list(paths: Paths) -> list[Path]:
+    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not paths:
+        raise ValueError("no shower file given; pass a path or a list of at least one path")
+    return [Path(path) for path in paths]
+
+
+def _join(paths: list[Path]) -> str:
+    return " + ".join(str(path) for path in paths)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; check the path and the working directory")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(
+            f"{path}: not a readable HDF5 file ({error}); is the download complete?"
+        ) from error
+    with file:
+        yield file
+
+
+def _num_rows(path: Path, geometry: Geometry | None = None) -> int:
+    """Check the layout of one file, not its values, and return its number of showers."""
+    with _open(path) as file:
+        missing = [key for key in (ENERGIES, VOXELS) if key not in file]
+        if missing:
+            raise ValueError(
+                f"{path}: dataset {missing[0]!r} is missing; found {sorted(file)}, need "
+                f"{ENERGIES!r} and {VOXELS!r}"
+            )
+        energies, voxels = file[ENERGIES].shape, file[VOXELS].shape
+    if len(energies) not in (1, 2) or energies[1:] not in ((), (1,)):
+        raise ValueError(f"{path}: {ENERGIES} has shape {energies}; it must be (n, 1) or (n,)")
+    if len(voxels) != 2:
+        raise ValueError(f"{path}: {VOXELS} has shape {voxels}; it must be (n, num_voxels)")
+    if energies[0] != voxels[0]:
+        raise ValueError(
+            f"{path}: {energies[0]} incident energies but {voxels[0]} showers; the file is "
+            "inconsistent and has to be written again"
+        )
+    if voxels[0] == 0:
+        raise ValueError(f"{path}: the file holds no showers")
+    if geometry is not None:
+        _check_num_voxels(voxels[1], geometry, path)
+    return voxels[0]
+
+
+def _check_num_voxels(num: int, geometry: Geometry, source: object) -> None:
+    if num == geometry.num_voxels:
+        return
+    fits = [name for name, known in GEOMETRIES.items() if known.num_voxels == num]
+    hint = f"this is {fits[0]!r}" if fits else "no known geometry has that many"
+    raise ValueError(
+        f"{source}: {num} voxels per shower, but geometry {geometry.name!r} has "
+        f"{geometry.num_voxels}; {hint}"
+    )
+
+
+def _read_rows(path: Path, geometry: Geometry, start: int, stop: int) -> Showers:
+    with _open(path) as file:
+        energies = file[ENERGIES][start:stop].reshape(-1)
+        if energies.dtype != np.float64:
+            energies = energies.astype(np.float32, copy=False)
+        voxels = file[VOXELS].astype(np.float32)[start:stop]
+    showers = Showers(energies, voxels)
+    check_showers(showers, geometry, source=f"{path} (rows counted from {start})")
+    return showers

@@ -1,7 +1,6 @@
 """Boltzmann generators of double wells: configuration, flows, chains and the autoencoder."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,8 +23,6 @@ from jgen.models import (
     gaussian,
     importance_bound,
     log_importance_weights_of_events,
-    sample_and_log_prob,
-    standard_normal,
     vae,
     with_width,
 )
@@ -179,11 +176,9 @@ def check_options(config: Config) -> None:
 
 
 @functools.cache
-def make_flow(config: FlowConfig) -> tuple[GenerativeModel, Callable]:
-    """The flow, and its (params, key, cond) -> (x, log q) in one pass."""
-    bijector = coupling_flow(2, affine(), config.depth, hidden=config.hidden)
-    base = standard_normal(2)
-    return flow(bijector, base), functools.partial(sample_and_log_prob, bijector, base)
+def make_flow(config: FlowConfig) -> GenerativeModel:
+    """The flow."""
+    return flow(coupling_flow(2, affine(), config.depth, hidden=config.hidden), 2)
 
 
 def short_walks(config: Config, well: Well) -> np.ndarray:
@@ -207,16 +202,14 @@ def flow_events(config: Config, well: Well, method: Training, out: Path) -> dict
     """
     path = out / f"{well}-{method}.npz"
     if not path.exists():
-        model, pair = make_flow(config.flow)
+        model = make_flow(config.flow)
         trained, data = objective(config, well, method, out)
         training = config.flow.finish if method == "finished" else config.flow.training
         params = _fit(config, trained, data, training, out / f"{well}-{method}")
         key, target = stream(jax.random.key(config.seed), f"{well} {method}"), WELLS[well]
         keys = jax.random.split(key, 3)
         size = {"batch_size": config.sample_batch}
-        own = draw_weighted(
-            model, params, keys[0], config.num_gen, target.energy, pair=pair, **size
-        )
+        own = draw_weighted(model, params, keys[0], config.num_gen, target.energy, **size)
         exact = exact_events(well, stream(key, "exact"), config.num_gen)
         weights = lambda x, key: log_weights(model, params, key, x, target.energy, **size)
         found = {
@@ -267,8 +260,8 @@ def objective(
     config: Config, well: Well, method: Training, out: Path
 ) -> tuple[GenerativeModel, Batch | None]:
     """What a flow is trained on: the model with its loss, and the data if there are any."""
-    model, pair = make_flow(config.flow)
-    one, reverse = config.flow, functools.partial(reverse_kl, energy=WELLS[well].energy, pair=pair)
+    model = make_flow(config.flow)
+    one, reverse = config.flow, functools.partial(reverse_kl, energy=WELLS[well].energy)
     if method == "plain":
         return reverse(model), None
     if method == "annealed":

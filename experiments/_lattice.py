@@ -1,7 +1,6 @@
 """Flows, chains and what is measured on their configurations, for the lattice study."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +33,7 @@ from jgen.lattice import (
     phi4,
     second_moment_length,
 )
-from jgen.models import flow, sample_and_log_prob, standard_normal
+from jgen.models import flow
 from jgen.random import stream
 from jgen.solvers import runge_kutta
 from jgen.training import OptimizerConfig, TrainConfig, fit, member
@@ -187,24 +186,17 @@ def make_bijector(config: Config, name: str, solver_steps: int | None = None) ->
     )
 
 
-def make_model(
-    config: Config, name: str, solver_steps: int | None = None
-) -> tuple[GenerativeModel, Callable]:
-    """A flow, and its function (params, key, cond) -> (phi, log q) of one pass."""
-    bijector = make_bijector(config, name, solver_steps)
-    base = standard_normal((config.length,) * 2)
-    pair = lambda params, key, cond=None: sample_and_log_prob(bijector, base, params, key, cond)
-    return flow(bijector, base), pair
+def make_model(config: Config, name: str, solver_steps: int | None = None) -> GenerativeModel:
+    """A flow."""
+    return flow(make_bijector(config, name, solver_steps), (config.length,) * 2)
 
 
 def train(config: Config, name: str, folder: Path) -> Params:
     """Train a flow in its folder, or go on where it stopped."""
-    model, pair = make_model(config, name, config.equivariant.solver_steps)
+    model = make_model(config, name, config.equivariant.solver_steps)
     key = stream(jax.random.key(config.seed), name)
     training = getattr(config, name).training
-    fitted = fit(
-        reverse_kl(model, config.energy, pair=pair), None, key, training, folder=folder, name=name
-    )
+    fitted = fit(reverse_kl(model, config.energy), None, key, training, folder=folder, name=name)
     return member(fitted.params, 0)
 
 
@@ -212,22 +204,22 @@ def sample_flow(
     config: Config, name: str, params: Params, configurations: Float[np.ndarray, "n l l"]
 ) -> Found:
     """Configurations of a trained flow, and the weights of those of the chains in it."""
-    model, pair = make_model(config, name)
+    model = make_model(config, name)
     key = stream(jax.random.key(config.seed), f"{name} configurations")
 
-    def weighted(pair, num):
-        options = {"pair": pair, "batch_size": config.sample_batch}
-        return draw_weighted(model, params, key, num, energy, **options)
+    def weighted(model, num):
+        size = {"batch_size": config.sample_batch}
+        return draw_weighted(model, params, key, num, energy, **size)
 
     energy = config.energy
-    weighted(pair, config.sample_batch)  # compiles
+    weighted(model, config.sample_batch)  # compiles
     clock = time.perf_counter()
-    x, log_weight = weighted(pair, config.num_events)
+    x, log_weight = weighted(model, config.num_events)
     seconds = (time.perf_counter() - clock) / config.num_events
     solver_error = 0.0
     if name == "equivariant":
         # Events depend on the key and their number alone, so these are the same ones.
-        _, coarse = make_model(config, name, config.equivariant.solver_steps)
+        coarse = make_model(config, name, config.equivariant.solver_steps)
         few = weighted(coarse, config.sample_batch).log_weight
         solver_error = float(np.std(few - log_weight[: len(few)]))
     forward = log_weights(

@@ -127,7 +127,7 @@ def test_objectives_by_hand(tmp_path):
     batch = Batch(None, weight=jnp.ones(20_000))
     # <log q> = -1 - log 2 pi, and <U> = 3 / 4 - 3 + 1 / 2 for x and v normal.
     entropy, energy = 1 + np.log(2 * np.pi), 3 / 4 - 3 + 1 / 2
-    key, params = jax.random.key(0), parts.make_flow(config.flow)[0].init(jax.random.key(1))
+    key, params = jax.random.key(0), parts.make_flow(config.flow).init(jax.random.key(1))
     for method, points in (
         ("plain", {0.0: 1.0}),
         ("annealed", {0.0: 5.0, 0.25: 3.0, 0.5: 1.0, 1.0: 1.0}),

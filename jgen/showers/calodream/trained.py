@@ -209,7 +209,7 @@ def train(config: CaloDreamConfig, showers: Showers, run: RunFolder) -> Trained:
     own = {k: v for k, v in dataclasses.asdict(config).items() if k in fields}
     run.write_json(_CONFIG, own)
     preprocessing = fit_preprocessing(config, showers, run)
-    # Made when the first network needs it: a finished run preprocesses nothing.
+    # Made when a network needs it: nothing is preprocessed to draw figures again.
     data = functools.cache(lambda: training_data(showers, preprocessing))
     split, params = len(showers.energies) - config.num_validation, {}
 

@@ -20,7 +20,7 @@ from jgen.typing import Key
 
 
 def is_distrax(thing: Any, kind: str) -> bool:
-    """Whether it is a `distrax.Bijector` or `distrax.Distribution`, without an import of distrax."""
+    """Whether it is a `distrax.Bijector` or `distrax.Distribution`, importing nothing."""
     module = sys.modules.get("distrax")
     return module is not None and isinstance(thing, getattr(module, kind))
 

@@ -7,9 +7,8 @@ import pytest
 
 from jgen.generative_model import Batch, draw
 from jgen.models import gan
-from jgen.nets import Network
+from jgen.nets import Generator, Network
 from jgen.nets.adversarial import critic_mlp, generator_mlp
-from jgen.nets.network import Generator
 
 # x = m + z, and c = a . x + b.
 GENERATOR = Generator(

@@ -184,7 +184,7 @@ def train_solver(
         optax.adam(optax.cosine_decay_schedule(rate, steps)),
         stream(key, f"{objective}-{n_eval}"),
         objective=objective,
-        num_steps=steps,
+        steps=steps,
         batch_size=training.batch_size * flow.per_shower,
         holdout=_HOLDOUT,
         progress=True,

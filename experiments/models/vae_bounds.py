@@ -14,7 +14,7 @@ shows what IWAE_K is short of log p. Numbers: results/models.md.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -152,20 +152,13 @@ def check(config: Config) -> None:
         raise ValueError("this study trains one member of each VAE; leave ensemble at 1")
 
 
-class Coder(NamedTuple):
-    """An autoencoder, and the generative model of it."""
-
-    autoencoder: Autoencoder
-    model: GenerativeModel
-
-
 def build(config: Config) -> dict[str, GenerativeModel]:
     """Every VAE."""
-    digits = {name: digits_coder(config, name).model for name in DIGITS}
-    return {"linear": linear_coder(config).model} | digits
+    digits = {name: digits_vae(config, name)[1] for name in DIGITS}
+    return {"linear": linear_vae(config)[1]} | digits
 
 
-def linear_coder(config: Config) -> Coder:
+def linear_vae(config: Config) -> tuple[Autoencoder, GenerativeModel]:
     """Encoder r | x ~ N(A x + a, diag) and decoder x | r ~ N(W r + m, sigma^2), all trained."""
     num_features, num_latent = config.linear.num_features, config.linear.num_latent
 
@@ -185,17 +178,17 @@ def linear_coder(config: Config) -> Coder:
     decoder = models.with_width(nets.Network(init, decode))
     encoder = nets.Network(init_encoder, encode)
     coder = models.encoder_decoder(encoder, decoder, models.gaussian(None))
-    return Coder(coder, models.vae(coder, (num_latent,)))
+    return coder, models.vae(coder, (num_latent,))
 
 
-def digits_coder(config: Config, name: str) -> Coder:
+def digits_vae(config: Config, name: str) -> tuple[Autoencoder, GenerativeModel]:
     """One of the VAEs `DIGITS`; the first has two latent numbers."""
     num, hidden = 2 if name == "plane" else config.digits.num_latent, config.digits.hidden
     coder = models.encoder_decoder(
         nets.encoder_mlp(64, num, hidden=hidden), nets.decoder_mlp(num, 64, hidden=hidden)
     )
     free_bits = config.digits.free_bits if name == "free bits" else 0.0
-    return Coder(coder, models.vae(coder, (num,), free_bits=free_bits))
+    return coder, models.vae(coder, (num,), free_bits=free_bits)
 
 
 def linear_events(config: Config) -> np.ndarray:
@@ -233,8 +226,8 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
 
 def linear_metrics(config: Config, run: Run) -> dict[str, Any]:
     """Those of the linear VAE, with its own encoder and with one that is too wide."""
-    x, coder = linear_events(config), linear_coder(config)
-    params = run.fit("linear", coder.model, Batch(x), config.linear.training).one
+    x, (coder, model) = linear_events(config), linear_vae(config)
+    params = run.fit("linear", model, Batch(x), config.linear.training).one
     key = run.key("bounds linear")
     exact = exact_linear_log_prob(params, x)
     # Too wide an encoder: its bound is short of log p by a known KL.
@@ -266,32 +259,31 @@ def digits_metrics(config: Config, run: Run) -> dict[str, Any]:
         train, test = run.cached(f"mixture_{num}", lambda: mixture(num))  # noqa: B023
         metrics[f"digits/mixture_{num}"] = test.mean()
         metrics[f"digits/train_mixture_{num}"] = train.mean()
+    for name in DIGITS:
+        metrics |= digits_vae_metrics(config, run, name, data)
+    return metrics
+
+
+def digits_vae_metrics(config: Config, run: Run, name: str, data: dict) -> dict[str, Any]:
+    """Those of one of the VAEs of digits."""
+    (coder, model), folder = digits_vae(config, name), name.replace(" ", "-")
     # Each image again and again: the loss is random in the latent. With free bits it is no bound.
     validation = Batch(np.repeat(data["validation"], 10, axis=0))
-    for name in DIGITS:
-        coder, folder = digits_coder(config, name), name.replace(" ", "-")
-        options = {"key": run.key(name), "validation": validation}
-        train = Batch(data["train"])
-        params = run.fit(folder, coder.model, train, config.digits.training, **options).one
-        key, where = run.key(f"bounds {name}"), f"digits/{name.replace(' ', '_')}"
-        found = {
-            part: run.cached(
-                f"{folder}/bounds_{part}",
-                lambda: bounds(config, coder, params, data[part], key),  # noqa: B023
-            )
-            for part in ("test", "train")
-        }
-        top, exact = config.num_importance, None
-        metrics[f"{where}/train_iwae_{top}"] = mean_estimate(found["train"][str(top)])
-        if name == "plane":
-            integrate = lambda grid: quadrature_log_prob(coder, params, data["test"], grid)  # noqa: B023
-            grid = config.digits.grid
-            exact = run.cached(f"{folder}/log_prob", lambda: integrate(grid))  # noqa: B023
-            coarse = run.cached(f"{folder}/coarse", lambda: integrate(grid // 2 + 1))  # noqa: B023
-            metrics[f"{where}/log_prob"] = mean_estimate(exact)
-            metrics[f"{where}/quadrature_error"] = np.abs(exact - coarse).mean()
-        metrics |= bound_metrics(where, found["test"], exact)
-    return metrics
+    options = {"key": run.key(name), "validation": validation}
+    params = run.fit(folder, model, Batch(data["train"]), config.digits.training, **options).one
+    bound = lambda part: bounds(config, coder, params, data[part], run.key(f"bounds {name}"))
+    test = run.cached(f"{folder}/bounds_test", lambda: bound("test"))
+    train = run.cached(f"{folder}/bounds_train", lambda: bound("train"))
+    where, top, exact = f"digits/{name.replace(' ', '_')}", config.num_importance, None
+    metrics = {f"{where}/train_iwae_{top}": mean_estimate(train[str(top)])}
+    if name == "plane":
+        grid = config.digits.grid
+        integrate = lambda grid: quadrature_log_prob(coder, params, data["test"], grid)
+        exact = run.cached(f"{folder}/log_prob", lambda: integrate(grid))
+        coarse = run.cached(f"{folder}/log_prob_coarse", lambda: integrate(grid // 2 + 1))
+        metrics[f"{where}/log_prob"] = mean_estimate(exact)
+        metrics[f"{where}/quadrature_error"] = np.abs(exact - coarse).mean()
+    return metrics | bound_metrics(where, test, exact)
 
 
 def bound_metrics(
@@ -307,23 +299,12 @@ def bound_metrics(
 
 
 def bounds(
-    config: Config, coder: Coder, params: Params, x: np.ndarray, key: Key
+    config: Config, coder: Autoencoder, params: Params, x: np.ndarray, key: Key
 ) -> dict[str, np.ndarray]:
-    """IWAE_K [n] for K = 1, 2, 4, ..., each the mean over all groups of K of the same draws.
-
-    Groups of 2 K are made of two of K, so that the numbers rise by construction (Jensen).
-    """
-    weights = models.log_importance_weights_of_events(
-        coder.autoencoder, params, key, Batch(x), num=config.num_importance
-    )
-    log_w = np.asarray(weights, np.float64)
-    bound = lambda k: logsumexp(log_w.reshape(len(x), -1, k), axis=2) - np.log(k)
-    return {str(k): bound(k).mean(axis=1) for k in draws(config)}
-
-
-def draws(config: Config) -> list[int]:
-    """All K."""
-    return [2**i for i in range(config.num_importance.bit_length())]
+    """IWAE_K [n] by K, of the same draws."""
+    num = config.num_importance
+    log_w = models.log_importance_weights_of_events(coder, params, key, Batch(x), num=num)
+    return {str(k): bound for k, bound in models.nested_bounds(log_w).items()}
 
 
 def exact_linear_log_prob(params: Params, x: np.ndarray) -> np.ndarray:
@@ -334,11 +315,11 @@ def exact_linear_log_prob(params: Params, x: np.ndarray) -> np.ndarray:
     return multivariate_normal(decoder["mean"]["shift"], covariance).logpdf(np.float64(x))
 
 
-def quadrature_log_prob(coder: Coder, params: Params, x: np.ndarray, num: int) -> np.ndarray:
+def quadrature_log_prob(coder: Autoencoder, params: Params, x: np.ndarray, num: int) -> np.ndarray:
     """Values log p [n] by the trapezoidal rule over a latent plane, +-6 along both axes."""
     axis = np.linspace(-6, 6, num)
     r = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-    decode = jax.jit(jax.vmap(lambda r: coder.autoencoder.decode(params, r)))
+    decode = jax.jit(jax.vmap(lambda r: coder.decode(params, r)))
     logits = np.asarray(decode(np.float32(r)), np.float64)
     log_prior = -0.5 * (r**2).sum(axis=1) - np.log(2 * np.pi) + 2 * np.log(axis[1] - axis[0])
     constant = log_prior - np.logaddexp(0, logits).sum(axis=1)
@@ -349,15 +330,15 @@ def quadrature_log_prob(coder: Coder, params: Params, x: np.ndarray, num: int) -
 
 def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
     """Draw what the bounds are short of, and tabulate them."""
-    curves = {}
+    curves, num_draws = {}, 2 ** np.arange(config.num_importance.bit_length())
     for label, name in {
         "Linear, widened encoder": "widened",
         "Digits, two latents": "digits/plane",
     }.items():
-        value, error = np.array([metrics[f"{name}/short_{k}"] for k in draws(config)]).T
+        value, error = np.array([metrics[f"{name}/short_{k}"] for k in num_draws]).T
         # Where a difference is its own error there is nothing to see on a logarithmic axis.
         seen = value > 2 * error
-        curves[label] = plotting.Curve(np.array(draws(config))[seen], value[seen], error[seen])
+        curves[label] = plotting.Curve(num_draws[seen], value[seen], error[seen])
     ylabel, xlabel = r"$\log p - \mathrm{IWAE}_K$ [nats]", "Draws of the encoder $K$"
     run.save("bounds", plotting.quality_curves(curves, ylabel, xlabel=xlabel, log_y=True))
     columns = {"ELBO": "elbo", f"IWAE_{config.num_importance}": f"iwae_{config.num_importance}"}

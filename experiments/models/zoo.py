@@ -12,7 +12,6 @@ import optax
 from experiments.models.data import DataSet
 from jgen import GenerativeModel, bijectors, models, nets, solvers
 from jgen.bijectors import Bijector, Element, TrainableBijector
-from jgen.nets.adversarial import critic_mlp, generator_mlp
 from jgen.paths import edm
 from jgen.training import TrainConfig, make_optimizer, per_player
 from jgen.transforms import preprocessed
@@ -243,8 +242,8 @@ def _wgan_gp(sizes: Sizes, dim: int) -> GenerativeModel:
 
 
 def _adversaries(sizes, dim):
-    generator = generator_mlp(dim, num_noise=sizes.num_noise, hidden=sizes.hidden)
-    return generator, critic_mlp(dim, hidden=sizes.hidden)
+    generator = nets.generator_mlp(dim, num_noise=sizes.num_noise, hidden=sizes.hidden)
+    return generator, nets.critic_mlp(dim, hidden=sizes.hidden)
 
 
 def _vae(sizes: Sizes, dim: int) -> GenerativeModel:

@@ -40,6 +40,7 @@ from jgen.models.vae import (
     importance_bound,
     log_importance_weights,
     log_importance_weights_of_events,
+    nested_bounds,
     reconstruct,
     vae,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "log_importance_weights",
     "log_importance_weights_of_events",
     "log_normal_times",
+    "nested_bounds",
     "noised",
     "preconditioned",
     "preconditioned_weighting",

@@ -155,6 +155,27 @@ def log_importance_weights(
     return jax.lax.map(one, jax.random.split(key, num))
 
 
+def nested_bounds(log_w: Float[np.ndarray, "n num"]) -> dict[int, Float[np.ndarray, " n"]]:
+    """IWAE_K of n events for K = 1, 2, 4, ..., num, all of the same `num` draws of the encoder.
+
+    Each is the mean over all groups of K draws. Groups of 2 K are made of two of K, so that the
+    bounds rise with K for every event (Jensen).
+
+    Args:
+      log_w: what `log_importance_weights_of_events` returns.
+
+    Raises:
+      ValueError: if the number of draws is no power of two.
+    """
+    log_w = np.asarray(log_w, np.float64)
+    n, num = log_w.shape
+    if num & (num - 1):
+        raise ValueError(f"nested bounds need a power of two of draws, got {num}")
+    sizes = [2**i for i in range(num.bit_length())]
+    bound = lambda k: np.logaddexp.reduce(log_w.reshape(n, num // k, k), axis=2) - np.log(k)
+    return {k: bound(k).mean(axis=1) for k in sizes}
+
+
 def importance_bound(log_weights: Float[Array, "... num"]) -> Float[Array, "..."]:
     """IWAE_K = log (w_1 + ... + w_K) / K of K = `num` weights (1509.00519, Eq. 8).
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from tqdm import trange
 
 from jgen.files import atomic_path
-from jgen.solvers.runge_kutta import MIDPOINT, RungeKutta, trajectory
+from jgen.solvers.runge_kutta import MIDPOINT, OdeSolver, RungeKutta, trajectory
 from jgen.typing import Key, Params, PyTree, Velocity
 
 Objective = Literal["global", "local"]
@@ -34,7 +34,7 @@ _PRECISE = RungeKutta(MIDPOINT, 100)
 
 @partial(jax.tree_util.register_dataclass, data_fields=["a", "b", "log_dt"], meta_fields=[])
 @dataclass(frozen=True)
-class NonStationary:
+class NonStationary(OdeSolver):
     """A solver as a pytree of coefficients, called like any other solver.
 
     Times are a cumulative softmax, so that they are monotone and stay in [0, 1] by construction.
@@ -69,7 +69,7 @@ class NonStationary:
           ValueError: if the stage times of the tableau decrease, which no member of this family
             with monotone times can reproduce.
         """
-        tableau, steps = solver.tableau, solver.num_steps
+        tableau, steps = solver.tableau, solver.steps
         stages = len(tableau.b)
         increments = np.diff(np.append(solver.times.ravel(), 1.0))
         if np.any(increments < -1e-12):
@@ -229,7 +229,7 @@ def train_bespoke(
     key: Key,
     *,
     objective: Objective = "local",
-    num_steps: int = 1000,
+    steps: int = 1000,
     batch_size: int = 32,
     holdout: float = 0.25,
     progress: bool = False,
@@ -249,7 +249,7 @@ def train_bespoke(
       optimizer: any object with optax's init and update; the paper uses Adam at 1e-3.
       key: PRNG key of the minibatches.
       objective: "global" (Eq. 16) or "local" (Eq. 17).
-      num_steps: optimiser steps.
+      steps: optimiser steps.
       batch_size: solutions in a step.
       holdout: fraction of the pool that is held out.
       progress: show a progress bar.
@@ -266,25 +266,25 @@ def train_bespoke(
         raise ValueError(f"unknown objective {objective!r}; global or local")
     num = reference.states.shape[0]
     num_train = num - max(1, round(holdout * num))
-    if num_train < 1 or num_steps < 1:
+    if num_train < 1 or steps < 1:
         raise ValueError(
-            f"cannot train {num_steps} steps on {num} solutions with a fraction {holdout} "
+            f"cannot train {steps} steps on {num} solutions with a fraction {holdout} "
             "held out; at least one step and one solution must be left"
         )
 
     step, validate = _compiled(velocity, optimizer, key, objective, batch_size, num_train)
     pool = (reference, cond)
     state, best = optimizer.init(solver), (np.inf, solver)
-    every = max(1, num_steps // 10)
+    every = max(1, steps // 10)
     history = {"step": [], "loss": [], "global_error": []}
-    for i in (bar := trange(num_steps + 1, disable=not progress, desc=f"bespoke-{solver.n_eval}")):
-        record = i % every == 0 or i == num_steps
+    for i in (bar := trange(steps + 1, disable=not progress, desc=f"bespoke-{solver.n_eval}")):
+        record = i % every == 0 or i == steps
         if record:
             error = float(validate(solver, params, pool))
             best = min(best, (error, solver), key=lambda pair: pair[0])
             history["step"].append(i)
             history["global_error"].append(error)
-        if i < num_steps:
+        if i < steps:
             solver, state, value = step(solver, state, i, params, pool)
         if record:
             history["loss"].append(float(value))

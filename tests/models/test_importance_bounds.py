@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 from jgen.generative_model import Batch, draw
@@ -12,6 +13,7 @@ from jgen.models import (
     importance_bound,
     log_importance_weights,
     log_importance_weights_of_events,
+    nested_bounds,
     vae,
 )
 
@@ -85,3 +87,16 @@ def test_log_prob_is_the_importance_bound_and_a_density(key):
     share = np.bincount((x @ [4, 2, 1]).astype(int), minlength=8) / n
     np.testing.assert_allclose(share, np.exp(exact), atol=4 * 0.5 / n**0.5)
     assert vae(coder, (1,)).log_prob is None
+
+
+def test_nested_bounds_by_hand_rise_for_every_event():
+    weights = np.array([[1.0, 3.0, 2.0, 6.0], [5.0, 5.0, 5.0, 5.0]])
+    found = nested_bounds(np.log(weights))
+    assert list(found) == [1, 2, 4]
+    np.testing.assert_allclose(found[1], np.log(weights).mean(axis=1))
+    np.testing.assert_allclose(found[2], [(np.log(2) + np.log(4)) / 2, np.log(5)])
+    np.testing.assert_allclose(found[4], [np.log(3), np.log(5)])
+    random = np.stack(list(nested_bounds(np.random.default_rng(0).normal(size=(9, 64))).values()))
+    assert (np.diff(random, axis=0) > 0).all()
+    with pytest.raises(ValueError, match="power of two of draws, got 3"):
+        nested_bounds(np.zeros((2, 3)))

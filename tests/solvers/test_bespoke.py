@@ -118,7 +118,7 @@ def test_trained_solver_beats_midpoint_and_rk4_at_eight_evaluations(key, objecti
         optax.adam(3e-3),
         k2,
         objective=objective,
-        num_steps=2000,
+        steps=2000,
     )
     rmse = lambda s: float(
         jnp.sqrt(
@@ -143,7 +143,7 @@ def test_training_keeps_the_best_solver(key):
     pool = references(velocity, None, x0, None)
     start = NonStationary.euler(4)
     solver, _ = train_bespoke(
-        start, velocity, None, pool, None, optax.sgd(0.5), key, objective="global", num_steps=3
+        start, velocity, None, pool, None, optax.sgd(0.5), key, objective="global", steps=3
     )
     held_out = lambda s: np.mean(
         [
@@ -198,7 +198,7 @@ def test_one_solver_is_learned_for_one_dimensional_flows_that_differ_in_context(
             optax.adam(3e-3),
             k2,
             objective=objective,
-            num_steps=500,
+            steps=500,
         )
         held = jax.tree.map(lambda a: a[300:], (pool, contexts))
         errors = global_truncation_errors(solver, velocity, jnp.float32(3.0), *held)

@@ -55,7 +55,6 @@ def test_bounds_of_digits_rise_to_the_quadrature(metrics):
 def test_quadrature_and_draws_agree_on_a_decoder_that_ignores_its_latent():
     logits = np.linspace(-2, 2, 64, dtype=np.float32)
     coder = models.Autoencoder(None, None, lambda params, r, cond=None: params + 0 * r[0])
-    coder = study.Coder(coder, None)
     x = np.float32(np.random.default_rng(0).random((3, 64)) < 0.5)
     expected = np.sum(x * logits - np.logaddexp(0, logits), axis=1)
     found = study.quadrature_log_prob(coder, logits, x, 61)

@@ -142,6 +142,7 @@ def report(config: Config, run: Run, metrics: dict) -> str:
         one.label: [
             f"{exact[name]:.1f}" if name in exact else None,
             *_interval(one.amplification),
+            None if one.confirmed is None else f"> {one.confirmed / result.inputs.num_train:.2g}",
             None,
             None if one.pull is None else f"{one.pull:+.1f}",
         ]
@@ -151,8 +152,8 @@ def report(config: Config, run: Run, metrics: dict) -> str:
     kind = "uncalibrated" if result.inputs.held_out is None else "KS"
     for name, one in result.differential.items():
         distance = f"{one.distances[:, -1].mean():.4f}"
-        rows[f"{kind}, {name}"] = [None, *_interval(one.amplification), distance, None]
-    columns = ["exact", "G", "68 % interval", "distance", "pull"]
+        rows[f"{kind}, {name}"] = [None, *_interval(one.amplification), None, distance, None]
+    columns = ["exact", "G", "68 % interval", "confirmed", "distance", "pull"]
     return f"{table(columns, rows)}\n\n{result.verdict}"
 
 

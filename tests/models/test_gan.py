@@ -113,10 +113,10 @@ def test_dropout_stays_on_in_generation(key):
     network = generator_mlp(1, num_noise=3, noise="uniform", hidden=(16,), dropout=0.5)
     params = network.init(key)
     model = gan(network, CRITIC)
-    x = draw(model._replace(init=None), {"generator": params}, key, 50)
+    x = draw(model.sample, {"generator": params}, key, 50)
     assert len(np.unique(x)) == 50
     same = Network(network.init, lambda p, k, cond: network.apply(p, jax.random.key(0), cond))
-    fixed = gan(same, CRITIC)._replace(init=None)
+    fixed = gan(same, CRITIC).sample
     assert len(np.unique(draw(fixed, {"generator": params}, key, 9))) == 1
 
 

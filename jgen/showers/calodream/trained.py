@@ -84,8 +84,16 @@ class Trained:
           energies: incident energies [MeV], best within `energy_range`.
           batch_size: showers made at a time; attention over n tokens takes 4 n^2 bytes a head.
           progress: show a progress bar.
+
+        Raises:
+          ValueError: if the energies are not one or more positive numbers [n].
         """
         energies = np.asarray(energies, np.float32)
+        if energies.ndim != 1 or not len(energies) or not np.all(energies > 0):
+            raise ValueError(
+                "energies must be one or more positive numbers [n] in MeV, got shape "
+                f"{energies.shape}, the least {energies.min(initial=np.inf)}"
+            )
         num = len(energies)
         voxels = draw(
             self.model,

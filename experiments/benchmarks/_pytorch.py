@@ -150,7 +150,7 @@ class EnergyNetwork(nn.Module):
         return ratios
 
     def _solve(self, solver: RungeKutta, x: Tensor, context: Tensor) -> Tensor:
-        h, tableau = 1 / solver.num_steps, solver.tableau
+        h, tableau = 1 / solver.steps, solver.tableau
         for times in solver.times.tolist():
             slopes = []
             for t, row in zip(times, tableau.a, strict=True):

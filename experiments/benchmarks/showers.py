@@ -30,8 +30,6 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments import _calodream as study
-from experiments._calodream_presets import DEFAULT as DEFAULT_STUDY
 from experiments._command_line import run
 from experiments.benchmarks._timing import (
     Program,
@@ -44,6 +42,7 @@ from experiments.benchmarks._timing import (
     random_params,
     ratio,
 )
+from experiments.showers import presets
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.models import autoregressive_flow_matching, flow_matching
 from jgen.nets import Network, num_parameters, velocity_mlp
@@ -93,7 +92,7 @@ class Config:
     """Rows and columns of the matrix product that the utilisation is relative to."""
     energy_batches: tuple[int, ...] = (4, 16)
     """Showers in a pass of the energy network."""
-    calodream: study.Config = DEFAULT_STUDY
+    calodream: presets.Config = presets.DEFAULT
     """Networks and solvers of the showers that are drawn end to end."""
     shower_batches: tuple[int, ...] = (32,)
     """Showers drawn at once."""
@@ -157,8 +156,8 @@ def count_parameters(config: Config) -> dict[str, int]:
     }
     inits |= {f"ensemble/{name}": model.init for name, model in _ensemble_models(config).items()}
     counts = {name: num_parameters(init) for name, init in inits.items()}
-    showers = study.count_parameters(config.calodream)
-    return counts | {f"showers/{name}": count for name, count in showers.items()}
+    table = parts(config.calodream).items()
+    return counts | {f"showers/{name}": num_parameters(p.model.init) for name, p in table}
 
 
 def _load_pytorch():
@@ -380,7 +379,7 @@ def _ratio_bars(metrics: dict[str, float]):
 _TINY_VIT = ViTConfig(width=12, heads=2, blocks=1, mlp_width=12)
 _TINY_ENERGY = TransfusionConfig(layers=1, feed_forward=16, head_width=16, head_layers=3)
 _TINY_CALODREAM = dataclasses.replace(
-    DEFAULT_STUDY,
+    presets.DEFAULT,
     energy_network=_TINY_ENERGY,
     shape_network=_TINY_VIT,
     energy_solver=SolverConfig("euler", 2),

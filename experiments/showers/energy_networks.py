@@ -17,17 +17,18 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.showers import presets
-from experiments.study import Run, Study, at_least, main, table
-from jgen import Batch, draw, log_densities, plotting
+from experiments.study import Run, Study, at_least, main, metric_table
+from jgen import Batch, draw, log_densities, member, plotting
 from jgen.estimate import mean_estimate
 from jgen.generative_model import GenerativeModel
 from jgen.metrics import ClassifierConfig, classifier_comparison, compare
 from jgen.nets import num_parameters
 from jgen.random import stream
 from jgen.showers import Geometry, ShowerPreprocessing, Showers, binning, calodream, get_geometry
-from jgen.typing import Params
 
 FORMS = ("autoregressive", "parallel")
+# What of a sample the classifier sees, and what the separation powers are of.
+_VIEWS = ("inputs", "observables")
 
 
 @dataclass(frozen=True)
@@ -93,29 +94,15 @@ def compute(config: Config, run: Run) -> dict:
     """Train, judge and time both networks.
 
     For each form F: log_likelihood/F [nats a shower, in standardised ratios], auc_u/F,
-    separation/E_layer/F and separation/E_tot/F, ms_per_shower/F/BATCH, calls/F (of the velocity
+    separation/E_layer/F and separation/E_tot/F, ms_per_shower/BATCH/F, calls/F (of the velocity
     network a shower), train_seconds/F, parameters/F.
     """
-    showers, reference = presets.load_showers(config.calodream)
-    preprocessing = calodream.fit_preprocessing(config.calodream, showers, run)
-    train, test = (_sample(preprocessing, s) for s in (showers, reference))
-    solver, metrics = config.calodream.energy_solver.make(), {}
+    showers = presets.load_showers(config.calodream)
+    preprocessing = calodream.fit_preprocessing(config.calodream, showers[0], run)
+    train, test = (_sample(preprocessing, s) for s in showers)
+    metrics = {}
     for form, model in build(config).items():
-        calls = solver.n_eval * (preprocessing.geometry.num_layers if form == FORMS[0] else 1)
-        training = config.calodream.energy_training
-        fitted = run.fit(form, model, Batch(train.u, train.cond), training)
-        one = (model, fitted.one)
-        metrics[f"parameters/{form}"] = num_parameters(model.init)
-        metrics[f"train_seconds/{form}"] = fitted.seconds
-        metrics[f"calls/{form}"] = calls
-        draws = lambda: _draw(run, form, *one, preprocessing, train, len(test.u))  # noqa: B023
-        made = Sample(**run.cached(f"samples/{form}", draws))
-        judge = lambda: _quality(config, run, *one, preprocessing.geometry, test, train, made)  # noqa: B023
-        quality = run.cached(f"quality/{form}", judge)
-        metrics |= {f"{name}/{form}": value for name, value in quality.items()}
-        time = lambda: _times(config, run, form, *one, made.cond)  # noqa: B023
-        times = run.cached(f"times/{form}", time)
-        metrics |= {f"ms_per_shower/{form}/{size}": ms for size, ms in times.items()}
+        metrics |= _one_form(config, run, form, model, preprocessing, train, test)
     return metrics
 
 
@@ -130,59 +117,53 @@ def _layer_energies(geometry: Geometry, showers: Showers) -> np.ndarray:
     return showers.voxels.reshape(len(showers.voxels), geometry.num_layers, -1).sum(axis=2)
 
 
-def _draw(
+def _one_form(
+    config: Config,
     run: Run,
     form: str,
     model: GenerativeModel,
-    params: Params,
     preprocessing: ShowerPreprocessing,
     train: Sample,
-    num: int,
-) -> dict[str, np.ndarray]:
-    """A `Sample` at incident energies of the training sample, not at the reference's own.
-
-    See `experiments.showers.calodream`.
-    """
-    incident, cond = (np.resize(a, num) for a in (train.incident, train.cond))
-    key = stream(run.key(form), "sample")
-    u = draw(model, params, key, num, cond, progress=True)
-    return Sample(incident, preprocessing.layer_energies(u, incident), cond, u)._asdict()
-
-
-def _quality(
-    config: Config,
-    run: Run,
-    model: GenerativeModel,
-    params: Params,
-    geometry: Geometry,
     test: Sample,
-    train: Sample,
-    made: Sample,
 ) -> dict:
-    """Log-likelihood, classifier test on the ratios and separation powers of energies."""
-    num = min(config.num_likelihood, len(test.u))
-    log_prob = log_densities(
-        model, params, run.key("likelihood"), test.u[:num], test.cond[:num], batch_size=20
-    )
-    key, samples = run.key("classifier"), (test, train, made)
-    inputs = (s.inputs for s in samples)
-    found = classifier_comparison(*inputs, key, "u", config.classifier, progress=True)
-    energies = (s.observables for s in samples)
-    separations = compare(*energies, lambda name, values: binning(geometry, name, values)).metrics
+    """Train one network, draw from it, judge and time it."""
+    geometry, key = preprocessing.geometry, run.key(form)
+    fitted = run.fit(form, model, Batch(train.u, train.cond), config.calodream.energy_training)
+    params = member(fitted.params, 0)
+
+    def samples():
+        # Incident energies of the training sample, not the reference's own: see calodream.py.
+        incident, cond = (np.resize(a, len(test.u)) for a in (train.incident, train.cond))
+        u = draw(model, params, stream(key, "sample"), len(cond), cond, progress=True)
+        layers = preprocessing.layer_energies(u, incident)
+        return Sample(incident, layers, cond, u)._asdict()
+
+    def quality():
+        few = slice(config.num_likelihood)
+        log_prob = log_densities(model, params, key, test.u[few], test.cond[few], batch_size=20)
+        inputs, judged = ([getattr(s, a) for s in (test, train, made)] for a in _VIEWS)
+        found = classifier_comparison(
+            *inputs, run.key("classifier"), "u", config.classifier, progress=True
+        )
+        table = compare(*judged, lambda name, values: binning(geometry, name, values)).metrics
+        distances = {name: value for name, value in table.items() if "separation" in name}
+        return {"log_likelihood": mean_estimate(log_prob), **found.metrics, **distances}
+
+    def times():
+        by_size = calodream.milliseconds_per_shower(
+            model, params, stream(key, "time"), made.cond, config.batches
+        )
+        return {f"ms_per_shower/{size}": ms for size, ms in by_size.items()}
+
+    made = Sample(**run.cached(f"samples/{form}", samples))
+    found = run.cached(f"quality/{form}", quality) | run.cached(f"times/{form}", times)
+    steps = geometry.num_layers if form == "autoregressive" else 1
     return {
-        "log_likelihood": mean_estimate(log_prob),
-        **found.metrics,
-        **{name: v for name, v in separations.items() if "separation" in name},
+        f"parameters/{form}": num_parameters(model.init),
+        f"train_seconds/{form}": fitted.seconds,
+        f"calls/{form}": config.calodream.energy_solver.make().n_eval * steps,
+        **{f"{name}/{form}": value for name, value in found.items()},
     }
-
-
-def _times(
-    config: Config, run: Run, form: str, model: GenerativeModel, params: Params, cond: np.ndarray
-) -> dict[str, float]:
-    """Milliseconds a shower by batch size."""
-    key = stream(run.key(form), "time")
-    times = calodream.milliseconds_per_shower(model, params, key, cond, config.batches)
-    return {str(size): ms for size, ms in times.items()}
 
 
 def report(config: Config, run: Run, metrics: dict) -> str:
@@ -203,16 +184,8 @@ def report(config: Config, run: Run, metrics: dict) -> str:
             )
         )
     run.save("layer_energies", plotting.histogram_grid(panels))
-    names = [n for n in metrics if f"/{FORMS[0]}" in n and "calibrated" not in n]
-    rows = {}
-    for name in names:
-        both = [metrics[name.replace(FORMS[0], form)] for form in FORMS]
-        judged = hasattr(both[0], "truth")
-        rows[name.replace(f"/{FORMS[0]}", "")] = [
-            *(m.value if judged else m for m in both),
-            both[0].truth if judged else None,
-        ]
-    return table([*FORMS, "truth"], rows, digits=4)
+    names = dict.fromkeys(n.rpartition("/")[0] for n in metrics if "calibrated" not in n)
+    return metric_table(metrics, FORMS, {name: name for name in names}, digits=4)
 
 
 DEFAULT = Config()

@@ -14,7 +14,6 @@ as long with threads. Numbers: results/showers.md.
 
 import dataclasses
 import functools
-import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -112,13 +111,6 @@ def read_samples(config: Config) -> dict[str, Showers]:
 def compute(config: Config, run: Run) -> dict:
     """The metrics of `jgen.showers.evaluate`."""
     samples = read_samples(config)
-    digests = {path: _digest(path) for paths in config.files.values() for path in paths}
-    # An old evaluation is not mixed with files that were written anew under the same names.
-    stored = run.cached("inputs", lambda: digests)
-    if changed := [path for path in digests if stored[path] != digests[path]]:
-        raise ValueError(
-            f"{', '.join(changed)} changed since {run.path} was made; choose another --out"
-        )
     judge = lambda: evaluate(
         find_geometry(config),
         samples["reference"],
@@ -129,11 +121,6 @@ def compute(config: Config, run: Run) -> dict:
         progress=True,
     )
     return run.cached("evaluation", judge).metrics
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def report(config: Config, run: Run, metrics: dict) -> str:

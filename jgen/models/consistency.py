@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
-from jgen.generative_model import GenerativeModel, mean_loss
+from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.nets.network import Network
 from jgen.paths import (
     Path,
@@ -50,7 +50,7 @@ def consistency(
     coupling: Coupling | None = None,
     intervals: int | Schedule | None = None,
     huber: float | None = 0.00054,
-    num_steps: int = 1,
+    steps: int = 1,
 ) -> GenerativeModel:
     """Consistency model of events of one `shape`; see `consistency_function` for what it learns.
 
@@ -75,7 +75,7 @@ def consistency(
       huber: c of the distance sqrt(d^2 + c^2) - c, with d^2 the mean squared difference, so that c
         is that of 2310.14189, Sec. 3.3, in units of sqrt(dimension); None for d^2. Differences are
         divided by the width of the interval, the paper's weight in the time of the path.
-      num_steps: calls of the network in sampling (2303.01469, Algorithm 1): after the first, noise
+      steps: calls of the network in sampling (2303.01469, Algorithm 1): after the first, noise
         is added again up to equally spaced times, and taken away. (The paper looks for good times.)
 
     Raises:
@@ -84,7 +84,7 @@ def consistency(
     """
     path = linear() if path is None else path
     check_prediction(path, prediction)
-    _check(network, teacher, solver, intervals, huber, num_steps)
+    _check(network, teacher, solver, intervals, huber, steps)
     solver = runge_kutta("heun", 1) if solver is None else solver
     if intervals is None:
         intervals = doubling() if teacher is None else 18
@@ -122,7 +122,7 @@ def consistency(
         return mean_loss(single, key, batch)
 
     init = network.init if teacher is None else lambda key: jax.tree.map(jnp.asarray, frozen)
-    return GenerativeModel(init, loss, _sampler(function, path, shape, num_steps))
+    return from_noise(init, loss, *_noise_and_sampler(function, path, shape, steps))
 
 
 def trajectory_ends(
@@ -149,14 +149,14 @@ def trajectory_ends(
     check_prediction(path, prediction)
     solver = runge_kutta("midpoint", 12) if solver is None else solver
 
-    def sample(params, key, cond=None):
-        x0 = path.base_std * normal(key, shape)
+    def sample_from(params, noise, cond=None):
+        x0 = path.base_std * noise
         velocity = lambda t, x: convert(
             path, t, x, network.apply(params, t, x, cond), prediction, "velocity"
         )
         return x0, solver(on_unit_interval(path, velocity), x0)
 
-    return GenerativeModel(network.init, None, sample)
+    return from_noise(network.init, None, lambda key, cond: normal(key, shape), sample_from)
 
 
 def distilled(
@@ -212,21 +212,23 @@ def distilled(
     return model._replace(loss=loss)
 
 
-def _sampler(function, path, shape, num_steps) -> Callable:
-    """Draw events by `num_steps` calls of a consistency function."""
+def _noise_and_sampler(function, path, shape, steps) -> tuple[Callable, Callable]:
+    """Draw events by `steps` calls of a consistency function, with noise [steps, *shape]."""
 
-    def sample(params, key, cond=None):
-        keys = jax.random.split(key, num_steps)
-        times = path.t_min + (path.t_max - path.t_min) * jnp.arange(num_steps) / num_steps
-        first = function(params, times[0], path.base_std * normal(keys[0], shape), cond)
+    def noise(key, cond=None):
+        return jax.vmap(lambda key: normal(key, shape))(jax.random.split(key, steps))
+
+    def sample_from(params, noise, cond=None):
+        times = path.t_min + (path.t_max - path.t_min) * jnp.arange(steps) / steps
+        first = function(params, times[0], path.base_std * noise[0], cond)
 
         def improve(x, inputs):
-            t, key = inputs
-            return function(params, t, noised(path, t, normal(key, shape), x), cond), None
+            t, z = inputs
+            return function(params, t, noised(path, t, z, x), cond), None
 
-        return jax.lax.scan(improve, first, (times[1:], keys[1:]))[0]
+        return jax.lax.scan(improve, first, (times[1:], noise[1:]))[0]
 
-    return sample
+    return noise, sample_from
 
 
 def consistency_function(
@@ -283,10 +285,10 @@ def doubling(first: int = 10, last: int = 1280) -> Schedule:
     return lambda done: jnp.minimum(first * 2.0 ** jnp.floor(done * parts), last)
 
 
-def _check(network, teacher, solver, intervals, huber, num_steps) -> None:
+def _check(network, teacher, solver, intervals, huber, steps) -> None:
     if huber is not None and not huber > 0:
         raise ValueError(f"huber must be positive, got {huber}")
-    numbers = {"num_steps": num_steps}
+    numbers = {"steps": steps}
     if intervals is not None and not callable(intervals):
         numbers["intervals"] = intervals
     for name, value in numbers.items():

@@ -45,12 +45,12 @@ from jgen.solvers import (
     RungeKutta,
     Sampler,
     check_sampler,
-    generate,
-    grid,
     log_likelihood,
     normal_log_prob,
-    posterior,
+    run_sampler,
     runge_kutta,
+    step_posterior,
+    time_grid,
 )
 from jgen.solvers.likelihood import Divergence
 from jgen.typing import Cond, Key
@@ -85,7 +85,8 @@ def diffusion(
         sigma(t)^2 for the score, which makes it the error of the noise (2011.13456, Eq. 7).
       times: key -> t in training, uniform on the path's interval unless given.
       coupling: of noise and data, see `jgen.couplings`; they are independent unless given.
-      sampler: one of `jgen.solvers`; DDIM with 50 steps unless given.
+      sampler: one of `jgen.solvers` or your own, see `jgen.solvers.Sampler`; DDIM with 50 steps
+        unless given.
       likelihood_solver: for `log_prob`; default is `sampler` where that is a Runge-Kutta method,
         else midpoint with 50 steps.
       divergence: "exact" or "hutchinson"; with the latter `log_prob` is random in its key.
@@ -122,11 +123,6 @@ def diffusion(
 
         return mean_loss(single, key, batch)
 
-    def sample(params, key, cond=None):
-        key_x, key_sampler = jax.random.split(key)
-        predict = predictor(network, path, prediction, params, cond)
-        return generate(sampler, key_sampler, path, predict, path.base_std * normal(key_x, shape))
-
     def log_prob(params, key, x, cond=None):
         predict = predictor(network, path, prediction, params, cond)
         return log_likelihood(
@@ -139,7 +135,28 @@ def diffusion(
             num_probes=num_probes,
         )
 
-    return GenerativeModel(network.init, loss, sample, log_prob)
+    sampling = _sampling(network, path, prediction, sampler, shape)
+    return GenerativeModel(network.init, loss, log_prob=log_prob, **sampling)
+
+
+def _sampling(network, path, prediction, sampler, shape) -> dict[str, Callable]:
+    """The functions of the model that make events."""
+
+    def sample(params, key, cond=None):
+        key_x, key_sampler = jax.random.split(key)
+        predict = predictor(network, path, prediction, params, cond)
+        x0 = path.base_std * normal(key_x, shape)
+        return run_sampler(sampler, key_sampler, path, predict, x0)
+
+    def noise(key, cond=None):
+        key_x, key_sampler = jax.random.split(key)
+        return {"start": normal(key_x, shape), "steps": sampler.noise(key_sampler, shape)}
+
+    def sample_from(params, noise, cond=None):
+        predict = predictor(network, path, prediction, params, cond)
+        return sampler.sample(path, predict, path.base_std * noise["start"], noise["steps"])
+
+    return {"sample": sample, "noise": noise, "sample_from": sample_from}
 
 
 def predictor(
@@ -264,9 +281,9 @@ def guided(network: Network, null: Cond, weight: float) -> Network:
 
 
 def variational_bound(
-    network: Network, *, path: Path, prediction: Prediction, num_steps: int
+    network: Network, *, path: Path, prediction: Prediction, steps: int
 ) -> Callable[..., Float[Array, ""]]:
-    """Lower bound on log p of the chain of `Ancestral(num_steps)` and a last normal step to x1.
+    """Lower bound on log p of the chain of `Ancestral(steps)` and a last normal step to x1.
 
     Steps that are equal in t are coarse near the data, so that few of them make a loose bound
     whatever the network: take hundreds or more.
@@ -284,7 +301,7 @@ def variational_bound(
       network: apply(params, t, x, cond) -> prediction.
       path: the path; it needs sigma > 0 at t_max.
       prediction: what the network predicts.
-      num_steps: K.
+      steps: K.
 
     Returns:
       A function as `GenerativeModel.log_prob`, (params, key, x, cond) -> scalar in nats, an
@@ -293,10 +310,10 @@ def variational_bound(
     Raises:
       ValueError: for no steps, or a path whose alpha or sigma vanishes where it must not.
     """
-    if num_steps < 1:
-        raise ValueError(f"the bound needs at least one step, got {num_steps}")
+    if steps < 1:
+        raise ValueError(f"the bound needs at least one step, got {steps}")
     check_ends(path, alpha=prediction in ("noise", "score"), sigma=True)
-    times = grid(path, num_steps)
+    times = time_grid(path, steps)
 
     def bound(params, key, x, cond=None):
         predict = predictor(network, path, prediction, params, cond)
@@ -305,19 +322,19 @@ def variational_bound(
             i, t, s = inputs
             noise = normal(jax.random.fold_in(key, i), x.shape, x.dtype)
             x_t, _ = interpolate(path, t, noise, x)
-            mean, std = posterior(path, t, s, x_t, x)
-            predicted, _ = posterior(path, t, s, x_t, predict(t, x_t, "data"))
+            mean, std = step_posterior(path, t, s, x_t, x)
+            predicted, _ = step_posterior(path, t, s, x_t, predict(t, x_t, "data"))
             return total + 0.5 * jnp.sum(((mean - predicted) / std) ** 2), None
 
         zero = jnp.zeros((), x.dtype)
-        inputs = (jnp.arange(num_steps), times[:-1], times[1:])
-        steps, _ = jax.lax.scan(divergence, zero, inputs)
+        inputs = (jnp.arange(steps), times[:-1], times[1:])
+        divergences, _ = jax.lax.scan(divergence, zero, inputs)
         # The base is N(0, b^2), x_0 is N(alpha x1, sigma^2).
         ratio = path.sigma(times[0]) / path.base_std
         mean = path.alpha(times[0]) * x / path.base_std
         prior = 0.5 * (jnp.sum(mean**2) + x.size * (ratio**2 - 1 - 2 * jnp.log(ratio)))
         width = path.sigma(times[-1]) / path.alpha(times[-1])
         decoder = -x.size * (0.5 * jnp.log(2 * jnp.pi) + 0.5 + jnp.log(width))
-        return decoder - steps - prior
+        return decoder - divergences - prior
 
     return bound

@@ -30,7 +30,7 @@ def flow_matching(
       path: probability path, `linear()` unless given.
       coupling: of noise and data, see `jgen.couplings`; they are independent unless given.
       solver: Runge-Kutta (default midpoint, 20 steps), bespoke, Euler-Maruyama for the SDE, or any
-        other sampler of `jgen.solvers`.
+        other sampler of `jgen.solvers` or your own.
       likelihood_solver: for `log_prob`; default is `solver` where that is a Runge-Kutta method,
         else midpoint with 50 steps.
       divergence: "exact" or "hutchinson"; with the latter `log_prob` is random in its key.

@@ -1,13 +1,14 @@
 """Figures of an evaluation: energy response, effect of a threshold, and all numbers at a glance."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jgen.estimate import flatten
 from jgen.plotting.histograms import Panel, band, histogram_grid
 from jgen.plotting.shower_labels import observable_label
 from jgen.plotting.style import (
@@ -150,7 +151,7 @@ def threshold_figure(
 
 
 @styled
-def summary_figure(metrics: Mapping[str, float], *, generated_label: str = "Generated") -> Figure:
+def summary_figure(metrics: Mapping[str, Any], *, generated_label: str = "Generated") -> Figure:
     """Separation powers, AUCs, distances and p-values beside those of truth against truth.
 
     Only what the metrics hold is drawn. Distances are times 1e3, as in published tables. Values
@@ -159,6 +160,7 @@ def summary_figure(metrics: Mapping[str, float], *, generated_label: str = "Gene
     Raises:
       ValueError: if no metric has a truth beside it.
     """
+    metrics = flatten(metrics)
     groups = _groups(metrics)
     if not groups:
         raise ValueError("no metric has a truth beside it: pass those of `evaluate`")

@@ -9,7 +9,6 @@ from jgen.solvers.bespoke import (
     local_truncation_error,
     references,
     save_solver,
-    train_bespoke,
 )
 from jgen.solvers.diffusion import (
     DDIM,
@@ -19,12 +18,9 @@ from jgen.solvers.diffusion import (
     Denoiser,
     EDMHeun,
     PredictorCorrector,
-    Sampler,
-    check_sampler,
-    generate,
-    grid,
     langevin,
-    posterior,
+    run_sampler,
+    step_posterior,
 )
 from jgen.solvers.likelihood import log_likelihood, normal_log_prob, velocity_and_divergence
 from jgen.solvers.runge_kutta import (
@@ -34,12 +30,14 @@ from jgen.solvers.runge_kutta import (
     MIDPOINT,
     RK4,
     TABLEAUS,
+    OdeSolver,
     RungeKutta,
     SolverConfig,
     Tableau,
     runge_kutta,
     trajectory,
 )
+from jgen.solvers.sampler import Predict, Sampler, StepSampler, check_sampler, time_grid
 from jgen.solvers.sde import EulerMaruyama
 
 __all__ = [
@@ -57,27 +55,29 @@ __all__ = [
     "EDMHeun",
     "EulerMaruyama",
     "NonStationary",
+    "OdeSolver",
+    "Predict",
     "PredictorCorrector",
     "Reference",
     "RungeKutta",
     "Sampler",
     "SolverConfig",
+    "StepSampler",
     "Tableau",
     "check_sampler",
-    "generate",
     "global_truncation_error",
     "global_truncation_errors",
-    "grid",
     "langevin",
     "load_solver",
     "local_truncation_error",
     "log_likelihood",
     "normal_log_prob",
-    "posterior",
     "references",
+    "run_sampler",
     "runge_kutta",
     "save_solver",
-    "train_bespoke",
+    "step_posterior",
+    "time_grid",
     "trajectory",
     "velocity_and_divergence",
 ]

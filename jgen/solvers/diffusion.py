@@ -1,7 +1,6 @@
 """Samplers of diffusion models: from the noise at t_min to the data at t_max of any Gaussian path.
 
-A sampler is data and a step (key, path, denoiser, x_t, t, s) -> x_s; `generate` makes the steps and
-runs the solvers of ordinary and stochastic differential equations, too. The denoiser gives
+A sampler is data and a step (path, denoiser, x_t, t, s, noise) -> x_s. The denoiser gives
 E[x1 | x_t], from which all other predictions follow. Steps are equal in the time of the path, whose
 schedule therefore sets the grid. Refining the grid draws new noise.
 """
@@ -15,95 +14,99 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgen.paths import (
-    Path,
-    check_ends,
-    convert,
-    on_unit_interval,
-    time_of_noise,
-)
+from jgen.paths import Path, check_ends, convert, time_of_noise
 from jgen.random import normal
-from jgen.solvers.bespoke import NonStationary
-from jgen.solvers.runge_kutta import RungeKutta
-from jgen.solvers.sde import EulerMaruyama
-from jgen.typing import Key
+from jgen.solvers.sampler import Predict, Sampler, StepSampler, Stepwise, check_sampler
+from jgen.typing import Key, PyTree
 
 Denoiser = Callable[[Array, Array], Array]
 """(t, x_t) -> E[x1 | x_t] for one event; parameters and condition are already bound."""
 
 
 @dataclass(frozen=True)
-class DDIM:
+class DDIM(StepSampler):
     """Denoising diffusion implicit model (2010.02502, Eqs. 12 and 16).
 
     With eta = 0 it is Euler's method for x / alpha in the noise level sigma / alpha, with eta = 1
     the ancestral sampling of DDPM.
 
     Attributes:
-      num_steps: number of steps.
+      steps: number of steps.
       eta: share of the noise of ancestral sampling, 0 to 1.
     """
 
-    num_steps: int
+    steps: int
     eta: float = 0.0
 
     def __post_init__(self):
         """Check the options."""
-        _check_steps(self.num_steps)
+        _check_steps(self.steps)
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must be in [0, 1], got {self.eta}")
 
     @property
     def n_eval(self) -> int:
         """Number of network evaluations of one solution."""
-        return self.num_steps
+        return self.steps
 
-    def step(self, key: Key, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array) -> Array:
+    def step_noise(self, key: Key, shape: tuple[int, ...]) -> Array | None:
+        """Standard normal, None without eta."""
+        return normal(key, shape) if self.eta else None
+
+    def step(
+        self, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array, noise: PyTree
+    ) -> Array:
         """From x_t to x_s."""
         data = denoiser(t, x)
-        noise = convert(path, t, x, data, "data", "noise")
+        old = convert(path, t, x, data, "data", "noise")
         sigma = path.sigma(s)
         if not self.eta:
-            return path.alpha(s) * data + sigma * noise
-        fresh = self.eta * posterior(path, t, s, x, data)[1]
+            return path.alpha(s) * data + sigma * old
+        fresh = self.eta * step_posterior(path, t, s, x, data)[1]
         kept = jnp.sqrt(jnp.maximum(sigma**2 - fresh**2, 0))
-        return path.alpha(s) * data + kept * noise + fresh * normal(key, x.shape, x.dtype)
+        return path.alpha(s) * data + kept * old + fresh * noise
 
 
 @dataclass(frozen=True)
-class Ancestral:
+class Ancestral(StepSampler):
     """Ancestral sampling of DDPM (2006.11239, Eqs. 6, 7 and 11), on any path.
 
     Attributes:
-      num_steps: number of steps.
+      steps: number of steps.
       variance: of a step, "posterior", that of q(x_s | x_t, x1), which is right for data at one
         point, or "forward", that of q(x_t | x_s), right for normal data: DDPM's beta.
     """
 
-    num_steps: int
+    steps: int
     variance: Literal["posterior", "forward"] = "posterior"
 
     def __post_init__(self):
         """Check the options."""
-        _check_steps(self.num_steps)
+        _check_steps(self.steps)
         if self.variance not in ("posterior", "forward"):
             raise ValueError(f"unknown variance {self.variance!r}; posterior or forward")
 
     @property
     def n_eval(self) -> int:
         """Number of network evaluations of one solution."""
-        return self.num_steps
+        return self.steps
 
-    def step(self, key: Key, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array) -> Array:
+    def step_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """Standard normal."""
+        return normal(key, shape)
+
+    def step(
+        self, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array, noise: PyTree
+    ) -> Array:
         """From x_t to x_s."""
-        mean, std = posterior(path, t, s, x, denoiser(t, x))
+        mean, std = step_posterior(path, t, s, x, denoiser(t, x))
         if self.variance == "forward":
             std = jnp.sqrt(forward_variance(path, t, s))
-        return mean + std * normal(key, x.shape, x.dtype)
+        return mean + std * noise
 
 
 @dataclass(frozen=True)
-class EDMHeun:
+class EDMHeun(StepSampler):
     """Heun's method in the noise level with churn (2206.00364, Algorithm 2), on any path.
 
     The paper's variable is sigma on a path with alpha = 1; here it is x / alpha at the noise level
@@ -111,41 +114,47 @@ class EDMHeun:
     above the level of t_min. The paper's last step, to noise zero, is `Denoised`.
 
     Attributes:
-      num_steps: number of steps.
+      steps: number of steps.
       churn: the paper's S_churn; 0 for the probability-flow ODE.
       churn_range: levels sigma / alpha between which noise is added, (S_tmin, S_tmax).
       churn_noise: factor on the noise that is added, S_noise.
     """
 
-    num_steps: int
+    steps: int
     churn: float = 0.0
     churn_range: tuple[float, float] = (0.0, float("inf"))
     churn_noise: float = 1.0
 
     def __post_init__(self):
         """Check the options."""
-        _check_steps(self.num_steps)
+        _check_steps(self.steps)
         if not self.churn >= 0:
             raise ValueError(f"churn must not be negative, got {self.churn}")
 
     @property
     def n_eval(self) -> int:
         """Number of network evaluations of one solution."""
-        return 2 * self.num_steps
+        return 2 * self.steps
 
-    def step(self, key: Key, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array) -> Array:
+    def step_noise(self, key: Key, shape: tuple[int, ...]) -> Array | None:
+        """Standard normal, None without churn."""
+        return normal(key, shape) if self.churn else None
+
+    def step(
+        self, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array, noise: PyTree
+    ) -> Array:
         """From x_t to x_s; ValueError if alpha(t_min) or sigma(t_max) is zero."""
         check_ends(path, alpha=True, sigma=True)
         level = lambda t: path.sigma(t) / path.alpha(t)
         now, then, y = level(t), level(s), x / path.alpha(t)
         if self.churn:
             low, high = self.churn_range
-            gamma = min(self.churn / self.num_steps, np.sqrt(2) - 1)
+            gamma = min(self.churn / self.steps, np.sqrt(2) - 1)
             raised = jnp.minimum((1 + gamma) * now, level(jnp.asarray(path.t_min, now.dtype)))
             raised = jnp.where((low <= now) & (now <= high), jnp.maximum(raised, now), now)
             # As a product, which rounding does not make negative where nothing is added.
             added = jnp.sqrt((raised - now) * (raised + now))
-            y = y + self.churn_noise * added * normal(key, x.shape, x.dtype)
+            y = y + self.churn_noise * added * noise
             now, t = raised, time_of_noise(path, raised)
         slope = (y - denoiser(t, path.alpha(t) * y)) / now
         euler = y + (then - now) * slope
@@ -154,47 +163,56 @@ class EDMHeun:
 
 
 @dataclass(frozen=True)
-class PredictorCorrector:
+class PredictorCorrector(StepSampler):
     """A predictor's step in time, then Langevin steps at the new time (2011.13456, Algorithm 1).
 
     Attributes:
-      predictor: `Ancestral` (one of that paper's), `DDIM` or `EDMHeun`.
+      predictor: `Ancestral` (one of that paper's), `DDIM`, `EDMHeun` or your own.
       num_corrections: Langevin steps after each step of the predictor.
       snr: signal-to-noise ratio r of a Langevin step, see `langevin`.
     """
 
-    predictor: DDIM | Ancestral | EDMHeun
+    predictor: StepSampler
     num_corrections: int = 1
     snr: float = 0.16
 
     def __post_init__(self):
         """Check the options."""
-        if not isinstance(self.predictor, DDIM | Ancestral | EDMHeun):
+        if not isinstance(self.predictor, StepSampler):
             raise TypeError(
-                "the predictor must be DDIM(...), Ancestral(...) or EDMHeun(...), which step from "
-                f"one time of the path to the next, got {self.predictor!r}"
+                "the predictor must be DDIM(...), Ancestral(...), EDMHeun(...) or another "
+                "jgen.solvers.StepSampler, which steps from one time of the path to the next, got "
+                f"{self.predictor!r}"
             )
         _check_langevin(self.num_corrections, self.snr)
 
     @property
-    def num_steps(self) -> int:
+    def steps(self) -> int:
         """Number of steps of the predictor."""
-        return self.predictor.num_steps
+        return self.predictor.steps
 
     @property
     def n_eval(self) -> int:
         """Number of network evaluations of one solution."""
-        return self.predictor.n_eval + self.num_steps * self.num_corrections
+        return self.predictor.n_eval + self.steps * self.num_corrections
 
-    def step(self, key: Key, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array) -> Array:
-        """From x_t to x_s."""
+    def step_noise(self, key: Key, shape: tuple[int, ...]) -> PyTree:
+        """Those of the predictor and of the corrections."""
         key_predictor, key_corrector = jax.random.split(key)
-        x = self.predictor.step(key_predictor, path, denoiser, x, t, s)
-        return langevin(key_corrector, path, denoiser, x, s, self.num_corrections, self.snr)
+        of_predictor = self.predictor.step_noise(key_predictor, shape)
+        return of_predictor, _normals(key_corrector, self.num_corrections, shape)
+
+    def step(
+        self, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array, noise: PyTree
+    ) -> Array:
+        """From x_t to x_s."""
+        of_predictor, of_corrections = noise
+        x = self.predictor.step(path, denoiser, x, t, s, of_predictor)
+        return langevin(of_corrections, path, denoiser, x, s, self.snr)
 
 
 @dataclass(frozen=True)
-class AnnealedLangevin:
+class AnnealedLangevin(StepSampler):
     """Langevin steps at one noise level after another (NCSN, 1907.05600, Algorithm 1).
 
     Between the levels x is left as it is, but for the factor alpha_s / alpha_t, which is one on the
@@ -202,30 +220,36 @@ class AnnealedLangevin:
     snr^2 = epsilon / (4 sigma_min^2).
 
     Attributes:
-      num_steps: number of noise levels below that of t_min.
+      steps: number of noise levels below that of t_min.
       num_corrections: Langevin steps at each.
       snr: signal-to-noise ratio r of a Langevin step, see `langevin`.
     """
 
-    num_steps: int
+    steps: int
     num_corrections: int
     snr: float = 0.16
 
     def __post_init__(self):
         """Check the options."""
-        _check_steps(self.num_steps)
+        _check_steps(self.steps)
         _check_langevin(self.num_corrections, self.snr)
 
     @property
     def n_eval(self) -> int:
         """Number of network evaluations of one solution."""
-        return self.num_steps * self.num_corrections
+        return self.steps * self.num_corrections
 
-    def step(self, key: Key, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array) -> Array:
+    def step_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """Standard normal [num_corrections, *shape]."""
+        return _normals(key, self.num_corrections, shape)
+
+    def step(
+        self, path: Path, denoiser: Denoiser, x: Array, t: Array, s: Array, noise: PyTree
+    ) -> Array:
         """From the level of t to that of s; ValueError if alpha(t_min) is zero."""
         check_ends(path, alpha=True)
         x = path.alpha(s) / path.alpha(t) * x
-        return langevin(key, path, denoiser, x, s, self.num_corrections, self.snr)
+        return langevin(noise, path, denoiser, x, s, self.snr)
 
 
 @dataclass(frozen=True)
@@ -239,7 +263,7 @@ class Denoised:
       sampler: any sampler, solver of ordinary differential equations or `EulerMaruyama`.
     """
 
-    sampler: "Sampler"
+    sampler: Sampler
 
     def __post_init__(self):
         """Check the other sampler."""
@@ -250,33 +274,20 @@ class Denoised:
         """Number of network evaluations of one solution."""
         return self.sampler.n_eval + 1
 
+    def noise(self, key: Key, shape: tuple[int, ...]) -> PyTree:
+        """That of the other sampler."""
+        return self.sampler.noise(key, shape)
 
-PathSampler = DDIM | Ancestral | EDMHeun | PredictorCorrector | AnnealedLangevin
-Sampler = PathSampler | EulerMaruyama | RungeKutta | NonStationary | Denoised
-
-
-def check_sampler(sampler: Sampler) -> None:
-    """Refuse what `generate` cannot run.
-
-    Raises:
-      TypeError: unless it is one of the samplers, or a solver: a function (velocity, x0) -> x1.
-    """
-    is_made = isinstance(sampler, PathSampler | Denoised) or callable(sampler)
-    if not is_made or isinstance(sampler, type):
-        raise TypeError(
-            "the sampler must be one of jgen.solvers, such as DDIM(50), EulerMaruyama(100) or "
-            f'runge_kutta("midpoint", 20), got {sampler!r}'
-        )
+    def sample(self, path: Path, predict: Predict, x0: Array, noise: PyTree) -> Array:
+        """E[x1 | x(t_max)] of the other sampler's x(t_max)."""
+        x = self.sampler.sample(path, predict, x0, noise)
+        return predict(jnp.asarray(path.t_max, x.dtype), x, "data")
 
 
-def generate(
-    sampler: Sampler,
-    key: Key,
-    path: Path,
-    predict: Callable[[Array, Array, str], Array],
-    x0: Float[Array, "*x"],
+def run_sampler(
+    sampler: Sampler, key: Key, path: Path, predict: Predict, x0: Float[Array, "*x"]
 ) -> Float[Array, "*x"]:
-    """A sample of x(t_max) by any of the samplers.
+    """A sample of x(t_max) with noise drawn from `key`; samplers in steps draw it as they go.
 
     Args:
       sampler: which.
@@ -285,23 +296,12 @@ def generate(
       predict: (t, x_t, kind) -> prediction of that kind, see `jgen.paths`.
       x0: x(t_min), normal with the path's `base_std`.
     """
-    if isinstance(sampler, Denoised):
-        x = generate(sampler.sampler, key, path, predict, x0)
-        return predict(jnp.asarray(path.t_max, x.dtype), x, "data")
-    if isinstance(sampler, PathSampler):
-        return _over_grid(sampler, key, path, lambda t, x: predict(t, x, "data"), x0)
-    velocity = on_unit_interval(path, lambda t, x: predict(t, x, "velocity"))
-    if not isinstance(sampler, EulerMaruyama):
-        return sampler(velocity, x0)
-    span = path.t_max - path.t_min
-
-    def score(tau, x, u):
-        return convert(path, path.t_min + span * tau, x, u / span, "velocity", "score")
-
-    return sampler(key, velocity, score, x0)
+    inner = sampler.sampler if isinstance(sampler, Denoised) else sampler
+    noise = key if isinstance(inner, Stepwise) else sampler.noise(key, x0.shape)
+    return sampler.sample(path, predict, x0, noise)
 
 
-def posterior(
+def step_posterior(
     path: Path,
     t: Float[Array, ""],
     s: Float[Array, ""],
@@ -320,15 +320,14 @@ def posterior(
 
 
 def langevin(
-    key: Key,
+    noise: Float[Array, "steps ..."],
     path: Path,
     denoiser: Denoiser,
     x: Float[Array, "*x"],
     t: Float[Array, ""],
-    num_steps: int,
     snr: float,
 ) -> Float[Array, "*x"]:
-    """Unadjusted Langevin steps x + epsilon s + sqrt(2 epsilon) z at a fixed time.
+    """Unadjusted Langevin steps x + epsilon s + sqrt(2 epsilon) z at a fixed time, z the `noise`.
 
     epsilon = 2 (snr sigma)^2. In 2011.13456, Algorithm 4, it is 2 (snr |z| / |s|)^2 with norms that
     are means over a batch, which the norms of one event cannot replace: the step would depend on
@@ -339,30 +338,17 @@ def langevin(
     """
     sigma = path.sigma(t)
 
-    def step(x, i):
+    def step(x, z):
         # sigma^2 s = alpha data - x, which needs no division where sigma vanishes.
         drift = 2 * snr**2 * (path.alpha(t) * denoiser(t, x) - x)
-        z = normal(jax.random.fold_in(key, i), x.shape, x.dtype)
         return x + drift + 2 * snr * sigma * z, None
 
-    return jax.lax.scan(step, x, jnp.arange(num_steps))[0]
+    return jax.lax.scan(step, x, noise)[0]
 
 
-def grid(path: Path, num_steps: int) -> Float[Array, " num_steps_plus_1"]:
-    """Nodes of `num_steps` equal steps from t_min to t_max."""
-    return jnp.asarray(np.linspace(path.t_min, path.t_max, num_steps + 1), jnp.result_type(float))
-
-
-def _over_grid(sampler, key, path, denoiser, x0):
-    """Scan over equal steps in the time of the path, each with a key of its own."""
-    times = grid(path, sampler.num_steps)
-
-    def step(x, inputs):
-        i, t, s = inputs
-        return sampler.step(jax.random.fold_in(key, i), path, denoiser, x, t, s), None
-
-    inputs = (jnp.arange(sampler.num_steps), times[:-1], times[1:])
-    return jax.lax.scan(step, x0, inputs)[0]
+def _normals(key, num, shape):
+    """Standard normal [num, *shape]."""
+    return jax.vmap(lambda i: normal(jax.random.fold_in(key, i), shape))(jnp.arange(num))
 
 
 def forward_variance(path, t, s):
@@ -371,9 +357,9 @@ def forward_variance(path, t, s):
     return jnp.maximum(path.sigma(t) ** 2 - (ratio * path.sigma(s)) ** 2, 0)
 
 
-def _check_steps(num_steps):
-    if num_steps < 1 or num_steps % 1:
-        raise ValueError(f"a sampler needs a whole number of steps, at least one, got {num_steps}")
+def _check_steps(steps):
+    if steps < 1 or steps % 1:
+        raise ValueError(f"a sampler needs a whole number of steps, at least one, got {steps}")
 
 
 def _check_langevin(num_corrections, snr):

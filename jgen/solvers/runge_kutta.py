@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgen.typing import PyTree, Velocity
+from jgen.paths import Path, on_unit_interval
+from jgen.solvers.sampler import Predict
+from jgen.typing import Key, PyTree, Velocity
 
 
 class Tableau(NamedTuple):
@@ -51,33 +53,47 @@ KUTTA38 = Tableau(
 TABLEAUS = {tableau.name: tableau for tableau in (EULER, MIDPOINT, HEUN, RK4, KUTTA38)}
 
 
+class OdeSolver:
+    """A solver of dx/dt = velocity(t, x) over [0, 1] as a sampler; it has no noise but x0.
+
+    A class has `n_eval` and the call (velocity, x0) -> x1.
+    """
+
+    def noise(self, key: Key, shape: tuple[int, ...]) -> None:
+        """None: the start decides."""
+
+    def sample(self, path: Path, predict: Predict, x0: Array, noise: None = None) -> Array:
+        """Solve the probability-flow equation of the path from t_min to t_max."""
+        return self(on_unit_interval(path, lambda t, x: predict(t, x, "velocity")), x0)
+
+
 @dataclass(frozen=True)
-class RungeKutta:
+class RungeKutta(OdeSolver):
     """Solve dx/dt = velocity(t, x) from t = 0 to t = 1 in equal steps.
 
     Attributes:
       tableau: the method.
-      num_steps: number of steps.
+      steps: number of steps.
     """
 
     tableau: Tableau
-    num_steps: int
+    steps: int
 
     def __post_init__(self):
         """Check the number of steps."""
-        if self.num_steps < 1:
-            raise ValueError(f"{self.tableau.name} needs at least one step, got {self.num_steps}")
+        if self.steps < 1:
+            raise ValueError(f"{self.tableau.name} needs at least one step, got {self.steps}")
 
     @property
     def n_eval(self) -> int:
         """Number of velocity evaluations of one solution."""
-        return self.num_steps * len(self.tableau.b)
+        return self.steps * len(self.tableau.b)
 
     @property
-    def times(self) -> Float[np.ndarray, "num_steps stages"]:
+    def times(self) -> Float[np.ndarray, "steps stages"]:
         """Times at which the velocity is evaluated."""
-        starts = np.arange(self.num_steps)[:, None]
-        return (starts + np.array(self.tableau.c)) / self.num_steps
+        starts = np.arange(self.steps)[:, None]
+        return (starts + np.array(self.tableau.c)) / self.steps
 
     def __call__(self, velocity: Velocity, x0: PyTree, at: PyTree | None = None) -> PyTree:
         """Return x(1).
@@ -88,7 +104,7 @@ class RungeKutta:
           at: what the velocity gets in the place of t, with the leading axes of `times`. A network
             that embeds time can do so once for all stages, ahead of the loop.
         """
-        h = 1 / self.num_steps
+        h = 1 / self.steps
 
         def step(x, at_stages):
             slopes = []
@@ -109,7 +125,7 @@ def _advance(x: PyTree, h: float, weights: tuple[float, ...], slopes: list[PyTre
     return x
 
 
-def runge_kutta(name: str, num_steps: int) -> RungeKutta:
+def runge_kutta(name: str, steps: int) -> RungeKutta:
     """The solver of a method's name: euler, midpoint, heun, rk4 or kutta38.
 
     Raises:
@@ -117,7 +133,7 @@ def runge_kutta(name: str, num_steps: int) -> RungeKutta:
     """
     if name not in TABLEAUS:
         raise ValueError(f"unknown Runge-Kutta method {name!r}; one of {', '.join(TABLEAUS)}")
-    return RungeKutta(TABLEAUS[name], num_steps)
+    return RungeKutta(TABLEAUS[name], steps)
 
 
 @dataclass(frozen=True)
@@ -141,15 +157,15 @@ class SolverConfig:
 def trajectory(
     solver: RungeKutta, velocity: Velocity, x0: Array
 ) -> tuple[Float[Array, "nodes ..."], Float[Array, "nodes ..."]]:
-    """States and velocities at the `num_steps` + 1 nodes of a solution, both ends included."""
+    """States and velocities at the `steps` + 1 nodes of a solution, both ends included."""
     one = RungeKutta(solver.tableau, 1)
-    h = 1 / solver.num_steps
+    h = 1 / solver.steps
 
     def step(x, t):
         local = lambda tau, y: h * velocity(t + h * tau, y)
         return one(local, x), (x, velocity(t, x))
 
-    starts = jnp.arange(solver.num_steps) * h
+    starts = jnp.arange(solver.steps) * h
     end, (states, velocities) = jax.lax.scan(step, x0, starts)
     final = velocity(jnp.ones(()), end)
     return (

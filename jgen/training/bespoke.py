@@ -85,7 +85,7 @@ class BespokeTraining(NamedTuple):
         key: Key,
         *,
         objective: Objective = "local",
-        num_steps: int = 1000,
+        steps: int = 1000,
         optimizer: optax.GradientTransformation | None = None,
         progress: bool = False,
     ) -> tuple[NonStationary, dict[str, np.ndarray]]:
@@ -96,7 +96,7 @@ class BespokeTraining(NamedTuple):
           key: PRNG key of the minibatches.
           objective: "global", the error at t = 1 (2405.09629, Eq. 16), or "local", the sum of
             errors of single steps (Eq. 17), which calls no network.
-          num_steps: optimiser steps.
+          steps: optimiser steps.
           optimizer: any of optax's, Adam with a learning rate from 1e-3 down to zero unless given.
           progress: show a progress bar.
 
@@ -109,19 +109,19 @@ class BespokeTraining(NamedTuple):
         """
         if objective not in OBJECTIVES:
             raise ValueError(f"unknown objective {objective!r}; global or local")
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
         if optimizer is None:
-            optimizer = make_optimizer(OptimizerConfig(), num_steps)
+            optimizer = make_optimizer(OptimizerConfig(), steps)
         step = self._step(objective, optimizer)
         state, best = initial_state(start, optimizer), (np.inf, start)
-        every, name = max(1, num_steps // 10), f"bespoke-{start.n_eval}, {objective}"
+        every, name = max(1, steps // 10), f"bespoke-{start.n_eval}, {objective}"
         history = {"step": [], "loss": [], "held_out_rmse": []}
-        for i in (bar := trange(num_steps + 1, disable=not progress, desc=name)):
+        for i in (bar := trange(steps + 1, disable=not progress, desc=name)):
             solver = state.params
-            if i < num_steps:
+            if i < steps:
                 state, metrics = step(state, key, self.params, (self.reference, self.cond))
-            if i % every and i < num_steps:
+            if i % every and i < steps:
                 continue
             value, rmse = float(metrics["loss"]), self.error(solver)
             best = min(best, (rmse, solver), key=lambda pair: pair[0])

@@ -100,10 +100,10 @@ class RunFolder:
         """
         path = self.path / f"{name}.npz"
         if not self._is_there(path):
-            found = jax.tree.map(lambda a: a if isinstance(a, str) else np.asarray(a), compute())
-            if self.is_writer:
-                save(path, found)
-            return found
+            found = compute()
+            if not self.is_writer:
+                return jax.tree.map(lambda a: a if isinstance(a, str) else np.asarray(a), found)
+            save(path, found)  # keeps the order of dictionaries, which `jax.tree.map` sorts
         return load(path)
 
     def stage(self, name: str) -> PyTree:

@@ -39,15 +39,10 @@ from jgen.nets import Network
 from jgen.nets.conditioners import conditioner, image_conditioner
 from jgen.nets.made import made
 from jgen.solvers import runge_kutta
+from tests.helpers import random_params
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 RNG = np.random.default_rng(5)
-
-
-def randomized(init, scale=0.5):
-    rng = np.random.default_rng(2)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    return jax.tree.map(lambda p: jnp.asarray(scale * rng.normal(size=p.shape), p.dtype), shapes)
 
 
 def jacobian(bijector, params, num):
@@ -56,7 +51,7 @@ def jacobian(bijector, params, num):
 
 def test_made_sees_what_came_before_and_nothing_else(x64):
     network = made(4, 3, 1, hidden=(9, 8))
-    params = randomized(network.init)
+    params = random_params(network.init, 0.5)
     x, cond = jnp.array([0.3, -1.0, 0.8, 0.1]), jnp.array([0.5])
     depends = np.abs(jit(jax.jacfwd(network.contexts, 1))(params, x, cond)).max(1) > 0
     np.testing.assert_array_equal(depends, np.tril(np.ones((4, 4), bool), -1))
@@ -82,13 +77,13 @@ def test_networks_start_at_zero_and_use_the_condition():
         start = jax.jit(init)(jax.random.key(0))
         np.testing.assert_array_equal(apply(start, x, jnp.ones(1)), 0)
         assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(start))
-        params = randomized(init)
+        params = random_params(init, 0.5)
         assert not np.allclose(apply(params, x, jnp.ones(1)), apply(params, x, jnp.zeros(1)))
 
 
 def test_periodic_convolutions_commute_with_translations_and_see_their_neighbours(x64):
     periodic, zero = (image_conditioner(1, 1, hidden=(), padding=p) for p in ("periodic", "zero"))
-    params = randomized(periodic.init)
+    params = random_params(periodic.init, 0.5)
     x = jnp.asarray(RNG.normal(size=(5, 6, 1)))
     moved = lambda a: jnp.roll(a, (2, 3), (0, 1))
     np.testing.assert_allclose(
@@ -104,7 +99,7 @@ def test_periodic_convolutions_commute_with_translations_and_see_their_neighbour
 def test_linear_layers_are_their_matrices(x64):
     order = np.array([2, 0, 1])
     layer = plu(3, order)
-    params = randomized(layer.init)
+    params = random_params(layer.init, 0.5)
     off, scale = np.asarray(params["off_diagonal"]), np.exp(params["log_scale"])
     lower = np.tril(off, -1) + np.eye(3)
     upper = np.triu(off, 1) + np.diag(scale)
@@ -116,7 +111,7 @@ def test_linear_layers_are_their_matrices(x64):
     np.testing.assert_allclose(jacobian(plu(3), start, 3), np.eye(3)[::-1], atol=1e-15)
 
     layer = householder(3)
-    matrix = jacobian(layer, randomized(layer.init), 3)
+    matrix = jacobian(layer, random_params(layer.init, 0.5), 3)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
     assert np.abs(matrix - np.eye(3)).max() > 0.1
     zero = layer.forward({"vectors": jnp.zeros((3, 3))}, jnp.ones(3))[0]
@@ -151,7 +146,7 @@ def test_first_batch_standardizes_every_layer():
 
 def test_repeated_is_the_sequence_of_its_layers_and_draws_parameters_for_each(x64):
     layer = compose(householder(3), actnorm(3))
-    deep, params = repeated(layer, 3), randomized(repeated(layer, 3).init)
+    deep, params = repeated(layer, 3), random_params(repeated(layer, 3).init, 0.5)
     unrolled = compose(layer, layer, layer)
     each = [jax.tree.map(lambda p: p[i], params) for i in range(3)]  # noqa: B023
     x = jnp.array([0.3, -1.0, 2.0])
@@ -195,7 +190,7 @@ def test_spectral_norm_and_lipschitz_bound(x64):
     np.testing.assert_array_equal(leading_singular_vector(jnp.zeros((3, 2))), 0)
 
     layer = residual(3, hidden=(8, 8), lipschitz=0.7)
-    params = randomized(layer.init, 5.0)
+    params = random_params(layer.init, 5.0)
     x = jnp.asarray(2 * RNG.normal(size=(200, 3)))
     slopes = jit(jax.vmap(jax.jacfwd(lambda x: layer.forward(params, x)[0] - x)))(x)
     norms = np.linalg.norm(slopes, 2, axis=(1, 2))
@@ -208,7 +203,7 @@ def test_russian_roulette_is_unbiased_in_value_and_gradient(x64, key):
         name: residual(3, hidden=(6,), lipschitz=0.7, log_det=name)
         for name in ("exact", "russian_roulette")
     }
-    params = randomized(layers["exact"].init, 1.0)
+    params = random_params(layers["exact"].init, 1.0, seed=2)
     x = jnp.array([0.4, -0.3, 1.0])
 
     def value_and_gradient(name, key):
@@ -270,7 +265,7 @@ def test_continuous_flow_of_a_matrix_and_hutchinson(x64, key):
 
 def test_nice_keeps_volumes_and_frozen_maps_are_plain_bijectors(x64):
     nice = coupling_flow(4, additive(), 2, 1, hidden=(4,))
-    params = randomized(nice.init)
+    params = random_params(nice.init, 0.5)
     scales = np.sum(params[1]["log_scale"])  # of the PLU layers
     x, cond = jnp.array([0.3, 1.0, -2.0, 0.1]), jnp.ones(1)
     z, log_det = nice.forward(params, x, cond)
@@ -306,20 +301,20 @@ def test_bad_input(key):
         compose(Bijector(lambda x, c: (x, None), lambda z, c: (z, None), has_log_det=False), flip())
     spline = coupling(conditioner(1, 3), rational_quadratic(4), 1)
     with pytest.raises(ValueError, match="11 parameters need 11 numbers"):
-        spline.forward(randomized(conditioner(1, 3).init), x)
+        spline.forward(random_params(conditioner(1, 3).init, 0.5), x)
     with pytest.raises(ValueError, match="num_fixed must be between 1 and 1"):
         coupling(conditioner(2, 3), affine(), 2).forward({}, x)
     layer = conditioned(actnorm(2), conditioner(1, 3))
     with pytest.raises(ValueError, match="the map has 4 parameters"):
-        layer.forward(randomized(layer.init), x, jnp.ones(1))
+        layer.forward(random_params(layer.init, 0.5), x, jnp.ones(1))
     with pytest.raises(ValueError, match="lipschitz must be between 0 and 1"):
         residual(2, lipschitz=1.0)
     with pytest.raises(ValueError, match="unknown log_det 'skilling'"):
         residual(2, log_det="skilling")
     with pytest.raises(ValueError, match="made for num_cond=1"):
-        residual(2, 1).forward(randomized(residual(2, 1).init), x)
+        residual(2, 1).forward(random_params(residual(2, 1).init, 0.5), x)
     with pytest.raises(ValueError, match="made for num_cond=0"):
-        made(2, 1).contexts(randomized(made(2, 1).init), x, x)
+        made(2, 1).contexts(random_params(made(2, 1).init, 0.5), x, x)
     with pytest.raises(ValueError, match="one or more widths"):
         made(2, 1, hidden=())
     with pytest.raises(ValueError, match="unknown divergence"):

@@ -10,6 +10,7 @@ from experiments.benchmarks import showers
 from experiments.benchmarks._timing import flops
 from jgen.nets.transfusion import TransfusionConfig, transfusion
 from jgen.nets.vit import ViTConfig, vit
+from tests.helpers import random_params
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="compares with PyTorch")
@@ -79,12 +80,6 @@ def test_published_parameter_counts_in_pytorch():
     assert _pytorch.num_parameters(energy_network) == 2_384_705
 
 
-def random_params(network, key):
-    shapes = jax.eval_shape(network.init, key)
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda s: np.float32(0.3 * rng.standard_normal(s.shape)), shapes)
-
-
 def load(module, params):
     """Give a linear or normalisation layer of PyTorch the parameters of one of jgen's."""
     import torch
@@ -102,7 +97,7 @@ def test_shape_network_is_the_same_in_pytorch(key):
 
     shape, config = (4, 6, 3), ViTConfig((2, 3, 1), width=14, heads=2, blocks=2, mlp_width=16)
     network, module = vit(shape, 5, config), _pytorch.ViT(shape, 5, config)
-    params = random_params(network, key)
+    params = random_params(network.init)
     trunk = params["trunk"]
     load(module.patch_in, params["patch_in"])
     load(module.patch_out, trunk["out"])
@@ -174,7 +169,7 @@ def test_energy_network_is_the_same_in_pytorch(key):
     num = 4
     config = TransfusionConfig(8, heads=2, layers=2, feed_forward=12, head_width=10, head_layers=4)
     network, module = transfusion(num, config), _pytorch.EnergyNetwork(num, config).eval()
-    params = random_params(network, key)
+    params = random_params(network.init)
     load_energy_network(module, params)
     ratios, x, t = (jax.random.normal(k, (2, num)) for k in jax.random.split(key, 3))
     energy = jnp.array([0.2, 0.9])

@@ -12,6 +12,7 @@ from jgen.lattice import (
 )
 from jgen.paths import variance_preserving
 from jgen.solvers import runge_kutta
+from tests.helpers import random_params
 
 SYMMETRIES = {
     "translation": lambda phi: jnp.roll(phi, (1, 2), (0, 1)),
@@ -29,12 +30,6 @@ FLOWS = {
 }
 
 
-def random_params(bijector, scale=0.15):
-    shapes = jax.eval_shape(bijector.init, jax.random.key(0))
-    rng = np.random.default_rng(3)
-    return jax.tree.map(lambda p: jnp.asarray(scale * rng.normal(size=p.shape)), shapes)
-
-
 @pytest.fixture
 def phi():
     return jnp.asarray(np.random.default_rng(1).normal(size=(4, 4)))
@@ -43,7 +38,7 @@ def phi():
 @pytest.mark.parametrize("name", FLOWS)
 def test_log_det_is_that_of_the_jacobian(x64, phi, name):
     bijector = FLOWS[name]()
-    params = random_params(bijector)
+    params = random_params(bijector.init, 0.15)
 
     @jax.jit
     def everything(phi):
@@ -61,7 +56,7 @@ def test_log_det_is_that_of_the_jacobian(x64, phi, name):
 @pytest.mark.parametrize("name", FLOWS)
 def test_flows_commute_with_the_symmetries(x64, phi, name):
     bijector = FLOWS[name]()
-    params = random_params(bijector)
+    params = random_params(bijector.init, 0.15)
     both = jax.jit(lambda phi: bijector.forward(params, phi))
     z, log_det = both(phi)
     for symmetry, moved in SYMMETRIES.items():
@@ -76,7 +71,7 @@ def test_flows_commute_with_the_symmetries(x64, phi, name):
 
 def test_divergence_is_the_trace_of_the_jacobian(x64, phi):
     network, both = equivariant_velocity(4, num_frequencies=3, num_times=3)
-    params, t = random_params(network), jnp.float64(0.3)
+    params, t = random_params(network.init, 0.15), jnp.float64(0.3)
     params["frequency"] += 0.9
     velocity, divergence = both(params, t, phi)
     np.testing.assert_allclose(network.apply(params, t, phi), velocity)
@@ -96,7 +91,7 @@ def test_divergence_is_the_trace_of_the_jacobian(x64, phi):
 
 def test_a_known_divergence_replaces_the_exact_one_on_every_path(x64, phi):
     network, both = equivariant_velocity(4, num_frequencies=1, num_times=2)
-    params = random_params(network)
+    params = random_params(network.init, 0.15)
     path, solver = variance_preserving(), runge_kutta("midpoint", 3)
     make = lambda divergence: continuous(network, divergence=divergence, path=path, solver=solver)
     found, expected = (

@@ -118,12 +118,10 @@ def test_the_flow_map_solves_distillation_to_the_order_of_the_solver(x64, key, p
     assert np.log2(losses[0] / losses[1]) == pytest.approx(2 * order, abs=0.35)
 
 
-@pytest.mark.parametrize(("path", "num_steps"), [("linear", 4), ("vp", 2), ("edm", 1), ("edm", 4)])
-def test_samples_of_the_flow_map_have_the_right_moments_for_any_number_of_steps(
-    key, path, num_steps
-):
+@pytest.mark.parametrize(("path", "steps"), [("linear", 4), ("vp", 2), ("edm", 1), ("edm", 4)])
+def test_samples_of_the_flow_map_have_the_right_moments_for_any_number_of_steps(key, path, steps):
     path, num = PATHS[path], 10_000
-    model = consistency(exact(path), (1,), path=path, num_steps=num_steps)
+    model = consistency(exact(path), (1,), path=path, steps=steps)
     x = draw(model, jnp.ones(()), key, num, batch_size=num)
     end = jnp.float32(path.t_max)
     std = float(width(path, end))
@@ -348,8 +346,8 @@ def test_bad_options_are_refused(key):
         ({"intervals": 0}, "intervals must be a whole number, at least 1, got 0"),
         ({"intervals": 8.5}, "intervals must be a whole number, at least 1, got 8.5"),
         ({"huber": 0.0}, "huber must be positive, got 0"),
-        ({"num_steps": 0}, "num_steps must be a whole number, at least 1, got 0"),
-        ({"num_steps": 1.5}, "num_steps must be a whole number, at least 1, got 1.5"),
+        ({"steps": 0}, "steps must be a whole number, at least 1, got 0"),
+        ({"steps": 1.5}, "steps must be a whole number, at least 1, got 1.5"),
         ({"solver": runge_kutta("heun", 1)}, "makes the steps of a teacher"),
         ({"teacher": zeros(velocity_mlp(2, hidden=(9,)))}, "do not have the shapes"),
     ):

@@ -222,7 +222,7 @@ def test_variational_bound_of_a_gaussian_in_closed_form(key):
     path = VP._replace(t_max=0.95)
     normal_data = gaussian_mixture([[0.0] * dim], v**0.5)
     bound = variational_bound(
-        exact(path, "noise", normal_data), path=path, prediction="noise", num_steps=steps
+        exact(path, "noise", normal_data), path=path, prediction="noise", steps=steps
     )
     x = v**0.5 * normal(jax.random.fold_in(key, 1), (n, dim))
     found = jax.jit(jax.vmap(lambda k, x: bound({}, k, x)))(jax.random.split(key, n), x)
@@ -245,7 +245,7 @@ def test_variational_bound_is_below_the_truth_and_gets_near(key):
     truth = np.asarray(jax.jit(jax.vmap(mixture_toy(MIXTURE).log_prob))(x))
     gaps = []
     for steps in (30, 300):
-        bound = variational_bound(exact(path, "v"), path=path, prediction="v", num_steps=steps)
+        bound = variational_bound(exact(path, "v"), path=path, prediction="v", steps=steps)
         one = jax.jit(jax.vmap(lambda k, x: bound({}, k, x)))  # noqa: B023
         gap = truth - np.asarray(one(jax.random.split(key, n), x))
         gaps.append((gap.mean(), gap.std() / n**0.5))
@@ -280,11 +280,11 @@ def test_bad_input():
         ),
         (lambda: with_unconditional(None, None, 0.0), "probability must be between 0 and 1"),
         (
-            lambda: variational_bound(network, path=VP, prediction="noise", num_steps=0),
+            lambda: variational_bound(network, path=VP, prediction="noise", steps=0),
             "at least one step, got 0",
         ),
         (
-            lambda: variational_bound(network, path=linear(), prediction="v", num_steps=5),
+            lambda: variational_bound(network, path=linear(), prediction="v", steps=5),
             "end the path earlier",
         ),
     ):

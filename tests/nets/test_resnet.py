@@ -5,16 +5,10 @@ import pytest
 
 from jgen.nets.network import num_parameters
 from jgen.nets.resnet import ResNetConfig, convolve, max_pool, resnet3d
+from tests.helpers import random_params
 
 SHAPE = (9, 8, 5)
 SMALL = ResNetConfig(planes=(4, 6), blocks=1, groups=2)
-
-
-def random_parameters(network):
-    """Parameters with no zeros, so that every path of the network is open."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
-    return jax.tree.map(lambda a: 0.3 * rng.normal(size=a.shape).astype(np.float32), shapes)
 
 
 def library_conv(x, kernel, stride=1):
@@ -78,7 +72,7 @@ def library_network(p, x, cond):
 
 def test_network_against_library_layers(key):
     network = resnet3d(SHAPE, config=SMALL)
-    arguments = random_parameters(network), jax.random.normal(key, SHAPE), jnp.array([0.7])
+    arguments = random_params(network.init), jax.random.normal(key, SHAPE), jnp.array([0.7])
     found, expected = (jax.jit(f)(*arguments) for f in (network.apply, library_network))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -101,7 +95,7 @@ def test_only_the_periodic_network_does_not_see_rotations(key):
     x = jax.random.normal(key, (6, 16, 4))
     for periodic in (True, False):
         network = resnet3d((6, 16, 4), config=ResNetConfig((4, 6), 1, 2, periodic))
-        params = random_parameters(network)
+        params = random_params(network.init)
         out = jax.jit(lambda x: network.apply(params, x, jnp.ones(1))[0])  # noqa: B023
         a, b = out(x), out(jnp.roll(x, 8, axis=1))
         # Three halvings of the angle leave rotations by multiples of eight bins.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jgen.nets.sequence import SequenceConfig, sequence
-from tests.nets.test_vit import random_parameters
+from tests.helpers import random_params
 
 SMALL = SequenceConfig(width=12, heads=2, blocks=2, mlp_width=16)
 
@@ -18,7 +18,7 @@ def test_zero_at_initialisation_and_shape(key):
 def test_positions_are_all_that_tells_tokens_apart(key):
     """Permuting the numbers and their positions permutes the output."""
     network = sequence(5, 1, SMALL)
-    params = random_parameters(network, key)
+    params = random_params(network.init)
     x, order = jax.random.normal(key, (5,)), jnp.array([3, 0, 4, 1, 2])
     out = network.apply(params, 0.3, x, jnp.ones(1))
     moved = params | {"positions": params["positions"][order]}
@@ -30,7 +30,7 @@ def test_positions_are_all_that_tells_tokens_apart(key):
 
 def test_every_number_sees_every_other_time_and_condition(key):
     network = sequence(5, 2, SMALL)
-    params = random_parameters(network, key)
+    params = random_params(network.init)
     args = (jnp.float32(0.3), jax.random.normal(key, (5,)), jnp.ones(2))
     by_t, by_x, by_cond = (jax.jacobian(network.apply, i)(params, *args) for i in (1, 2, 3))
     for jacobian in (by_t, by_x, by_cond):

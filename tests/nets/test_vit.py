@@ -7,17 +7,9 @@ import pytest
 
 from jgen.nets.network import num_parameters
 from jgen.nets.vit import ViTConfig, patchify, unpatchify, vit
+from tests.helpers import random_params
 
 SMALL = ViTConfig(patch=(2, 2, 1), width=12, heads=2, blocks=2, mlp_width=16)
-
-
-def random_parameters(network, key):
-    """Parameters with no zeros, so that every path of the network is open."""
-    params = network.init(key)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    new = [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, new)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +53,7 @@ def test_output_is_zero_at_initialisation(key):
 def test_block_against_a_plain_loop(key):
     """The whole network once more in numpy, with loops over heads and tokens."""
     network, cfg = vit((4, 4, 3), 5, SMALL), SMALL
-    params = jax.tree.map(lambda a: np.asarray(a, np.float64), random_parameters(network, key))
+    params = jax.tree.map(lambda a: np.asarray(a, np.float64), random_params(network.init))
     x = np.asarray(jax.random.normal(key, (4, 4, 3)))
     cond, t = np.linspace(-1, 1, 5), 0.3
     silu = lambda a: a / (1 + np.exp(-a))
@@ -105,7 +97,7 @@ def test_block_against_a_plain_loop(key):
 def test_bfloat16_products_keep_float32_outside(key):
     shape = (4, 4, 3)
     full = vit(shape, 5, SMALL)
-    params = random_parameters(full, key)
+    params = random_params(full.init)
     half = vit(shape, 5, ViTConfig((2, 2, 1), 12, 2, 2, 16, dtype="bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(half.init(key))} == {jnp.dtype("float32")}
     x = jax.random.normal(key, shape)

@@ -29,7 +29,7 @@ SMALL = CaloDreamConfig(
     parallel_network=SequenceConfig(width=16, heads=2, blocks=1, mlp_width=16),
     shape_network=ViTConfig(patch=(9, 16, 3), width=12, heads=2, blocks=1, mlp_width=16),
     energy_training=TrainConfig(steps=2, batch_size=8),
-    autoencoder_training=TrainConfig(steps=1, batch_size=4),
+    autoencoder_training=TrainConfig(steps=1, batch_size=8),
     shape_training=TrainConfig(steps=2, batch_size=8, ensemble=2),
     energy_solver=SolverConfig("midpoint", 2),
     shape_solver=SolverConfig("midpoint", 2),
@@ -159,7 +159,13 @@ def test_latent_showers_come_from_the_decoder(showers):
     np.testing.assert_allclose(found, kept, rtol=1e-4, atol=1e-3)
 
 
-@pytest.fixture(scope="module", params=[SMALL, LATENT], ids=["voxel", "latent"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(SMALL, id="voxel"),
+        pytest.param(LATENT, id="latent", marks=pytest.mark.study),
+    ],
+)
 def trained(request, showers, tmp_path_factory):
     few = Showers(*[a[:40] for a in showers])
     folder = tmp_path_factory.mktemp("runs") / "model"
@@ -179,6 +185,9 @@ def test_a_loaded_model_draws_what_the_trained_one_does(trained):
     assert first.voxels.shape == (3, GEOMETRY.num_voxels)
     one = loaded.model.sample(loaded.params, jax.random.fold_in(jax.random.key(1), 0), energies[0])
     np.testing.assert_allclose(one.ravel(), second.voxels[0], rtol=1e-4, atol=1e-3)
+    for bad in (energies[0], -energies, energies[:0]):
+        with pytest.raises(ValueError, match="positive numbers"):
+            loaded.draw(jax.random.key(1), bad)
     # Parameters are those of the first member.
     stored = RunFolder(trained.folder, trained.config, read_only=True)
     members = stored.fit("shape", loaded.parts["shape"].model, None, trained.config.shape_training)
@@ -227,6 +236,7 @@ def test_options_that_do_not_fit_are_refused():
     for changes, message in (
         ({"shape_network": ViTConfig(patch=(7, 7, 7))}, r"patch \(7, 7, 7\) does not divide"),
         ({"num_validation": -1}, "num_validation"),
+        ({"energy_range": (3e4, 1e3)}, "0 < low < high"),
         ({"energy_training": TrainConfig(steps=0)}, "steps must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):

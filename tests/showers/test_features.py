@@ -5,8 +5,7 @@ import pytest
 
 from jgen.showers.data.geometry import get_geometry
 from jgen.showers.data.hdf5 import Showers, read_showers, sample_path
-from jgen.showers.observables.features import (
-    _apply_batch,
+from jgen.showers.observables import (
     compute_high_level_inputs,
     compute_observables,
     high_level_inputs,
@@ -14,6 +13,7 @@ from jgen.showers.observables.features import (
     shower_depth,
     shower_observables,
 )
+from jgen.showers.observables.features import _apply_batch
 
 DS2 = get_geometry("ds2")
 

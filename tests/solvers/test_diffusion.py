@@ -1,6 +1,7 @@
 """Samplers of diffusion against closed forms, the papers' algorithms, orders and exact mixtures."""
 
 import itertools
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jgen.models import diffusion
+from jgen.nets import Network
 from jgen.paths import (
     convert,
     cosine,
@@ -29,10 +32,12 @@ from jgen.solvers import (
     EulerMaruyama,
     NonStationary,
     PredictorCorrector,
-    generate,
+    StepSampler,
+    check_sampler,
     langevin,
-    posterior,
+    run_sampler,
     runge_kutta,
+    step_posterior,
 )
 from jgen.toys import gaussian_mixture, mixture_on_path, mixture_prediction, mixture_toy
 
@@ -55,7 +60,7 @@ def samples(sampler, path, key, n):
     def one(key):
         key_x, key_sampler = jax.random.split(key)
         x0 = path.base_std * normal(key_x, (2,))
-        return generate(sampler, key_sampler, path, predict(path), x0)
+        return run_sampler(sampler, key_sampler, path, predict(path), x0)
 
     return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(key, n)))
 
@@ -107,7 +112,7 @@ def test_every_sampler_reaches_the_floor(name, key):
 
 def ends(method, path, x0):
     """x(t_max) by the exact probability-flow ODE."""
-    one = lambda x: generate(method, jax.random.key(0), path, predict(path), x)
+    one = lambda x: run_sampler(method, jax.random.key(0), path, predict(path), x)
     return np.asarray(jax.jit(jax.vmap(one))(x0))
 
 
@@ -147,7 +152,7 @@ def test_weak_order_one(key):
 
         def one(steps):
             coarse = increments.reshape(steps, -1, 1).sum(axis=1) / (finest / steps) ** 0.5
-            return EulerMaruyama(steps)(key, velocity, score, x0, coarse)[0] ** 2
+            return EulerMaruyama(steps)(velocity, score, x0, coarse)[0] ** 2
 
         return jnp.stack([one(steps) for steps in (16, 32, 64)])
 
@@ -165,7 +170,7 @@ def test_ddim_with_eta_one_is_ancestral(x64, key):
     def both(x0):
         return [
             [
-                generate(sampler, key, path, predict(path), path.base_std * x0)
+                run_sampler(sampler, key, path, predict(path), path.base_std * x0)
                 for sampler in (DDIM(20, 1.0), Ancestral(20))
             ]
             for path in (VP, VE, linear())
@@ -191,12 +196,12 @@ def test_ddpm_algorithm_2(x64, key):
         x = mean
     sampler = Denoised(Ancestral(steps - 1))
     assert sampler.n_eval == steps
-    found = generate(sampler, key, path, predict(path), x0)
+    found = run_sampler(sampler, key, path, predict(path), x0)
     np.testing.assert_allclose(found, x, rtol=1e-9)
     # The other choice of the paper, sigma^2 = beta.
     t, s = jnp.asarray(0.0), jnp.asarray(1 / steps)
-    step = lambda kind: Ancestral(9, kind).step(key, path, denoiser(path), x0, t, s)
     z = normal(key, (2,))
+    step = lambda kind: Ancestral(9, kind).step(path, denoiser(path), x0, t, s, z)
     wider = np.sqrt(betas[-1]) - np.sqrt((1 - abar[-2]) / (1 - abar[-1]) * betas[-1])
     np.testing.assert_allclose(step("forward") - step("posterior"), wider * z, rtol=1e-9)
 
@@ -224,7 +229,7 @@ def test_edm_algorithm_2(x64, key):
             slope = (slope + (new - clean(jnp.asarray(then), new)) / then) / 2
             new = x + (then - raised) * slope
         x = new
-    found = generate(Denoised(sampler), key, path, predict(path), x0)
+    found = run_sampler(Denoised(sampler), key, path, predict(path), x0)
     np.testing.assert_allclose(found, x, rtol=1e-7)
 
 
@@ -249,7 +254,7 @@ def test_posterior_by_conditioning(x64):
         covariance = alpha_t / alpha_s * sigma_s**2
         mean = alpha_s * data + covariance / sigma_t**2 * (x - alpha_t * data)
         variance = sigma_s**2 - covariance**2 / sigma_t**2
-        found = posterior(path, t, s, x, jnp.array([data]))
+        found = step_posterior(path, t, s, x, jnp.array([data]))
         np.testing.assert_allclose(found[0], mean, rtol=1e-10)
         np.testing.assert_allclose(found[1], np.sqrt(variance), rtol=1e-10)
 
@@ -259,7 +264,7 @@ def test_langevin_steps_are_a_known_autoregression(key):
     r, steps, n, t = 0.3, 5, 20_000, jnp.asarray(0.5)
     point = lambda t, x: jnp.zeros_like(x)
     start = 3 * VE.sigma(t)
-    step = lambda key: langevin(key, VE, point, jnp.full(1, start), t, steps, r)
+    step = lambda key: langevin(normal(key, (steps, 1)), VE, point, jnp.full(1, start), t, r)
     x = np.asarray(jax.jit(jax.vmap(step))(jax.random.split(key, n)))[:, 0] / float(VE.sigma(t))
     kept = 1 - 2 * r**2
     std = 2 * r * np.sqrt((1 - kept ** (2 * steps)) / (1 - kept**2))
@@ -281,7 +286,7 @@ def test_numbers_of_evaluations_are_counted():
         (Denoised(Ancestral(5)), 6),
     ):
         calls.clear()
-        jax.block_until_ready(generate(sampler, jax.random.key(0), EDM, counting, jnp.ones(2)))
+        jax.block_until_ready(run_sampler(sampler, jax.random.key(0), EDM, counting, jnp.ones(2)))
         jax.effects_barrier()
         assert len(calls) == sampler.n_eval == expected
 
@@ -291,6 +296,73 @@ def test_bespoke_solvers_run_on_every_path(key):
     x0 = EDM.base_std * normal(key, (4, 2))
     found = ends(NonStationary.from_runge_kutta(solver), EDM, x0)
     np.testing.assert_allclose(found, ends(solver, EDM, x0), rtol=1e-3)
+
+
+@dataclass(frozen=True)
+class Halving(StepSampler):
+    """A user's step, nothing of jgen in it but the name of its base: x is halved, noise added."""
+
+    steps: int
+
+    @property
+    def n_eval(self):
+        return 0
+
+    def step_noise(self, key, shape):
+        return jax.random.normal(key, shape)
+
+    def step(self, path, denoiser, x, t, s, noise):
+        return x / 2 + (s - t) * noise
+
+
+class Whole:
+    """A user's sampler of no base at all: one DDIM step over all of the path."""
+
+    n_eval = 1
+
+    def noise(self, key, shape):
+        return None
+
+    def sample(self, path, predict, x0, noise):
+        t = jnp.asarray(path.t_min)
+        return path.alpha(path.t_max) * predict(t, x0, "data") + path.sigma(path.t_max) * predict(
+            t, x0, "noise"
+        )
+
+
+def test_a_sampler_of_ones_own_is_a_sampler(key):
+    x0 = normal(key, (2,))
+    path = cosine()
+    model = diffusion(
+        Network(None, lambda p, t, x, c: jnp.cos(x)), (2,), path=path, sampler=Whole()
+    )
+    expected = diffusion(
+        Network(None, lambda p, t, x, c: jnp.cos(x)), (2,), path=path, sampler=DDIM(1)
+    )
+    np.testing.assert_allclose(model.sample(None, key, None), expected.sample(None, key, None))
+    z = Halving(3).noise(key, (2,))
+    assert z.shape == (3, 2)
+    found = run_sampler(Halving(3), key, VP, predict(VP), x0)
+    step = (VP.t_max - VP.t_min) / 3
+    by_hand = x0 / 8 + step * (z[0] / 4 + z[1] / 2 + z[2])
+    np.testing.assert_allclose(found, by_hand, rtol=1e-5)
+    assert PredictorCorrector(Halving(3), 2).n_eval == 6
+    for bad in ("ddim", DDIM, lambda velocity, x0: x0):
+        with pytest.raises(TypeError, match="have n_eval, noise and sample"):
+            check_sampler(bad)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_sample_is_a_function_of_its_noise(name, key):
+    """Drawn in the steps or ahead of them, the numbers are the same; given them, chance is out."""
+    sampler, path = CASES[name]
+    known = predict(path, gaussian_mixture([[-1.0, 0.0], [1.0, 0.5]], 0.7, [1.0, 2.0]))
+    x0 = path.base_std * normal(key, (2,))
+    one = jax.jit(lambda key: run_sampler(sampler, key, path, known, x0))
+    given = lambda noise: sampler.sample(path, known, x0, noise)
+    noise = jax.jit(lambda key: sampler.noise(key, (2,)))(key)
+    np.testing.assert_allclose(one(key), jax.jit(given)(noise), rtol=1e-5, atol=1e-5)
+    assert "random" not in str(jax.make_jaxpr(given)(noise))
 
 
 def test_bad_input(key):

@@ -23,7 +23,7 @@ def test_without_noise_it_is_euler(key):
     x0 = jnp.linspace(-1, 1, 4)
     sde = EulerMaruyama(16, noise_level=lambda t: 0.0 * t)
     np.testing.assert_allclose(
-        sde(key, velocity, score, x0), runge_kutta("euler", 16)(velocity, x0), rtol=1e-6
+        sde(velocity, score, x0, key), runge_kutta("euler", 16)(velocity, x0), rtol=1e-6
     )
 
 
@@ -33,13 +33,13 @@ def test_marginal_does_not_depend_on_the_noise_level(key, strength):
     key0, key1 = jax.random.split(key)
     x0 = jax.random.normal(key0, (n,))
     sde = EulerMaruyama(200, noise_level=lambda t: strength * jnp.sqrt(1 - t))
-    x = jax.vmap(lambda k, x: sde(k, velocity, score, x))(jax.random.split(key1, n), x0)
+    x = jax.vmap(lambda k, x: sde(velocity, score, x, k))(jax.random.split(key1, n), x0)
     # Five standard errors, and 200 steps leave a weak error below 0.005.
     np.testing.assert_allclose(x.mean(), MEAN, atol=5 * STD / n**0.5 + 0.005)
     np.testing.assert_allclose(x.std(), STD, atol=5 * STD / (2 * n) ** 0.5 + 0.005)
 
 
-def test_weak_order_one(x64, key):
+def test_weak_order_one(x64):
     """The SDE is linear for Gaussian data, so the variance follows without sampling.
 
     With noise handed in, x(1) is affine in (x0, increments): its variance is the sum of the
@@ -48,7 +48,7 @@ def test_weak_order_one(x64, key):
 
     def variance(steps):
         sde = EulerMaruyama(steps)
-        end = lambda x0, noise: sde(key, velocity, score, x0, noise)
+        end = lambda x0, noise: sde(velocity, score, x0, noise)
         gradients = jax.grad(end, (0, 1))(jnp.zeros(()), jnp.zeros(steps))
         return sum(jnp.sum(g**2) for g in gradients)
 

@@ -30,7 +30,7 @@ def test_trained_solver_beats_midpoint_and_rk4_at_eight_evaluations(key, objecti
     params = jnp.float32(2.0)
     training = bespoke_training(velocity, params, x0, cond)
     solver, history = training.train(
-        NonStationary.euler(8), k2, objective=objective, num_steps=2000, optimizer=optax.adam(3e-3)
+        NonStationary.euler(8), k2, objective=objective, steps=2000, optimizer=optax.adam(3e-3)
     )
 
     def rmse(s):
@@ -50,7 +50,7 @@ def test_training_keeps_the_best_solver(key):
         lambda params, t, x, cond: field(t, x), None, jax.random.normal(key, (16, 2))
     )
     start = NonStationary.euler(4)
-    wreck = {"objective": "global", "num_steps": 3, "optimizer": optax.sgd(0.5)}
+    wreck = {"objective": "global", "steps": 3, "optimizer": optax.sgd(0.5)}
     solver, history = training.train(start, key, **wreck)
     ends = training.reference.states[12:, [0, -1]]
     held_out = lambda s: np.mean([global_truncation_error(s, field, *pair) for pair in ends]) ** 0.5
@@ -64,8 +64,8 @@ def test_bad_options(key):
     training = bespoke_training(velocity, None, jnp.ones((4, 1)))
     with pytest.raises(ValueError, match="unknown objective 'both'; global or local"):
         training.train(NonStationary.euler(2), key, objective="both")
-    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
-        training.train(NonStationary.euler(2), key, num_steps=0)
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        training.train(NonStationary.euler(2), key, steps=0)
     with pytest.raises(ValueError, match="1 trajectories are too few"):
         bespoke_training(velocity, None, jnp.ones((1, 1)))
 
@@ -79,7 +79,7 @@ def test_one_solver_is_learned_for_one_dimensional_flows_that_differ_in_context(
     start = NonStationary.from_runge_kutta(runge_kutta("midpoint", 2))
     for objective in ("global", "local"):
         solver, history = training.train(
-            start, k2, objective=objective, num_steps=500, optimizer=optax.adam(3e-3)
+            start, k2, objective=objective, steps=500, optimizer=optax.adam(3e-3)
         )
         held = jax.tree.map(lambda a: a[300:], (training.reference, contexts))
         errors = global_truncation_errors(solver, velocity, jnp.float32(3.0), *held)

@@ -1,4 +1,8 @@
 import json
+import re
+import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import jax
@@ -6,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jgen import Batch, Estimate, GenerativeModel, TrainConfig
 from jgen.files import atomic_path, load, save
 from jgen.training import MetricsLog, OptimizerConfig, RunFolder
 
@@ -97,3 +102,113 @@ def test_parameters_are_restored_and_those_of_another_model_refused(tmp_path):
     other = lambda key: {"a": {"kernel": jnp.zeros((3, 2))}, "b": [jnp.zeros(4), jnp.zeros(())]}
     with pytest.raises(ValueError, match="is of another model"):
         load(tmp_path / "params.npz", other)
+
+
+def test_a_stage_is_computed_once(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"auc": Estimate(0.5, 0.1), "x": jnp.arange(3), "name": "flow"}
+
+    with RunFolder(tmp_path / "run", Config()) as run:
+        first = run.cached("moons/flow", compute)
+        again = run.cached("moons/flow", compute)
+        assert len(calls) == 1
+        for found in (first, again, run.stage("moons/flow")):
+            assert found["auc"] == Estimate(0.5, 0.1)
+            assert found["name"] == "flow"
+            np.testing.assert_array_equal(found["x"], np.arange(3))
+
+        def fail():
+            raise RuntimeError("interrupted")
+
+        with pytest.raises(RuntimeError, match="interrupted"):
+            run.cached("other", fail)
+        assert run.cached("other", lambda: np.float32(2.0)) == 2.0
+
+
+LINE = GenerativeModel(
+    init=lambda key: {"slope": jnp.zeros(())},
+    loss=lambda params, key, batch: jnp.mean((batch.x - params["slope"]) ** 2),
+    sample=lambda params, key, cond=None: params["slope"],
+)
+DATA = Batch(np.linspace(0, 2, 64, dtype=np.float32))
+TRAINING = TrainConfig(steps=20, batch_size=16, optimizer=OptimizerConfig(learning_rate=0.1))
+
+
+def test_a_training_is_done_once(tmp_path):
+    path = tmp_path / "run"
+    with RunFolder(path, Config()) as run:
+        fitted = run.fit("line", LINE, lambda: DATA, TRAINING, progress=False)
+        assert fitted.one["slope"] > 0.5
+    with RunFolder(path, Config()) as run:
+        again = run.fit("line", LINE, lambda: DATA, TRAINING, progress=False)
+        assert again.state is None
+        assert again.one == fitted.one
+        assert again.history == fitted.history == run.history("line")
+        assert again.seconds == fitted.seconds > 0
+        with pytest.raises(ValueError, match="data"):
+            run.fit("line", LINE, DATA._replace(x=DATA.x + 1), TRAINING, progress=False)
+        other = LINE._replace(init=lambda key: {"offset": jnp.zeros(())})
+        with pytest.raises(ValueError, match="'offset'"):
+            run.fit("line", other, DATA, TRAINING, progress=False)
+    with RunFolder(path, Config(), read_only=True) as run:
+        # Data are not needed to read.
+        unused = lambda: pytest.fail("data were made")
+        assert run.fit("line", LINE, unused, TRAINING).one == fitted.one
+
+
+def test_reading_only_changes_nothing_and_misses_what_is_not_there(tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(ValueError, match="holds no run to read"):
+        RunFolder(path, Config(), read_only=True)
+    assert not path.exists()
+    with RunFolder(path, Config()) as run:
+        run.cached("stage", lambda: np.arange(2))
+        run.write_metrics({"auc": 0.5})
+    with RunFolder(path, Config(), read_only=True) as run:
+        np.testing.assert_array_equal(run.cached("stage", lambda: 1 / 0), np.arange(2))
+        with pytest.raises(ValueError, match=r"other.npz is not there to plot"):
+            run.cached("other", lambda: 1 / 0)
+        with pytest.raises(ValueError, match="params.npz is not there to plot"):
+            run.fit("line", LINE, DATA, TRAINING)
+        run.write_metrics({"auc": 0.7})
+        assert json.loads((path / "metrics.json").read_text()) == {"auc": 0.5}
+
+
+# Holds a run folder, says so, and waits to be killed.
+HOLD = """
+import sys, time
+from dataclasses import dataclass
+from jgen.training import RunFolder
+
+@dataclass(frozen=True)
+class Config:
+    seed: int = 0
+
+run = RunFolder(sys.argv[1], Config())
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
+    @dataclass(frozen=True)
+    class Same:
+        seed: int = 0
+
+    path = tmp_path / "run"
+    other = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "open\n"
+        owner = f"in use by process {other.pid} on {re.escape(socket.gethostname())}"
+        with pytest.raises(ValueError, match=owner):
+            RunFolder(path, Same())
+        RunFolder(path, Same(), read_only=True).close()
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    with RunFolder(path, Same()) as run, RunFolder(path, Same()):  # this process may, twice
+        assert run.key("a") != run.key("b")

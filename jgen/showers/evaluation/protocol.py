@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.stats import ks_2samp
 
-from jgen.estimate import flatten
+from jgen.estimate import Judged
 from jgen.metrics import (
     ClassifierComparison,
     ClassifierConfig,
@@ -84,14 +84,15 @@ class Evaluation(NamedTuple):
     """What `evaluate` found; `jgen.save` and `jgen.load` keep it in a file.
 
     Attributes:
-      metrics: flat dictionary, name -> number.
+      metrics: name -> `Judged`, or a number that has no truth beside it; `jgen.estimate.flatten`
+        makes them numbers.
       table: separation powers and distances, also by layer.
       classifiers: tests by tag.
       response: energy responses of generated showers and of the holdout ("generated", "truth").
       notes: what a reader of the numbers has to know, in sentences.
     """
 
-    metrics: dict[str, float]
+    metrics: dict[str, Judged | float]
     table: Comparison
     classifiers: dict[str, ClassifierComparison]
     response: dict[str, ResponseTest]
@@ -114,13 +115,13 @@ def evaluate(
     distances. The response, whose p-values do not, sees all showers.
 
     The names are `separation/NAME` and `wasserstein/NAME` (means over layers, see `separations`),
-    `separation_cut/NAME` after the threshold's cut,
-    `auc_high` and more as `jgen.metrics.classifier_comparison` says, `fpd`, `kpd`, `precision`,
-    `recall`, `density`, `coverage`, and `response/NAME` as in `response_test`. A suffix `_truth`
-    marks the number of reference against holdout; `_error` and `_truth_error` are errors. Beside
-    them: `num_showers` of each equal sample, `incident_energy_p`, the p-value of a
-    Kolmogorov-Smirnov test of both spectra, and `shared_energies`, the fraction of generated
-    showers with an incident energy that a reference shower has, too.
+    `separation_cut/NAME` after the threshold's cut, `auc_high` and more as
+    `jgen.metrics.classifier_comparison` says, `fpd`, `kpd`, `precision`, `recall`, `density`,
+    `coverage`, and `response/NAME` as in `response_test`; each is `Judged`, with the number of
+    reference against holdout as its `truth`. Beside them: `num_showers` of each equal sample,
+    `incident_energy_p`, the p-value of a Kolmogorov-Smirnov test of both spectra, and
+    `shared_energies`, the fraction of generated showers with an incident energy that a reference
+    shower has, too.
 
     `fpd`, `kpd` and the four after them are of all 362 high-level inputs, log10 E_inc among them:
     the official code removes the class label only. Published tables list FPD and KPD times 1e3,
@@ -161,15 +162,14 @@ def evaluate(
         cut = separations(geometry, *kept, num_bootstrap=config.bootstrap).metrics
     features = [compute_high_level_inputs(geometry, s) for s in samples]
     tests = _classifier_tests(geometry, samples, features, key, config, progress)
-    metrics = flatten(table.metrics) | {"num_showers": float(size)} | spectra
+    metrics = table.metrics | {"num_showers": float(size)} | spectra
     for test in tests.values():
-        metrics |= flatten(test.metrics)
+        metrics |= test.metrics
     metrics |= _feature_metrics(*features, config)
-    for suffix, name in (("", "generated"), ("_truth", "truth")):
-        if name in responses:
-            numbers = responses[name].numbers
-            metrics |= {f"response/{key}{suffix}": value for key, value in numbers.items()}
-    for name, value in flatten(cut).items():
+    if responses:
+        made, true = (responses[name].numbers for name in ("generated", "truth"))
+        metrics |= {f"response/{name}": Judged(made[name], true[name]) for name in made}
+    for name, value in cut.items():
         if name.startswith("separation/"):
             metrics[name.replace("/", "_cut/")] = value
     notes += _scale_notes(*features, config) + _range_notes(metrics)
@@ -244,17 +244,17 @@ def _scale_notes(reference, holdout, generated, config) -> tuple[str, ...]:
     )
 
 
-def _range_notes(metrics: Mapping[str, float]) -> tuple[str, ...]:
+def _range_notes(metrics: Mapping[str, Judged | float]) -> tuple[str, ...]:
     """Observables with a wrong rate of entries outside of the official histograms."""
     notes = []
     for name, value in metrics.items():
         side, _, observable = name.partition("/")
-        if side not in ("underflow", "overflow") or f"{name}_truth" not in metrics:
+        if side not in ("underflow", "overflow"):
             continue
-        if value > max(0.01, 3 * metrics[f"{name}_truth"]):
+        if value.value > max(0.01, 3 * value.truth):
             notes.append(
-                f"The fractions of {observable} in the {side} differ by {100 * value:.1f} % "
-                f"(truth: {100 * metrics[f'{name}_truth']:.1f} %), which its separation power "
+                f"The fractions of {observable} in the {side} differ by {100 * value.value:.1f} % "
+                f"(truth: {100 * value.truth:.1f} %), which its separation power "
                 "does not see."
             )
     return tuple(notes)
@@ -292,17 +292,16 @@ def _classifier(tag, geometry, config):
 
 def _feature_metrics(reference, holdout, generated, config):
     """Distances of the high-level features and overlaps of their manifolds."""
-    metrics = {}
+    metrics, samples = {}, (generated, holdout)
     distances = {
         "fpd": functools.partial(frechet_physics_distance, num_batches=config.fpd_batches),
         "kpd": kernel_physics_distance,
     }
-    for suffix, sample in (("", generated), ("_truth", holdout)):
-        for name, distance in distances.items():
-            if getattr(config, name):
-                found = distance(reference, sample)
-                metrics |= {f"{name}{suffix}": found.value, f"{name}{suffix}_error": found.error}
-        if config.prdc:
-            overlap = precision_recall_density_coverage(reference, sample)
-            metrics |= {f"{name}{suffix}": value for name, value in overlap._asdict().items()}
+    for name, distance in distances.items():
+        if getattr(config, name):
+            metrics[name] = Judged(*(distance(reference, sample).estimate for sample in samples))
+    if config.prdc:
+        made, true = (precision_recall_density_coverage(reference, s) for s in samples)
+        names = made._fields
+        metrics |= {name: Judged(getattr(made, name), getattr(true, name)) for name in names}
     return metrics

@@ -168,7 +168,7 @@ def check(config: Config) -> None:
         raise ValueError(f"grids must be different ones, at least one, got {config.grids}")
     config.detector.check()
     for name in config.grids:
-        config.grid(name).check(name, config.detector)
+        config.grid(name).check_in(name, config.detector)
 
 
 def _keep_physics(folder: Run, physics: str) -> None:

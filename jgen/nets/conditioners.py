@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.nets.convolution import padded, windows
 from jgen.nets.dense import Dense
 from jgen.nets.mlp import MLP
 from jgen.nets.network import Network, from_linen
@@ -66,10 +67,9 @@ class _ImageConditioner(nn.Module):
 
 
 def _neighbours(x: Float[Array, "h w c"], padding: Padding) -> Float[Array, "h w c9"]:
-    mode = "wrap" if padding == "periodic" else "constant"
-    h, w, _ = x.shape
-    x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=mode)
-    return jnp.concatenate([x[i : i + h, j : j + w] for i in range(3) for j in range(3)], -1)
+    for axis in range(2):
+        x = padded(x, axis, 1, 1, padding == "periodic")
+    return jnp.concatenate([a for rows in windows(x, 0, 3) for a in windows(rows, 1, 3)], -1)
 
 
 def image_conditioner(

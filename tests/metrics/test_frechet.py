@@ -16,7 +16,8 @@ from jgen.metrics.frechet import scaled_features
 
 # What jetnet 0.2.5 (numpy 2.4.6, scipy 1.17.1) printed for `correlated_samples()`, with
 # FIT = dict(min_samples=100, max_samples=500, num_batches=5):
-#   fpd(x, y, num_points=6, seed=3, **FIT) and kpd(x, y, num_batches=50, batch_size=300, seed=3); and for
+#   fpd(x, y, num_points=6, seed=3, **FIT) and
+#   kpd(x, y, num_batches=50, batch_size=300, seed=3); and for
 # xs, ys = gen_metrics._normalise_features(x, y): _mmd_poly_quadratic_unbiased(xs, ys) and
 #   _calculate_frechet_distance(mean of xs, np.cov(xs, rowvar=False), the same of ys).
 JETNET_FPD = 0.1881211371884918, 0.007298259098100919

@@ -226,6 +226,35 @@ def free_energy_difference(
     return Estimate(float(np.log(z_outside / z_inside)), _standard_error(influence))
 
 
+def bin_probabilities(
+    values: Real[np.ndarray, " num"],
+    edges: Real[np.ndarray, " num_edges"],
+    log_weight: Real[np.ndarray, " num"] | None = None,
+) -> Estimate:
+    """Probabilities of the bins of an observable in the target, and their errors, both [bins].
+
+    `weighted_mean` of every bin's indicator: -log of them is a free-energy profile. A bin in which
+    the model has hardly an event has hardly an error, too: compare with `uncovered_fraction`.
+
+    Args:
+      values: of the observable, of events of the model.
+      edges: of the bins, in increasing order; events outside of them count in the total alone.
+      log_weight: of the events, see `draw_weighted`; None for events of the target itself.
+
+    Raises:
+      ValueError: if values and weights do not fit, or a weight is not a number.
+    """
+    values = np.asarray(values)
+    w = _scaled(np.zeros(len(values)) if log_weight is None else log_weight)
+    if values.shape != w.shape:
+        raise ValueError(f"one value an event is needed, got {values.shape} for {w.shape} weights")
+    value = np.histogram(values, edges, weights=w)[0] / w.sum()
+    # The sum over events of w^2 (in bin - p)^2.
+    variance = np.histogram(values, edges, weights=w**2)[0] * (1 - 2 * value)
+    variance += value**2 * np.sum(w**2)
+    return Estimate(value, np.sqrt(variance) / w.sum())
+
+
 @functools.lru_cache(maxsize=32)
 def _with_weight(model, energy, pair):
     """Sampling of (x, log w); the same function for the same model, which is compiled once."""

@@ -169,6 +169,8 @@ def ratio_limits(ratios: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float
     pairs = [np.stack(pair) for pair in ratios]
     value, error = np.concatenate(pairs, axis=1) if pairs else np.ones((2, 1))
     value, error = value[np.isfinite(value)], error[np.isfinite(value)]
+    if not len(value):
+        return (0.0, 2.0)
     for half in (0.1, 0.2, 0.5, 1.0):
         if np.mean(np.abs(value - 1) + error <= half) >= 0.9:
             return (1 - half, 1 + half)

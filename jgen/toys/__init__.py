@@ -1,4 +1,8 @@
-"""Distributions of which everything is known, and generators whose amplification is known."""
+"""Distributions of which everything is known, and generators whose amplification is known.
+
+Whole benchmarks stand in modules of their own: `jgen.toys.ring_controls` (spoiled generators of a
+ring), `jgen.toys.camel_fit` (the fit of GANplification).
+"""
 
 from jgen.toys.arcs import circles, moons
 from jgen.toys.camel import camel_back
@@ -24,7 +28,14 @@ from jgen.toys.gaussian_mixture import (
 )
 from jgen.toys.mixtures import eight_gaussians, pinwheel
 from jgen.toys.ring import ring, spherical
-from jgen.toys.toy import Marginal, Toy, normal_probability, quantile_edges, region_probability
+from jgen.toys.toy import (
+    Marginal,
+    Toy,
+    normal_probability,
+    quantile_edges,
+    region_probability,
+    true_events,
+)
 
 __all__ = [
     "DoubleWell",
@@ -56,4 +67,5 @@ __all__ = [
     "region_probability",
     "ring",
     "spherical",
+    "true_events",
 ]

@@ -1,8 +1,10 @@
 """What a toy is: a density, and where its coordinates are independent, exact regions."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Real
 from scipy.special import ndtr, ndtri
@@ -153,3 +155,13 @@ def _inverse(probability, lower, upper, bracket):
         return np.where(p >= 1, upper, inside)
 
     return quantile
+
+
+def true_events(toy: Toy, key: Key, num: int) -> Float[np.ndarray, "num dim"]:
+    """Independent events of a toy; those of one and the same toy come from one program."""
+    return np.asarray(_sample(toy.sample, jax.random.split(key, num)))
+
+
+@functools.partial(jax.jit, static_argnames="sample")
+def _sample(sample, keys):
+    return jax.vmap(sample)(keys)

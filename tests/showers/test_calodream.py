@@ -29,7 +29,7 @@ SMALL = CaloDreamConfig(
     parallel_network=SequenceConfig(width=16, heads=2, blocks=1, mlp_width=16),
     shape_network=ViTConfig(patch=(9, 16, 3), width=12, heads=2, blocks=1, mlp_width=16),
     energy_training=TrainConfig(steps=2, batch_size=8),
-    autoencoder_training=TrainConfig(steps=1, batch_size=4),
+    autoencoder_training=TrainConfig(steps=1, batch_size=8),
     shape_training=TrainConfig(steps=2, batch_size=8, ensemble=2),
     energy_solver=SolverConfig("midpoint", 2),
     shape_solver=SolverConfig("midpoint", 2),
@@ -230,6 +230,7 @@ def test_options_that_do_not_fit_are_refused():
     for changes, message in (
         ({"shape_network": ViTConfig(patch=(7, 7, 7))}, r"patch \(7, 7, 7\) does not divide"),
         ({"num_validation": -1}, "num_validation"),
+        ({"energy_range": (3e4, 1e3)}, "0 < low < high"),
         ({"energy_training": TrainConfig(steps=0)}, "steps must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):

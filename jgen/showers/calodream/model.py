@@ -99,6 +99,8 @@ class CaloDreamConfig:
             part.training.check()
             make_optimizer(part.training.optimizer, part.training.steps)
             make_layout(part.training.ensemble, part.training.batch_size)
+        if self.energy_range and not 0 < self.energy_range[0] < self.energy_range[1]:
+            raise ValueError(f"energy_range must be 0 < low < high [MeV], got {self.energy_range}")
         if self.num_validation < 0:
             raise ValueError(f"num_validation must be at least 0, got {self.num_validation}")
         if self.shape_network.attention == "cudnn" and jax.default_backend() != "gpu":

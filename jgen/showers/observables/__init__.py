@@ -8,6 +8,7 @@ from jgen.showers.observables.features import (
     shower_depth,
     shower_observables,
 )
+from jgen.showers.observables.layers import layer_energies, layer_observables
 
 __all__ = [
     "binning",
@@ -15,6 +16,8 @@ __all__ = [
     "compute_observables",
     "high_level_inputs",
     "judged_observables",
+    "layer_energies",
+    "layer_observables",
     "shower_observables",
     "official_binning",
     "shower_depth",

@@ -1,0 +1,1 @@
+"""Gaussian rings: networks of known data, and what their events are worth."""

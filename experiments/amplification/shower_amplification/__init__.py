@@ -1,0 +1,1 @@
+"""How many Geant4 showers a CaloDREAM's showers are worth."""

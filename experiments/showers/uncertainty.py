@@ -266,19 +266,20 @@ def generate(
     each = []
     for i, one in enumerate(members(config, method, params, run)):
         path = run.path / method / f"samples-{i}.h5"
-        if not path.exists():
-            generate_showers(
-                path,
-                model,
-                one,
-                # One stream for all: members differ by their networks, not by their noise.
-                run.key("sample"),
-                # Of the training sample, as the study `calodream` explains.
-                np.resize(showers.energies, len(reference.energies)),
-                geometry,
-                batch_size=config.calodream.sample_batch,
-                progress=True,
-            )
+        make = functools.partial(
+            generate_showers,
+            path,
+            model,
+            one,
+            # One stream for all: members differ by their networks, not by their noise.
+            run.key("sample"),
+            # Of the training sample, as the study `calodream` explains.
+            np.resize(showers.energies, len(reference.energies)),
+            geometry,
+            batch_size=config.calodream.sample_batch,
+            progress=True,
+        )
+        run.cached(f"{method}/sampling-{i}", make)
         each.append(judged_observables(geometry, read_showers(path, geometry)))
     return {name: np.stack([one[name] for one in each]) for name in each[0]}
 

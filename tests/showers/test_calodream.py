@@ -159,7 +159,13 @@ def test_latent_showers_come_from_the_decoder(showers):
     np.testing.assert_allclose(found, kept, rtol=1e-4, atol=1e-3)
 
 
-@pytest.fixture(scope="module", params=[SMALL, LATENT], ids=["voxel", "latent"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(SMALL, id="voxel"),
+        pytest.param(LATENT, id="latent", marks=pytest.mark.study),
+    ],
+)
 def trained(request, showers, tmp_path_factory):
     few = Showers(*[a[:40] for a in showers])
     folder = tmp_path_factory.mktemp("runs") / "model"

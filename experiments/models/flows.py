@@ -143,9 +143,14 @@ SMOKE = Config(
 )
 
 
-def pairs(config: Config) -> list[tuple[DataName, str]]:
-    """All (data set, family) that are trained, in their order."""
-    return [(d, f) for d in config.data for f in config.families if (f, d) not in SKIPPED]
+def families_of(config: Config, name: DataName) -> list[str]:
+    """The families that are trained on a data set."""
+    return [family for family in config.families if (family, name) not in SKIPPED]
+
+
+def data_names(config: Config) -> list[DataName]:
+    """The data sets that there is a family for."""
+    return [name for name in config.data if families_of(config, name)]
 
 
 def check(config: Config) -> None:
@@ -154,7 +159,7 @@ def check(config: Config) -> None:
     at_least(config, num_train=1000, num_test=100, num_draw=100, grid=2)
     if not config.regularisations:
         raise ValueError("regularisations must name at least one")
-    if not pairs(config):
+    if not data_names(config):
         raise ValueError("nothing to train: Glow is for digits, and IAF is not trained on them")
 
 
@@ -167,7 +172,8 @@ def build(config: Config) -> dict[str, GenerativeModel]:
     """All models, by family and data set."""
     return {
         f"{family} {name}": model_of(config, make_data(config, name), family, judged=False)
-        for name, family in pairs(config)
+        for name in config.data
+        for family in families_of(config, name)
     }
 
 
@@ -193,14 +199,14 @@ def results(config: Config, run: Run, name: DataName) -> dict[str, dict[str, Any
         model = model_of(config, data, family, judged=True)
         points = np.concatenate([data.test, *grid])
         result = judging.judge(run, name, family, model, fitted.one, config.num_draw, points)
+        # Those of the density picture follow, of a toy.
         result["log_prob"], log_density = np.split(result["log_prob"], [len(data.test)])
         result["w1"] = mean_wasserstein(config, data, result["samples"])
         return result | {"train_s": fitted.seconds, "density": np.exp(log_density)}
 
     return {
         family: run.cached(f"{name}/{family}/results", lambda: judged(family))  # noqa: B023
-        for where, family in pairs(config)
-        if where == name
+        for family in families_of(config, name)
     }
 
 
@@ -255,10 +261,10 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
                          standard deviations; the truth's is that of training events, as many
     continuous_minus_matching/d         difference in NLL of one velocity trained in both ways
     ms_sample/f/d, ms_log_prob/f/d      milliseconds an event in batches of 1000, compiled before
-    train_s/f/d, parameters/f/d         seconds with compilation
+    train_s/f/d, parameters/f/d         seconds of training with compilation, and parameters
     """
     metrics = {}
-    for name in dict(pairs(config)):
+    for name in data_names(config):
         data, found = make_data(config, name), results(config, run, name)
         baseline = baselines(config, run, name)
         if data.exact:
@@ -280,7 +286,7 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
 def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
     """Density pictures of toys, histograms of jets, drawn digits, gaps, and all metrics as text."""
     gaps, baseline = {}, {}
-    for name in dict(pairs(config)):
+    for name in data_names(config):
         found = results(config, run, name)
         _draw_data_set(config, run, name, found)
         gaps[name] = {family: metrics[f"gap/{family}/{name}"] for family in found}

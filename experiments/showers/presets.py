@@ -4,12 +4,14 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jgen.metrics import ClassifierConfig
 from jgen.nets import ConvAutoencoderConfig, SequenceConfig, TransfusionConfig, ViTConfig
 from jgen.showers import (
     EvaluationConfig,
     Showers,
+    calodream,
     count_showers,
     get_geometry,
     read_showers,
@@ -17,7 +19,7 @@ from jgen.showers import (
 )
 from jgen.showers.calodream import CaloDreamConfig
 from jgen.solvers import SolverConfig
-from jgen.training import OptimizerConfig, TrainConfig
+from jgen.training import OptimizerConfig, RunFolder, TrainConfig, load_config
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,19 @@ def load_showers(config: Config) -> tuple[Showers, Showers]:
         num_test = min(config.num_test, count_showers(config.test_data))
         return train, read_showers(config.test_data, geometry, 0, num_test)
     return train, read_showers(files, geometry, num_left, num)
+
+
+def model_config(config: Any) -> Config:
+    """Of the model of a study that takes a finished one (`model`) or trains `calodream`."""
+    return load_config(Config, Path(config.model)) if config.model else config.calodream
+
+
+def given_or_trained(config: Any, showers: Showers, run: RunFolder) -> calodream.Trained:
+    """The model of such a study; its own is in the folder calodream of the run."""
+    if config.model:
+        return calodream.load(config.model)
+    with RunFolder(run.path / "calodream", config.calodream, read_only=run.read_only) as own:
+        return calodream.train(config.calodream, showers, own)
 
 
 _PUBLISHED_SHAPE_OPTIMIZER = OptimizerConfig(

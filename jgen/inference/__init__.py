@@ -12,6 +12,7 @@ from jgen.inference.mcmc import (
 )
 from jgen.inference.reweighting import (
     Weighted,
+    bin_probabilities,
     draw_weighted,
     effective_sample_size,
     forward_effective_sample_size,
@@ -28,6 +29,7 @@ __all__ = [
     "IndependenceChain",
     "Weighted",
     "autocorrelation_time",
+    "bin_probabilities",
     "chain_mean",
     "draw_weighted",
     "effective_sample_size",

@@ -11,12 +11,11 @@ region, are what shows it: see `forward_effective_sample_size`.
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Real
+from jaxtyping import Bool, Float, Real
 
 from jgen.estimate import Estimate
 from jgen.generative_model import GenerativeModel, check_one_member, draw, num_events
@@ -43,29 +42,25 @@ def draw_weighted(
     energy: Energy,
     cond: Cond = None,
     *,
-    pair: Callable[[Params, Key, Cond], tuple[PyTree, Array]] | None = None,
     batch_size: int = 1000,
 ) -> Weighted:
     """Draw events as `jgen.generative_model.draw` does, with their weights.
 
     Args:
-      model: what to sample from; it needs a `log_prob`.
+      model: what to sample from; its `sample_and_log_prob`, else its `log_prob` scores events.
       params: its parameters.
       key: typed PRNG key.
       num: number of events.
       energy: (x, cond) -> U in units of kT.
       cond: conditions with leading axis `num`, or None.
-      pair: (params, key, cond) -> (x, log q), where the family has both in one pass, see
-        `jgen.transforms.reverse_kl`.
       batch_size: events computed at once.
 
     Raises:
       ValueError: as `draw`, if the model has no density, or a weight is not a number.
     """
     _check_density(model)
-
-    weighted = model._replace(sample=_with_weight(model, energy, pair))
-    x, log_weight = draw(weighted, params, key, num, cond, batch_size=batch_size)
+    check_one_member(model, params)
+    x, log_weight = draw(_with_weight(model, energy), params, key, num, cond, batch_size=batch_size)
     return Weighted(x, _checked(log_weight))
 
 
@@ -226,13 +221,42 @@ def free_energy_difference(
     return Estimate(float(np.log(z_outside / z_inside)), _standard_error(influence))
 
 
+def bin_probabilities(
+    values: Real[np.ndarray, " num"],
+    edges: Real[np.ndarray, " num_edges"],
+    log_weight: Real[np.ndarray, " num"] | None = None,
+) -> Estimate:
+    """Probabilities of the bins of an observable in the target, and their errors, both [bins].
+
+    `weighted_mean` of every bin's indicator: -log of them is a free-energy profile. A bin in which
+    the model has hardly an event has hardly an error, too: compare with `uncovered_fraction`.
+
+    Args:
+      values: of the observable, of events of the model.
+      edges: of the bins, in increasing order; events outside of them count in the total alone.
+      log_weight: of the events, see `draw_weighted`; None for events of the target itself.
+
+    Raises:
+      ValueError: if values and weights do not fit, or a weight is not a number.
+    """
+    values = np.asarray(values)
+    w = _scaled(np.zeros(len(values)) if log_weight is None else log_weight)
+    if values.shape != w.shape:
+        raise ValueError(f"one value an event is needed, got {values.shape} for {w.shape} weights")
+    value = np.histogram(values, edges, weights=w)[0] / w.sum()
+    # The sum over events of w^2 (in bin - p)^2.
+    variance = np.histogram(values, edges, weights=w**2)[0] * (1 - 2 * value)
+    variance += value**2 * np.sum(w**2)
+    return Estimate(value, np.sqrt(variance) / w.sum())
+
+
 @functools.lru_cache(maxsize=32)
-def _with_weight(model, energy, pair):
+def _with_weight(model, energy):
     """Sampling of (x, log w); the same function for the same model, which is compiled once."""
 
     def sample(params, key, cond):
-        if pair is not None:
-            x, log_q = pair(params, key, cond)
+        if model.sample_and_log_prob is not None:
+            x, log_q = model.sample_and_log_prob(params, key, cond)
         else:
             key_x, key_density = jax.random.split(key)
             x = model.sample(params, key_x, cond)

@@ -1,5 +1,9 @@
-"""Fields on a lattice: scalar phi^4 theory and its flows, U(1) gauge theory, observables."""
+"""Fields on a lattice: scalar phi^4 theory and its flows, observables.
 
+`u1` is U(1) gauge theory in two dimensions, with exact answers: `u1.wilson(beta)` is an energy.
+"""
+
+from jgen.lattice import u1
 from jgen.lattice.flows import (
     checkerboard_flow,
     equivariant_flow,
@@ -32,4 +36,5 @@ __all__ = [
     "second_moment_length",
     "spectrum",
     "two_point",
+    "u1",
 ]

@@ -2,7 +2,6 @@
 
 from jgen.plotting.amplification import variance_curves
 from jgen.plotting.boltzmann import (
-    Counted,
     ExactMarginal,
     Landscape,
     chain_traces,
@@ -41,7 +40,6 @@ from jgen.plotting.uncertainty import (
 )
 
 __all__ = [
-    "Counted",
     "Curve",
     "ExactMarginal",
     "Images",

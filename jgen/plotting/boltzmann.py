@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Real
 from matplotlib.figure import Figure
 
+from jgen.estimate import Estimate
 from jgen.plotting.style import (
     BAND,
     COLORS,
@@ -21,6 +22,11 @@ from jgen.plotting.style import (
     stack_panels,
     styled,
 )
+
+_TOP = 16.0
+"""Where the colours of energies end, in kT."""
+_FEW = 10
+"""Expected events of a bin below which a point is open."""
 
 
 class Landscape(NamedTuple):
@@ -40,19 +46,11 @@ class Landscape(NamedTuple):
 
 
 @styled
-def energy_landscapes(
-    panels: Sequence[Landscape],
-    labels: tuple[str, str] = ("$x$", "$v$"),
-    *,
-    top: float = 16.0,
-    num_columns: int = 3,
-) -> Figure:
+def energy_landscapes(panels: Sequence[Landscape], *, num_columns: int = 3) -> Figure:
     """Maps of energies with events on them as dots, in rows.
 
     Args:
       panels: the pictures, in the order of reading.
-      labels: of both axes.
-      top: where the colours of the energy end, in kT.
       num_columns: pictures beside each other.
 
     Raises:
@@ -68,33 +66,21 @@ def energy_landscapes(
     for i, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
         image = axes.contourf(
             *panel.axes,
-            np.minimum(panel.energy.T, top),
-            levels=np.linspace(0, top, 17),
+            np.minimum(panel.energy.T, _TOP),
+            levels=np.linspace(0, _TOP, 17),
             cmap=ENERGY_MAP,
         )
         image.set_rasterized(True)
         (dots,) = axes.plot(*np.asarray(panel.events).T, ".", markersize=1.2, color="white")
         dots.set_rasterized(True)
         axes.set(xlim=panel.axes[0][[0, -1]], ylim=panel.axes[1][[0, -1]], title=panel.title)
-        axes.set_xlabel(labels[0])
+        axes.set_xlabel("$x$")
         if i % num_columns == 0:
-            axes.set_ylabel(labels[1])
+            axes.set_ylabel("$v$")
         image_ticks(axes)
     bar = figure.colorbar(image, ax=grid, fraction=0.03, label=r"$U - U_\mathrm{min}$ in $kT$")
-    bar.set_ticks(np.linspace(0, top, 5))
+    bar.set_ticks(np.linspace(0, _TOP, 5))
     return figure
-
-
-class Counted(NamedTuple):
-    """Probabilities of bins as some events have them.
-
-    Attributes:
-      value: [bins].
-      error: one standard deviation of it [bins].
-    """
-
-    value: Real[np.ndarray, " bins"]
-    error: Real[np.ndarray, " bins"]
 
 
 class ExactMarginal(NamedTuple):
@@ -104,21 +90,22 @@ class ExactMarginal(NamedTuple):
       title: above the panel.
       edges: of the bins [bins + 1].
       exact: probabilities of the bins [bins].
-      samples: label -> what is compared with them.
+      samples: label -> what is compared with them, probabilities and errors [bins], see
+        `jgen.inference.bin_probabilities`.
+      num_events: number of events of every sample.
       xlabel: name of the variable with its unit.
     """
 
     title: str
     edges: Real[np.ndarray, " num_edges"]
     exact: Real[np.ndarray, " bins"]
-    samples: Mapping[str, Counted]
+    samples: Mapping[str, Estimate]
+    num_events: int
     xlabel: str = "$x$"
 
 
 @styled
-def exact_marginals(
-    panels: Sequence[ExactMarginal], *, ratio_range: tuple[float, float] = (0.5, 1.5)
-) -> Figure:
+def exact_marginals(panels: Sequence[ExactMarginal]) -> Figure:
     """Histograms against an exact density on a logarithmic axis, with ratio panels.
 
     Bands are one standard deviation of the samples; the exact density has none. A sample without
@@ -127,7 +114,6 @@ def exact_marginals(
 
     Args:
       panels: side by side.
-      ratio_range: limits of the ratio panels; curves beyond are cut.
 
     Raises:
       ValueError: if there is nothing to draw.
@@ -166,7 +152,7 @@ def exact_marginals(
         main.set(yscale="log", ylim=(2e-6 * top, 3 * top), xlim=panel.edges[[0, -1]])
         main.set_title(panel.title)
         main.tick_params(labelbottom=False)
-        ratio_axis(ratio.yaxis, ratio_range)
+        ratio_axis(ratio.yaxis, (0.5, 1.5))
         ratio.set_xlabel(panel.xlabel)
         if column == 0:
             main.set_ylabel("Density")
@@ -177,15 +163,15 @@ def exact_marginals(
 
 
 @styled
-def free_energy_profiles(
-    panels: Sequence[ExactMarginal], *, height: float = 15.0, ylabel: str = "Free energy in $kT$"
-) -> Figure:
+def free_energy_profiles(panels: Sequence[ExactMarginal], *, height: float = 15.0) -> Figure:
     """-log of the probability of bins, zero at its exact minimum, with error bars.
+
+    Points are open where less than ten of a sample's events are expected: a model that covers only
+    a part of such a bin may have no event in the rest, and error bars do not know of it.
 
     Args:
       panels: side by side; probabilities of the samples with their weights.
       height: upper end of the axis, in kT.
-      ylabel: of the axis.
 
     Raises:
       ValueError: if there is nothing to draw.
@@ -207,13 +193,14 @@ def free_energy_profiles(
             profile = -np.log(value) - lowest
             # To the same order as the error of the probability, which may be all of it.
             bars = np.minimum(error / value, 1.0)
-            handles[label] = axes.errorbar(
-                middle[seen], profile, yerr=bars, fmt=MARKERS[i % 6], color=color(i),
-                markersize=2.5, linewidth=0.8,
-            )  # fmt: skip
+            style = {"marker": MARKERS[i % 6], "linestyle": "", "markersize": 2.5}
+            style |= {"color": color(i)}
+            handles[label] = axes.errorbar(middle[seen], profile, yerr=bars, linewidth=0.8, **style)
+            few = panel.num_events * panel.exact[seen] < _FEW
+            axes.plot(middle[seen][few], profile[few], markerfacecolor="white", zorder=3, **style)
         axes.set(xlim=panel.edges[[0, -1]], ylim=(-0.5, height), xlabel=panel.xlabel)
         axes.set_title(panel.title)
-    axes_row[0].set_ylabel(ylabel)
+    axes_row[0].set_ylabel("Free energy in $kT$")
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)
     return figure
 
@@ -222,17 +209,12 @@ def free_energy_profiles(
 def chain_traces(
     columns: Mapping[str, Mapping[str, Real[np.ndarray, " num"]]],
     walls: Mapping[str, float],
-    *,
-    ylabel: str = "$x$",
-    xlabel: str = "Step",
 ) -> Figure:
-    """A variable along chains, a column for every target and a row for every chain.
+    """The coordinate x along chains, a column for every target and a row for every chain.
 
     Args:
       columns: target -> chain -> values at its steps.
       walls: target -> where its regions meet, a dashed line.
-      ylabel: name of the variable.
-      xlabel: what steps are.
 
     Raises:
       ValueError: if there is nothing to draw.
@@ -254,7 +236,7 @@ def chain_traces(
             title = f"{target}: {name}" if row == 0 else name
             axes.set_title(title, fontsize=8.0, pad=2.0)
             axes.margins(x=0)
-        grid[-1, column].set_xlabel(xlabel)
+        grid[-1, column].set_xlabel("Step")
     for axes in grid[:, 0]:
-        axes.set_ylabel(ylabel)
+        axes.set_ylabel("$x$")
     return figure

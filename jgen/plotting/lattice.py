@@ -84,7 +84,7 @@ def two_point_functions(reference: Means, samples: Mapping[str, Means], label: s
 
 
 @styled
-def bound_curves(records: Mapping[str, Sequence[Mapping]], log_z: float | None = None) -> Figure:
+def bound_curves(records: Mapping[str, Sequence[Mapping]], log_z: float) -> Figure:
     """The bound E_q[-S - log q] <= log Z in the training of flows without data.
 
     Args:
@@ -93,8 +93,7 @@ def bound_curves(records: Mapping[str, Sequence[Mapping]], log_z: float | None =
     """
     figure = new_figure(0.6 * TEXT_WIDTH, 3.0)
     axes = figure.subplots()
-    top = -np.inf if log_z is None else log_z
-    low = np.inf
+    top, low = log_z, np.inf
     for i, (name, rows) in enumerate(records.items()):
         rows = [row for row in rows if "loss" in row]
         bound = -np.array([np.mean(row["loss"]) for row in rows])
@@ -102,8 +101,7 @@ def bound_curves(records: Mapping[str, Sequence[Mapping]], log_z: float | None =
         # What is before the first tenth would hide the rest.
         later = bound[len(bound) // 10 :]
         top, low = max(top, later.max()), min(low, later.min())
-    if log_z is not None:
-        axes.axhline(log_z, color=REFERENCE, linestyle="--", linewidth=0.9, label=r"$\log Z$")
+    axes.axhline(log_z, color=REFERENCE, linestyle="--", linewidth=0.9, label=r"$\log Z$")
     axes.set(xlabel="Training step", ylabel=r"Bound on $\log Z$ (one minibatch)")
     axes.set_ylim(low - 0.05 * (top - low), top + 0.15 * (top - low) + 1e-3)
     axes.margins(x=0)

@@ -9,7 +9,6 @@ from jgen.solvers.bespoke import (
     local_truncation_error,
     references,
     save_solver,
-    train_bespoke,
 )
 from jgen.solvers.diffusion import (
     DDIM,
@@ -79,7 +78,6 @@ __all__ = [
     "save_solver",
     "step_posterior",
     "time_grid",
-    "train_bespoke",
     "trajectory",
     "velocity_and_divergence",
 ]

@@ -5,25 +5,23 @@ Method: 2403.01329. Used for showers in CaloDREAM, 2405.09629, Eqs. 15-17, whose
     x_{i+1} = a_i x_0 + sum_{j <= i} b_ij v(x_j, t_j),    i = 0 .. N-1,
 
 with one velocity evaluation a step. The family contains every explicit Runge-Kutta method.
+`jgen.training.bespoke_training` trains its members.
 """
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from tqdm import trange
 
 from jgen.files import atomic_path
 from jgen.solvers.runge_kutta import MIDPOINT, OdeSolver, RungeKutta, trajectory
-from jgen.typing import Key, Params, PyTree, Velocity
-
-Objective = Literal["global", "local"]
+from jgen.typing import Params, PyTree, Velocity
 
 # exp(-1000) is zero in float32 and float64: a softmax entry that is zero exactly, yet has a finite
 # (zero) gradient, which -inf would not.
@@ -206,7 +204,7 @@ def references(
     solver: RungeKutta = _PRECISE,
     batch_size: int = 50,
 ) -> Reference:
-    """Precise solutions [events, nodes, *x] for `train_bespoke`, `batch_size` events at a time.
+    """Precise solutions [events, nodes, *x] to train solvers on, `batch_size` events at a time.
 
     Default: midpoint with 100 steps (2405.09629, App. A.1). Both objectives and all n_eval can
     share them.
@@ -219,81 +217,6 @@ def references(
     return jax.lax.map(one, (x0, cond), batch_size=min(batch_size, x0.shape[0]))
 
 
-def train_bespoke(
-    solver: NonStationary,
-    velocity: Callable[[Params, Array, Array, PyTree], Array],
-    params: Params,
-    reference: Reference,
-    cond: PyTree,
-    optimizer,
-    key: Key,
-    *,
-    objective: Objective = "local",
-    steps: int = 1000,
-    batch_size: int = 32,
-    holdout: float = 0.25,
-    progress: bool = False,
-) -> tuple[NonStationary, dict[str, np.ndarray]]:
-    """Fit a solver to a frozen velocity field.
-
-    CaloDREAM draws a new x_0 and solves the reference anew in every iteration. Here a pool of
-    reference solutions is made once (`references`) and drawn from, a part of it being held out:
-    the solver with the smallest held-out global error is returned, the start included.
-
-    Args:
-      solver: the start, usually `NonStationary.euler(n)`.
-      velocity: (params, t, x, cond) -> dx/dt of one event.
-      params: frozen parameters of the network.
-      reference: the pool of solutions, leading axis events.
-      cond: conditions of the pool, leading axis events, or None.
-      optimizer: any object with optax's init and update; the paper uses Adam at 1e-3.
-      key: PRNG key of the minibatches.
-      objective: "global" (Eq. 16) or "local" (Eq. 17).
-      steps: optimiser steps.
-      batch_size: solutions in a step.
-      holdout: fraction of the pool that is held out.
-      progress: show a progress bar.
-
-    Returns:
-      The best solver, and a history with arrays `step`, `loss` (training objective) and
-      `global_error` (held out).
-
-    Raises:
-      ValueError: for an unknown objective or a pool too small to split.
-      FloatingPointError: if the loss stops being finite.
-    """
-    if objective not in ("global", "local"):
-        raise ValueError(f"unknown objective {objective!r}; global or local")
-    num = reference.states.shape[0]
-    num_train = num - max(1, round(holdout * num))
-    if num_train < 1 or steps < 1:
-        raise ValueError(
-            f"cannot train {steps} steps on {num} solutions with a fraction {holdout} "
-            "held out; at least one step and one solution must be left"
-        )
-
-    step, validate = _compiled(velocity, optimizer, key, objective, batch_size, num_train)
-    pool = (reference, cond)
-    state, best = optimizer.init(solver), (np.inf, solver)
-    every = max(1, steps // 10)
-    history = {"step": [], "loss": [], "global_error": []}
-    for i in (bar := trange(steps + 1, disable=not progress, desc=f"bespoke-{solver.n_eval}")):
-        record = i % every == 0 or i == steps
-        if record:
-            error = float(validate(solver, params, pool))
-            best = min(best, (error, solver), key=lambda pair: pair[0])
-            history["step"].append(i)
-            history["global_error"].append(error)
-        if i < steps:
-            solver, state, value = step(solver, state, i, params, pool)
-        if record:
-            history["loss"].append(float(value))
-            bar.set_postfix(loss=f"{float(value):.3g}", held_out=f"{error:.3g}")
-            if not np.isfinite(float(value)):
-                raise FloatingPointError(f"bespoke solver: loss is {float(value)} at step {i}")
-    return best[1], {name: np.array(values) for name, values in history.items()}
-
-
 def save_solver(path: str | os.PathLike, solver: NonStationary) -> None:
     """Write a solver as one .npz file."""
     with atomic_path(path) as partial, partial.open("wb") as file:
@@ -304,35 +227,3 @@ def load_solver(path: str | os.PathLike) -> NonStationary:
     """Read what `save_solver` wrote."""
     with np.load(path) as file:
         return NonStationary(**{name: jnp.asarray(file[name]) for name in file.files})
-
-
-def _compiled(velocity, optimizer, key, objective, batch_size, num_train):
-    """The jitted optimiser step and the held-out global error of `train_bespoke`."""
-
-    def loss(solver, params, ref, c):
-        if objective == "global":
-            errors = global_truncation_errors(
-                solver, velocity, params, ref, c, batch_size=batch_size
-            )
-        else:
-            errors = jax.vmap(local_truncation_error, in_axes=(None, 0))(solver, ref)
-        return jnp.mean(errors)
-
-    @jax.jit
-    def step(solver, state, i, params, pool):
-        rows = jax.random.randint(jax.random.fold_in(key, i), (batch_size,), 0, num_train)
-        value, grads = jax.value_and_grad(loss)(solver, params, *_rows(pool, rows))
-        updates, state = optimizer.update(grads, state, solver)
-        return jax.tree.map(jnp.add, solver, updates), state, value
-
-    @jax.jit
-    def validate(solver, params, pool):
-        held = jax.tree.map(lambda a: a[num_train:], pool)
-        errors = global_truncation_errors(solver, velocity, params, *held, batch_size=batch_size)
-        return jnp.mean(errors)
-
-    return step, validate
-
-
-def _rows(pool: PyTree, rows: Array) -> PyTree:
-    return jax.tree.map(lambda a: a[rows], pool)

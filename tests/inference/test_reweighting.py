@@ -8,6 +8,7 @@ from scipy import stats
 
 from jgen.generative_model import GenerativeModel
 from jgen.inference import (
+    bin_probabilities,
     draw_weighted,
     effective_sample_size,
     forward_effective_sample_size,
@@ -134,7 +135,12 @@ def test_conditions_and_pairs_reach_the_energy():
     cond = np.linspace(1, 3, 50)
     one = lambda params, key, cond: (jnp.full(SHAPE, cond), jnp.log(cond))
     found = draw_weighted(
-        MODEL, PARAMS, jax.random.key(0), 50, lambda x, c: c * x[0, 0], cond, pair=one
+        MODEL._replace(sample_and_log_prob=one),
+        PARAMS,
+        jax.random.key(0),
+        50,
+        lambda x, c: c * x[0, 0],
+        cond,
     )
     np.testing.assert_allclose(found.log_weight, -(cond**2) - np.log(cond), rtol=1e-5)
     at = log_weights(
@@ -170,3 +176,20 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_probabilities_of_bins_have_the_errors_of_repetitions():
+    """Weighted counts of a uniform proposal on a normal target, and plain counts."""
+    rng, edges = np.random.default_rng(1), np.linspace(-2, 2, 9)
+    x = rng.uniform(-4, 4, (100, 3000))
+    values, errors = zip(*(bin_probabilities(v, edges, -0.5 * v**2) for v in x), strict=True)
+    values, errors, exact = np.array(values), np.array(errors), np.diff(stats.norm.cdf(edges))
+    np.testing.assert_allclose(errors.mean(axis=0), values.std(axis=0), rtol=0.3)
+    assert np.all(np.abs(values.mean(axis=0) - exact) < 4 * errors.mean(axis=0) / 10)
+    each = weighted_mean((x[0] >= -2) & (x[0] < -1.5), -0.5 * x[0] ** 2)
+    np.testing.assert_allclose([values[0, 0], errors[0, 0]], each, rtol=1e-9)
+    plain = bin_probabilities(np.array([-2.5, -2.5, 2.0, 99.0]), np.array([-3, 0, 3]))
+    np.testing.assert_allclose(plain.value, [0.5, 0.25])
+    np.testing.assert_allclose(plain.error, [0.25, (0.25 * 0.75 / 4) ** 0.5])
+    with pytest.raises(ValueError, match="one value an event"):
+        bin_probabilities(x[0], edges, np.zeros(5))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from jgen.estimate import Estimate
 from jgen.plotting import (
-    Counted,
     ExactMarginal,
     Landscape,
     chain_traces,
@@ -16,8 +16,8 @@ from jgen.plotting import (
 
 EDGES = np.linspace(-1, 1, 5)
 EXACT = np.array([0.4, 0.1, 0.3, 0.2])
-COUNTED = Counted(np.array([0.5, 0.1, 0.0, 0.4]), np.array([0.05, 0.02, 0.0, 0.04]))
-PANEL = ExactMarginal("Well", EDGES, EXACT, {"Flow": COUNTED}, "$x$ in nm")
+COUNTED = Estimate(np.array([0.5, 0.1, 0.0, 0.4]), np.array([0.05, 0.02, 0.0, 0.04]))
+PANEL = ExactMarginal("Well", EDGES, EXACT, {"Flow": COUNTED}, 60, "$x$ in nm")
 
 
 def test_landscapes_have_their_events_and_labels(tmp_path):
@@ -57,6 +57,8 @@ def test_free_energies_are_logarithms_above_the_exact_minimum():
     np.testing.assert_allclose(y, -np.log(np.array([0.5, 0.1, 0.4]) / 0.4))
     bars = np.array([np.ptp(s[:, 1]) / 2 for s in flow.lines[2][0].get_segments()])
     np.testing.assert_allclose(bars, [0.1, 0.2, 0.1])
+    # Six of 60 events are expected in the second bin, 12 and more in the others.
+    np.testing.assert_allclose(figure.axes[0].lines[-1].get_xdata(), [-0.25])
 
 
 def test_traces_share_their_rows():

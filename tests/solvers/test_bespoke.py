@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.test_util import check_grads
 
@@ -18,7 +17,6 @@ from jgen.solvers import (
     references,
     runge_kutta,
     save_solver,
-    train_bespoke,
     trajectory,
 )
 
@@ -102,72 +100,6 @@ def test_gradients_match_finite_differences(x64, key):
         check_grads(loss, (solver,), order=1, modes=["rev"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("objective", ["global", "local"])
-def test_trained_solver_beats_midpoint_and_rk4_at_eight_evaluations(key, objective):
-    velocity = lambda params, t, x, cond: params * field(t, x) + cond * jnp.sin(20 * t)
-    k0, k1, k2 = jax.random.split(key, 3)
-    x0, cond = jax.random.normal(k0, (256, 3)), jax.random.uniform(k1, (256, 1))
-    params = jnp.float32(2.0)
-    pool = references(velocity, params, x0, cond)
-    solver, history = train_bespoke(
-        NonStationary.euler(8),
-        velocity,
-        params,
-        pool,
-        cond,
-        optax.adam(3e-3),
-        k2,
-        objective=objective,
-        steps=2000,
-    )
-    rmse = lambda s: float(
-        jnp.sqrt(
-            jnp.mean(
-                jax.vmap(
-                    lambda x, c, y: global_truncation_error(
-                        s, lambda t, z: velocity(params, t, z, c), x, y
-                    )
-                )(x0, cond, pool.states[:, -1])
-            )
-        )
-    )
-    assert rmse(solver) < 0.5 * min(rmse(runge_kutta("midpoint", 4)), rmse(runge_kutta("rk4", 2)))
-    assert history["global_error"].min() < 0.1 * history["global_error"][0]
-    assert len({len(values) for values in history.values()}) == 1
-
-
-def test_training_keeps_the_best_solver(key):
-    """A step size that wrecks the solver must not cost the start."""
-    velocity = lambda params, t, x, cond: field(t, x)
-    x0 = jax.random.normal(key, (16, 2))
-    pool = references(velocity, None, x0, None)
-    start = NonStationary.euler(4)
-    solver, _ = train_bespoke(
-        start, velocity, None, pool, None, optax.sgd(0.5), key, objective="global", steps=3
-    )
-    held_out = lambda s: np.mean(
-        [
-            global_truncation_error(s, field, x, y)
-            for x, y in zip(pool.states[12:, 0], pool.states[12:, -1], strict=True)
-        ]
-    )
-    assert held_out(solver) <= held_out(start) * (1 + 1e-6)
-
-
-def test_bad_objective(key):
-    with pytest.raises(ValueError, match="unknown objective 'both'; global or local"):
-        train_bespoke(
-            NonStationary.euler(2),
-            None,
-            None,
-            Reference(jnp.zeros((4, 2, 1)), jnp.zeros((4, 2, 1))),
-            None,
-            optax.adam(1e-3),
-            key,
-            objective="both",
-        )
-
-
 def test_errors_of_many_events_are_those_of_each(key):
     velocity = lambda params, t, x, cond: params * field(t, x) + cond
     x0, cond = jax.random.normal(key, (7, 3)), jnp.linspace(0, 1, 7)[:, None]
@@ -179,32 +111,6 @@ def test_errors_of_many_events_are_those_of_each(key):
         x1 = RungeKutta(TABLEAUS["midpoint"], 100)(bound, x0[i])
         expected = jnp.mean((RungeKutta(TABLEAUS["euler"], 4)(bound, x0[i]) - x1) ** 2)
         np.testing.assert_allclose(found[i], expected, rtol=1e-4)
-
-
-def test_one_solver_is_learned_for_one_dimensional_flows_that_differ_in_context(key):
-    """Scalars with a context each, as the layer energies of an autoregressive network are."""
-    velocity = lambda params, t, x, context: jnp.sin(5 * t + context[0]) - params * context[1] * x
-    k0, k1, k2 = jax.random.split(key, 3)
-    x0, contexts = jax.random.normal(k0, (400,)), jax.random.uniform(k1, (400, 2))
-    pool = references(velocity, jnp.float32(3.0), x0, contexts)
-    start = NonStationary.from_runge_kutta(runge_kutta("midpoint", 2))
-    for objective in ("global", "local"):
-        solver, history = train_bespoke(
-            start,
-            velocity,
-            jnp.float32(3.0),
-            pool,
-            contexts,
-            optax.adam(3e-3),
-            k2,
-            objective=objective,
-            steps=500,
-        )
-        held = jax.tree.map(lambda a: a[300:], (pool, contexts))
-        errors = global_truncation_errors(solver, velocity, jnp.float32(3.0), *held)
-        np.testing.assert_allclose(errors.mean(), history["global_error"].min(), rtol=1e-4)
-        # 0.21 (global) at these few steps; a solver that learned nothing has 1.
-        assert errors.mean() < 0.5 * history["global_error"][0]
 
 
 def test_a_stored_solver_is_the_same(tmp_path, key):

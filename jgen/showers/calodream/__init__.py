@@ -5,6 +5,7 @@ energies = calodream.incident_energies(1000, *trained.energy_range)
 showers = trained.draw(jax.random.key(0), energies)
 """
 
+from jgen.showers.calodream.flows import Flow, energy_flow, shape_flow
 from jgen.showers.calodream.generation import Generated, generate_showers, milliseconds_per_shower
 from jgen.showers.calodream.model import (
     CaloDreamConfig,
@@ -29,6 +30,7 @@ from jgen.showers.calodream.trained import Trained, fit_preprocessing, load, sol
 
 __all__ = [
     "CaloDreamConfig",
+    "Flow",
     "Fractions",
     "Generated",
     "Part",
@@ -37,6 +39,7 @@ __all__ = [
     "Statistics",
     "Trained",
     "TrainingData",
+    "energy_flow",
     "fit_preprocessing",
     "fit_statistics",
     "from_fractions",
@@ -46,6 +49,7 @@ __all__ = [
     "milliseconds_per_shower",
     "parts",
     "shape_condition",
+    "shape_flow",
     "shower_model",
     "solver_path",
     "to_fractions",

@@ -1,5 +1,11 @@
 """How showers are judged: the CaloChallenge's tests, each beside truth against truth."""
 
+from jgen.showers.evaluation.judge import (
+    compared_observables,
+    layer_distances,
+    observable_distances,
+    shower_judge,
+)
 from jgen.showers.evaluation.protocol import Evaluation, EvaluationConfig, evaluate
 from jgen.showers.evaluation.report import summary_table
 from jgen.showers.evaluation.response import Profile, ResponseTest, response_test
@@ -11,9 +17,13 @@ __all__ = [
     "Profile",
     "ResponseTest",
     "apply_threshold",
+    "compared_observables",
     "evaluate",
+    "layer_distances",
     "low_level_inputs",
+    "observable_distances",
     "response_test",
     "separations",
+    "shower_judge",
     "summary_table",
 ]

@@ -34,7 +34,7 @@ def check_key(key: Key) -> None:
     if (kind := str(jax.random.key_impl(key))) != _KIND:
         raise ValueError(
             f"keys of the kind {kind!r} depend on their neighbours under jax.vmap, so that results "
-            f"would depend on batch sizes: {make} where jax_default_prng_impl is {_KIND!r}, or with "
+            f"would depend on batch sizes: {make} of the default kind, or with "
             f"jax.random.key(seed, impl={_KIND!r})"
         )
     if key.shape:

@@ -26,7 +26,7 @@ CODER = encoder_decoder(
 DOORS = {
     "draw": lambda key: draw(NORMAL, jnp.zeros(2), key, 3),
     "log_densities": lambda key: log_densities(NORMAL, jnp.zeros(2), key, X),
-    "fit": lambda key: fit(NORMAL, Batch(X), key, TrainConfig(1, 2), progress=False),
+    "fit": lambda key: fit(NORMAL, Batch(X), key, TrainConfig(1, 8), progress=False),
     "bootstrap_rows": lambda key: bootstrap_rows(key, 0, 10),
     "elbo_of_events": lambda key: elbo_of_events(CODER, {}, key, Batch(X)),
     "stream": lambda key: stream(key, "name"),
@@ -39,7 +39,7 @@ DOORS = {
     [
         (
             lambda: jax.random.key(0, impl="rbg"),
-            "keys of the kind 'rbg' depend on their neighbours",
+            "of the kind 'rbg' depend on their neighbours",
         ),
         (lambda: jax.random.key(0, impl="unsafe_rbg"), "keys of the kind 'unsafe_rbg'"),
         (lambda: jax.random.PRNGKey(0), "an array of uint32.*jax.random.key"),

@@ -16,6 +16,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -299,7 +300,8 @@ def short_help(name: str, description: str, presets: Mapping[str, Any], config: 
             continue
         lines.append(f"  --{option:<22} {' '.join(first.split())} ({shown})"[:118])
     if blocks:
-        lines += ["", f"blocks of options (--help-all): {', '.join(f'--{b}.*' for b in blocks)}"]
+        named = f"blocks of options (--help-all): {', '.join(f'--{b}.*' for b in blocks)}"
+        lines += ["", *textwrap.wrap(named, 100, break_on_hyphens=False)]
     return "\n".join(lines)
 
 

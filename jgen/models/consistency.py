@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
 from jgen.generative_model import GenerativeModel, from_noise, mean_loss
-from jgen.nets.network import Network
+from jgen.nets.network import Network, as_network
 from jgen.paths import (
     Path,
     Prediction,
@@ -82,7 +82,7 @@ def consistency(
       ValueError: for numbers that are not positive or not whole, a solver without a teacher,
         parameters of another network, or a prediction that is singular at an end of the path.
     """
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
     check_prediction(path, prediction)
     _check(network, teacher, solver, intervals, huber, steps)
     solver = runge_kutta("heun", 1) if solver is None else solver
@@ -145,7 +145,7 @@ def trajectory_ends(
     Raises:
       ValueError: for an unknown prediction, or one that is singular at an end of the path.
     """
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
     check_prediction(path, prediction)
     solver = runge_kutta("midpoint", 12) if solver is None else solver
 
@@ -189,7 +189,7 @@ def distilled(
     Raises:
       ValueError: as `consistency`; in training, for events that are not pairs.
     """
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
     model = consistency(network, shape, path=path, prediction=prediction, teacher=teacher)
     if huber is not None and not huber > 0:
         raise ValueError(f"huber must be positive, got {huber}")

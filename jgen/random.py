@@ -9,6 +9,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jgen.typing import Key
@@ -26,6 +27,23 @@ def stream(key: Key, name: str) -> Key:
             "make keys with jax.random.key(seed), not jax.random.PRNGKey(seed)"
         )
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def numpy_generator(key: Key | None) -> np.random.Generator:
+    """Random numbers of numpy from a key; None is `jax.random.key(0)`.
+
+    That of `jax.random.key(n)` is `np.random.default_rng(n)`, the published code's where it has a
+    seed n.
+
+    Raises:
+      TypeError: if `key` is neither a typed key nor None.
+    """
+    if key is None:
+        return np.random.default_rng(0)
+    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
+        raise TypeError(f"a typed key is needed, got {key!r}: make one with jax.random.key(seed)")
+    words = np.asarray(jax.random.key_data(key), np.uint32).ravel()
+    return np.random.default_rng(int.from_bytes(words.astype(">u4").tobytes(), "big"))
 
 
 def member_keys(key: Key, num: int, first: int = 0) -> Key:

@@ -25,7 +25,9 @@ class TrainableBijector(NamedTuple):
     """An invertible map of one event, as pure functions.
 
     The key is for log-determinants that are estimates (Hutchinson's trace, Russian roulette); maps
-    whose log-determinant is exact do without, and the image never depends on it.
+    whose log-determinant is exact do without, and the image never depends on it. So the inverse,
+    which makes samples, works without a key everywhere; a log-determinant that needs one is then
+    NaN.
 
     Attributes:
       init: (key) -> params.

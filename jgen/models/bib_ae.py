@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.generative_model import Batch, GenerativeModel, mean_loss, num_events
+from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss, num_events
 from jgen.models.gan import GAMES, slope_penalty
 from jgen.models.mmd import gaussian_mmd, sorted_kernel_mmd
 from jgen.models.vae import Autoencoder, kl_to_standard_normal, reparametrize
@@ -135,10 +135,7 @@ def bib_ae(
         scales = [scale * r.shape[1] ** 0.5 for scale in _LATENT_SCALES]
         return jnp.mean(terms) + weights.latent_mmd * gaussian_mmd(r, n, scales)
 
-    def sample(params, key, cond=None):
-        return decode(params, normal(key, latent_shape), cond)
-
-    return GenerativeModel(init, loss, sample)
+    return from_noise(init, loss, lambda key, cond: normal(key, latent_shape), decode)
 
 
 def vae_gan(
@@ -209,10 +206,7 @@ def vae_gan(
         _check(batch)
         return mean_loss(lambda key, x, cond: single(params, key, x, cond), key, batch)
 
-    def sample(params, key, cond=None):
-        return decode(params, normal(key, latent_shape), cond)
-
-    return GenerativeModel(init, loss, sample)
+    return from_noise(init, loss, lambda key, cond: normal(key, latent_shape), decode)
 
 
 Objective = Callable[[Key, Callable[[Key], Array], Array, Array], Array]
@@ -316,7 +310,10 @@ def voxel_score(floor: float) -> Objective:
 
 
 def _mean_decoder(autoencoder):
-    return lambda params, r, cond: autoencoder.likelihood.mean(autoencoder.decode(params, r, cond))
+    def decode(params, r, cond=None):
+        return autoencoder.likelihood.mean(autoencoder.decode(params, r, cond))
+
+    return decode
 
 
 def _squared_error(x, y):

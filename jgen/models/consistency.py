@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
-from jgen.generative_model import GenerativeModel, mean_loss
+from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.nets.network import Network
 from jgen.paths import (
     Path,
@@ -122,7 +122,7 @@ def consistency(
         return mean_loss(single, key, batch)
 
     init = network.init if teacher is None else lambda key: jax.tree.map(jnp.asarray, frozen)
-    return GenerativeModel(init, loss, _sampler(function, path, shape, steps))
+    return from_noise(init, loss, *_noise_and_sampler(function, path, shape, steps))
 
 
 def trajectory_ends(
@@ -149,14 +149,14 @@ def trajectory_ends(
     check_prediction(path, prediction)
     solver = runge_kutta("midpoint", 12) if solver is None else solver
 
-    def sample(params, key, cond=None):
-        x0 = path.base_std * normal(key, shape)
+    def sample_from(params, noise, cond=None):
+        x0 = path.base_std * noise
         velocity = lambda t, x: convert(
             path, t, x, network.apply(params, t, x, cond), prediction, "velocity"
         )
         return x0, solver(on_unit_interval(path, velocity), x0)
 
-    return GenerativeModel(network.init, None, sample)
+    return from_noise(network.init, None, lambda key, cond: normal(key, shape), sample_from)
 
 
 def distilled(
@@ -212,21 +212,23 @@ def distilled(
     return model._replace(loss=loss)
 
 
-def _sampler(function, path, shape, steps) -> Callable:
-    """Draw events by `steps` calls of a consistency function."""
+def _noise_and_sampler(function, path, shape, steps) -> tuple[Callable, Callable]:
+    """Draw events by `steps` calls of a consistency function, with noise [steps, *shape]."""
 
-    def sample(params, key, cond=None):
-        keys = jax.random.split(key, steps)
+    def noise(key, cond=None):
+        return jax.vmap(lambda key: normal(key, shape))(jax.random.split(key, steps))
+
+    def sample_from(params, noise, cond=None):
         times = path.t_min + (path.t_max - path.t_min) * jnp.arange(steps) / steps
-        first = function(params, times[0], path.base_std * normal(keys[0], shape), cond)
+        first = function(params, times[0], path.base_std * noise[0], cond)
 
         def improve(x, inputs):
-            t, key = inputs
-            return function(params, t, noised(path, t, normal(key, shape), x), cond), None
+            t, z = inputs
+            return function(params, t, noised(path, t, z, x), cond), None
 
-        return jax.lax.scan(improve, first, (times[1:], keys[1:]))[0]
+        return jax.lax.scan(improve, first, (times[1:], noise[1:]))[0]
 
-    return sample
+    return noise, sample_from
 
 
 def consistency_function(

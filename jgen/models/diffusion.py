@@ -123,12 +123,6 @@ def diffusion(
 
         return mean_loss(single, key, batch)
 
-    def sample(params, key, cond=None):
-        key_x, key_sampler = jax.random.split(key)
-        predict = predictor(network, path, prediction, params, cond)
-        x0 = path.base_std * normal(key_x, shape)
-        return run_sampler(sampler, key_sampler, path, predict, x0)
-
     def log_prob(params, key, x, cond=None):
         predict = predictor(network, path, prediction, params, cond)
         return log_likelihood(
@@ -141,7 +135,28 @@ def diffusion(
             num_probes=num_probes,
         )
 
-    return GenerativeModel(network.init, loss, sample, log_prob)
+    sampling = _sampling(network, path, prediction, sampler, shape)
+    return GenerativeModel(network.init, loss, log_prob=log_prob, **sampling)
+
+
+def _sampling(network, path, prediction, sampler, shape) -> dict[str, Callable]:
+    """The functions of the model that make events."""
+
+    def sample(params, key, cond=None):
+        key_x, key_sampler = jax.random.split(key)
+        predict = predictor(network, path, prediction, params, cond)
+        x0 = path.base_std * normal(key_x, shape)
+        return run_sampler(sampler, key_sampler, path, predict, x0)
+
+    def noise(key, cond=None):
+        key_x, key_sampler = jax.random.split(key)
+        return {"start": normal(key_x, shape), "steps": sampler.noise(key_sampler, shape)}
+
+    def sample_from(params, noise, cond=None):
+        predict = predictor(network, path, prediction, params, cond)
+        return sampler.sample(path, predict, path.base_std * noise["start"], noise["steps"])
+
+    return {"sample": sample, "noise": noise, "sample_from": sample_from}
 
 
 def predictor(

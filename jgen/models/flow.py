@@ -1,5 +1,6 @@
 """Normalizing flows (1505.05770): a bijector from data to a base density, by maximum likelihood."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.bijectors import TrainableBijector
-from jgen.generative_model import GenerativeModel, mean_loss
+from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.random import normal
 from jgen.solvers import normal_log_prob
 from jgen.typing import Cond, Key, Params, PyTree
@@ -95,10 +96,14 @@ def flow(
     def loss(params, key, batch):
         return mean_loss(lambda key, x, cond: -log_prob(params, key, x, cond), key, batch)
 
-    def sample(params, key, cond=None):
-        return sample_and_log_prob(bijector, base, params, key, cond)[0]
+    def noise(key, cond=None):
+        return base.sample(jax.random.split(key)[0])
 
-    return GenerativeModel(init, loss, sample, log_prob)
+    def sample_from(params, z, cond=None):
+        return bijector.inverse(params, z, cond)[0]
+
+    both = functools.partial(sample_and_log_prob, bijector, base)
+    return from_noise(init, loss, noise, sample_from, log_prob, both)
 
 
 def sample_and_log_prob(
@@ -107,7 +112,7 @@ def sample_and_log_prob(
     """One event of a flow and its log-density, by one pass of the inverse.
 
     Differentiable in `params`: for training without data, and where `forward` is the slow direction
-    (inverse autoregressive layers).
+    (inverse autoregressive layers). A `flow` has it bound, as its `sample_and_log_prob`.
     """
     key_base, key_log_det = jax.random.split(key)
     z = base.sample(key_base)

@@ -19,12 +19,14 @@ class Likelihood(NamedTuple):
     Attributes:
       log_prob: (parameters, x) -> log-likelihood in nats, summed over x.
       mean: (parameters) -> mean of x.
-      sample: (key, parameters) -> x.
+      noise: (key, parameters) -> random numbers of one x; parameters are asked for their shapes.
+      sample: (noise, parameters) -> x.
     """
 
     log_prob: Callable[[PyTree, Array], Array]
     mean: Callable[[PyTree], Array]
-    sample: Callable[[Key, PyTree], Array]
+    noise: Callable[[Key, PyTree], Array]
+    sample: Callable[[Array, PyTree], Array]
 
 
 def bernoulli() -> Likelihood:
@@ -34,13 +36,15 @@ def bernoulli() -> Likelihood:
     values compare models of the same data only.
     """
 
-    def sample(key, logits):
-        draws = jax.random.uniform(key, (logits.size,)).reshape(logits.shape)
-        return (draws < jax.nn.sigmoid(logits)).astype(logits.dtype)
+    def noise(key, logits):
+        return jax.random.uniform(key, (logits.size,)).reshape(logits.shape)
+
+    def sample(noise, logits):
+        return (noise < jax.nn.sigmoid(logits)).astype(logits.dtype)
 
     # x log sigmoid(l) + (1 - x) log sigmoid(-l), without its cancellations.
     log_prob = lambda l, x: jnp.sum(x * l - jax.nn.softplus(l))
-    return Likelihood(log_prob, jax.nn.sigmoid, sample)
+    return Likelihood(log_prob, jax.nn.sigmoid, noise, sample)
 
 
 def gaussian(scale: float | None = 1.0) -> Likelihood:
@@ -62,8 +66,8 @@ def gaussian(scale: float | None = 1.0) -> Likelihood:
         normalisation = x.size * (math.log(scale) + 0.5 * math.log(2 * math.pi))
         return -0.5 * jnp.sum(((x - mean) / scale) ** 2) - normalisation
 
-    sample = lambda key, mean: mean + scale * normal(key, mean.shape, mean.dtype)
-    return Likelihood(log_prob, lambda mean: mean, sample)
+    noise = lambda key, mean: normal(key, mean.shape, mean.dtype)
+    return Likelihood(log_prob, lambda mean: mean, noise, lambda noise, mean: mean + scale * noise)
 
 
 def _gaussian_of_learned_width() -> Likelihood:
@@ -81,11 +85,15 @@ def _gaussian_of_learned_width() -> Likelihood:
         terms = -0.5 * ((x - mean) * jnp.exp(-log_scale)) ** 2 - log_scale
         return jnp.sum(terms) - 0.5 * x.size * math.log(2 * math.pi)
 
-    def sample(key, parameters):
-        mean, log_scale = parts(parameters)
-        return mean + jnp.exp(log_scale) * normal(key, mean.shape, mean.dtype)
+    def noise(key, parameters):
+        mean, _ = parts(parameters)
+        return normal(key, mean.shape, mean.dtype)
 
-    return Likelihood(log_prob, lambda parameters: parts(parameters)[0], sample)
+    def sample(noise, parameters):
+        mean, log_scale = parts(parameters)
+        return mean + jnp.exp(log_scale) * noise
+
+    return Likelihood(log_prob, lambda parameters: parts(parameters)[0], noise, sample)
 
 
 def with_width(decoder: Network, scale: float = 1.0) -> Network:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgen.generative_model import Batch, GenerativeModel, mean_loss, num_events
+from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss, num_events
 from jgen.models.likelihoods import Likelihood, bernoulli
 from jgen.nets.network import Network
 from jgen.random import normal
@@ -256,17 +256,25 @@ def vae(
             kl = jax.vmap(jnp.multiply)(batch.weight, kl)
         return jnp.sum(jax.nn.relu(free_bits - jnp.mean(kl, axis=0)))
 
-    def sample(params, key, cond=None):
+    def noise(key, cond=None):
+        if not num_importance:
+            return {"r": normal(key, latent_shape)}
         key_r, key_x = jax.random.split(key)
-        r = normal(key_r if num_importance else key, latent_shape)
-        decoded = autoencoder.decode(params, r, cond)
-        return likelihood.sample(key_x, decoded) if num_importance else likelihood.mean(decoded)
+        r, params = normal(key_r, latent_shape), jax.eval_shape(autoencoder.init, key)
+        decoded = jax.eval_shape(autoencoder.decode, params, r, cond)
+        return {"r": r, "x": likelihood.noise(key_x, decoded)}
+
+    def sample_from(params, noise, cond=None):
+        decoded = autoencoder.decode(params, noise["r"], cond)
+        return likelihood.sample(noise["x"], decoded) if "x" in noise else likelihood.mean(decoded)
 
     def log_prob(params, key, x, cond=None):
         weights = log_importance_weights(autoencoder, params, key, x, cond, num=num_importance)
         return importance_bound(weights)
 
-    return GenerativeModel(autoencoder.init, loss, sample, log_prob if num_importance else None)
+    return from_noise(
+        autoencoder.init, loss, noise, sample_from, log_prob if num_importance else None
+    )
 
 
 def elbo_of_events(

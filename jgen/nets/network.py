@@ -22,6 +22,20 @@ class Network(NamedTuple):
     apply: Callable[..., PyTree]
 
 
+class Generator(NamedTuple):
+    """Pure functions of one event that is made of noise.
+
+    Attributes:
+      init: (key) -> params.
+      noise: (key) -> all random numbers of one event, a pytree.
+      apply: (params, noise, cond) -> x.
+    """
+
+    init: Callable[[Key], Params]
+    noise: Callable[[Key], PyTree]
+    apply: Callable[[Params, PyTree, Cond], PyTree]
+
+
 class AutoregressiveNetwork(NamedTuple):
     """Pure functions of one event with `num` components.
 

@@ -107,7 +107,7 @@ def test_there_is_no_density_over_voxels_but_one_over_energies(parts):
 
 
 def test_incident_energies_are_log_uniform():
-    energies = incident_energies(20_000, 1e3, 1e6, 1)
+    energies = incident_energies(20_000, 1e3, 1e6, jax.random.key(1))
     scaled = np.log(energies / 1e3) / np.log(1e3)
     assert scaled.min() >= 0
     assert scaled.max() <= 1 + 1e-6
@@ -159,7 +159,13 @@ def test_latent_showers_come_from_the_decoder(showers):
     np.testing.assert_allclose(found, kept, rtol=1e-4, atol=1e-3)
 
 
-@pytest.fixture(scope="module", params=[SMALL, LATENT], ids=["voxel", "latent"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(SMALL, id="voxel"),
+        pytest.param(LATENT, id="latent", marks=pytest.mark.study),
+    ],
+)
 def trained(request, showers, tmp_path_factory):
     few = Showers(*[a[:40] for a in showers])
     folder = tmp_path_factory.mktemp("runs") / "model"

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
+from jgen.random import check_key
 from jgen.typing import Cond, Key, Params, PyTree
 
 
@@ -173,6 +174,7 @@ def draw_chunks(
       ValueError: if `num` or `batch_size` is not positive, `start` not below `num`, `cond` does not
         have `num` rows, or `params` are those of a stacked ensemble.
     """
+    check_key(key)
     if num < 1 or batch_size < 1:
         raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
     if not 0 <= start < num:
@@ -286,6 +288,7 @@ def log_densities(
     """
     if model.log_prob is None:
         raise ValueError("this model has no density: its log_prob is None")
+    check_key(key)
     check_one_member(model, params)
     num = num_events(x)
     if num < 1 or batch_size < 1:

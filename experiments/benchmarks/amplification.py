@@ -198,7 +198,7 @@ def _measure_passes(config: Config, radii: np.ndarray) -> dict[str, float]:
     edges = ring(DIM).marginals[0].quantile(np.linspace(0, 1, NUM_REGIONS + 1))
     sizes = prefix_sizes(len(radii))
     programs = {
-        "ks": lambda: ks_distances(radii, reference, sizes),
+        "ks": lambda: ks_distances(reference, radii, sizes),
         "regions": lambda: region_fractions(radii, edges, sizes),
     }
     metrics = {}

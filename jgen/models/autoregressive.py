@@ -212,18 +212,15 @@ def binned(edges: Float[np.ndarray, "num edges"]) -> Head:
     return Head(edges.shape[1] - 1, log_prob, noise, sample, num=len(edges))
 
 
-def equal_bins(
-    data: Float[np.ndarray, "n num"], bins: int, margin: float = 0.1
-) -> Float[np.ndarray, "num edges"]:
-    """Edges [num, bins + 1] of bins of equal width, from `margin` of the data's range below it on.
+def equal_bins(data: Float[np.ndarray, "n num"], bins: int) -> Float[np.ndarray, "num edges"]:
+    """Edges [num, bins + 1] of bins of equal width, from a tenth of the data's range below it on.
 
     Args:
       data: events.
       bins: of each component.
-      margin: beyond either end, a fraction of the range.
     """
     low, high = data.min(axis=0), data.max(axis=0)
-    beyond = margin * (high - low)
+    beyond = 0.1 * (high - low)
     return np.linspace(low - beyond, high + beyond, bins + 1, axis=1)
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss, num_events
 from jgen.models.likelihoods import Likelihood, bernoulli
 from jgen.nets.network import Network, as_network
-from jgen.random import normal
+from jgen.random import check_key, normal
 from jgen.typing import Cond, Key, Params, PyTree, Schedule
 
 
@@ -327,6 +327,7 @@ def _chunk(function, autoencoder, num, params, key, indices, x, cond):
 
 def _of_events(function, autoencoder, num, params, key, data, batch_size):
     """`function` of every event, in chunks."""
+    check_key(key)
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
     total, chunks = num_events((data.x, data.cond)), []

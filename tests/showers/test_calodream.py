@@ -107,7 +107,7 @@ def test_there_is_no_density_over_voxels_but_one_over_energies(parts):
 
 
 def test_incident_energies_are_log_uniform():
-    energies = incident_energies(20_000, 1e3, 1e6, 1)
+    energies = incident_energies(20_000, 1e3, 1e6, jax.random.key(1))
     scaled = np.log(energies / 1e3) / np.log(1e3)
     assert scaled.min() >= 0
     assert scaled.max() <= 1 + 1e-6

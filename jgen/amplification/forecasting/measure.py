@@ -146,7 +146,7 @@ def _check_order(inputs, index, events):
     """Refuse sorted events: every number for fewer of them takes the first ones."""
     half = min(len(events) // 2, ORDER_EVENTS)
     for name, column in zip(inputs.names, events.T, strict=True):
-        distance = ks_distances(column[-half:], column[:half], np.array([half]))[0]
+        distance = ks_distances(column[:half], column[-half:], np.array([half]))[0]
         if distance > expected_distance(half, half, float(kolmogorov_quantile(1 - ORDER))):
             raise ValueError(
                 f"{inputs.labels[index]}: {name} is distributed differently at the start and at "

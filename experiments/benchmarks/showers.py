@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,6 @@ from experiments.study import Run, Study, at_least, main, table
 from jgen import Batch, GenerativeModel, draw, models
 from jgen.nets import (
     Network,
-    Transfusion,
     TransfusionConfig,
     ViTConfig,
     num_parameters,
@@ -116,7 +115,7 @@ def check(config: Config) -> None:
             raise ValueError(f"{name} must be 1 or more, got {getattr(config, name)}")
 
 
-def build(config: Config) -> dict[str, Network | Transfusion | GenerativeModel]:
+def build(config: Config) -> dict[str, Any]:
     """All networks that are measured."""
     networks = {
         "vit": vit(config.vit),

@@ -221,7 +221,7 @@ def example(run: Run) -> dict[str, np.ndarray]:
     held_out = sample(jax.random.split(run.key("held out"), NUM_HELD_OUT))
     fit_one = jax.jit(lambda key: fit.fit(train, toys.bootstrap_weights(key, NUM_TRAIN)))
     members = [
-        draw(fit.model.sample, fit_one(fit_key), sample_key, NUM_GENERATED, batch_size=50_000)
+        draw(fit.sample, fit_one(fit_key), sample_key, NUM_GENERATED, batch_size=50_000)
         for fit_key, sample_key in zip(
             member_keys(run.key("bootstrap"), MEMBERS),
             member_keys(run.key("sample"), MEMBERS),

@@ -1,7 +1,7 @@
 """Speed of normalizing flows next to zuko, nflows and flowjax: densities, gradients and samples.
 
     export XLA_FLAGS=--xla_cpu_multi_thread_eigen=false
-    taskset -c 0 python -m experiments.benchmarks.flows
+    taskset -c 0 python -m experiments benchmarks.flows
 
 Two flows of the same widths in every library: couplings with rational-quadratic splines
 (1906.04032) and masked autoregressive layers with affine maps (1705.07057). Of each one evaluation
@@ -13,43 +13,19 @@ All libraries take turns in one run. Times are CPU milliseconds of the process, 
 the machine disturbs least, those with `wall` of the clock; each is the median of its repeats, and a
 ratio below one says that jgen is faster. About a minute on one core. The libraries come with
 `pip install -e .[benchmarks]`; one that is missing is left out, and those of PyTorch are on a GPU.
-The same --out measures again.
+Numbers: results/benchmarks.md.
 """
 
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from experiments._command_line import run
-from experiments.benchmarks._flow_rivals import (
-    ON_PYTORCH,
-    RIVALS,
-    Contestant,
-    Sizes,
-    jax_contestant,
-)
-from experiments.benchmarks._timing import measure, random_params, ratio
-from jgen.bijectors import (
-    TrainableBijector,
-    affine,
-    autoregressive,
-    compose,
-    coupling,
-    flip,
-    rational_quadratic,
-    repeated,
-)
-from jgen.models import flow
-from jgen.nets import num_parameters
-from jgen.nets.conditioners import conditioner
-from jgen.nets.made import made
-from jgen.plotting import save
-from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, new_figure, styled
-from jgen.training import RunFolder
+from experiments.benchmarks.rivals import RIVALS, Contestant, Sizes, jax_contestant
+from experiments.benchmarks.timing import bars, installed, measure, random_params, ratio
+from experiments.study import Run, Study, at_least, known, main, table
+from jgen import GenerativeModel, bijectors, models, nets
 
 FLOWS = {"coupling": "RQ coupling", "maf": "MAF"}
 PROGRAMS = {"gradient": "log p and gradient", "log_prob": "log p", "sample": "sample"}
@@ -75,94 +51,85 @@ class Config:
     """What jgen is compared with, where it is installed."""
     repeats: int = 31
     """Repeats of one program."""
+    seed: int = 0
+    """Seed of the events."""
 
 
-def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, float]:
-    """Measure and plot; returns the metrics, which metrics.json holds too.
+def check(config: Config) -> None:
+    """Refuse bad options."""
+    at_least(config, repeats=1, depth=1, bins=2)
+    if not config.batches or min(config.batches) < 1:
+        raise ValueError(f"batches must be numbers of 1 or more, got {config.batches}")
+    if config.libraries:
+        known(config, libraries=tuple(RIVALS))
+    # With equal halves all couplings have the same sizes in every library.
+    if config.dim < 2 or config.dim % 2:
+        raise ValueError(f"dim must be even and positive, got {config.dim}")
+
+
+def build(config: Config) -> dict[str, GenerativeModel]:
+    """Both flows, with layers as the other libraries have them."""
+    dim, options = config.dim, {"hidden": config.hidden, "activation": jax.nn.relu}
+    affine = bijectors.affine()
+    network = nets.made(dim, affine.num_params, **options)
+    layers = {"maf": bijectors.autoregressive(network, affine, dim)}
+    spline = bijectors.rational_quadratic(config.bins, config.bound)
+    network = nets.conditioner(dim // 2, dim // 2 * spline.num_params, **options)
+    layers = {"coupling": bijectors.coupling(network, spline, dim // 2)} | layers
+    turned = {kind: bijectors.compose(layer, bijectors.flip()) for kind, layer in layers.items()}
+    stacks = {kind: bijectors.repeated(layer, config.depth) for kind, layer in turned.items()}
+    return {kind: models.flow(stack, dim) for kind, stack in stacks.items()}
+
+
+def compute(config: Config, run: Run) -> dict[str, float]:
+    """Measure.
 
     LIBRARY is jgen or a rival, FLOW coupling or maf, PROGRAM gradient, log_prob or sample, SIZE the
     number of events at once.
 
-        ms/LIBRARY/FLOW/PROGRAM/SIZE     median CPU time, wall_ms by the clock
-        ratio/LIBRARY/FLOW/...           median of jgen's time over the library's next to it
-        ratio_low/..., ratio_high/...    between them lie two thirds of these ratios
-        wall_ratio/LIBRARY/FLOW/...      that of the times by the clock
-        compile_s/LIBRARY/FLOW/...       seconds to trace and compile, in no other number
-        parameters/LIBRARY/FLOW          trainable numbers
+    ms/LIBRARY/FLOW/PROGRAM/SIZE     median CPU time, wall_ms by the clock
+    ratio/LIBRARY/FLOW/...           median of jgen's time over the library's next to it
+    ratio_low/..., ratio_high/...    between them lie two thirds of these ratios
+    wall_ratio/LIBRARY/FLOW/...      that of the times by the clock
+    compile_s/LIBRARY/FLOW/...       seconds to trace and compile, in no other number
+    parameters/LIBRARY/FLOW          trainable numbers
     """
-    _check(config)
-    folder = RunFolder(out, config)
-    if not plot_only:
-        rivals, metrics = _installed(config.libraries), {}
-        tasks = [(kind, size) for kind in FLOWS for size in config.batches]
-        for kind, size in (bar := tqdm(tasks, desc="benchmark", unit="flow")):
-            bar.set_postfix_str(f"{FLOWS[kind]}, {size} events")
-            metrics |= _measure(config, rivals, kind, size)
-        folder.write_metrics(metrics)
-    metrics = folder.read_json("metrics.json")
-    if metrics is None:
-        raise FileNotFoundError(f"{out} has no metrics.json to plot; run without --plot-only first")
-    if any(name.startswith("ratio/") for name in metrics):
-        save(_ratio_bars(metrics), folder.figure("flow_ratios"))
-    print("\n".join(f"{name:<40}{value:>12.4g}" for name, value in metrics.items()))
+    metrics = {}
+    for kind in FLOWS:
+        for size in config.batches:
+            metrics |= run.cached(f"{kind}/{size}", partial(measure_flow, config, kind, size))
     return metrics
 
 
-def count_parameters(config: Config) -> dict[str, int]:
-    """Trainable parameters of both flows."""
-    return {kind: num_parameters(_bijector(kind, _sizes(config)).init) for kind in FLOWS}
+def measure_flow(config: Config, kind: str, size: int) -> dict[str, float]:
+    """Metrics of one flow in all libraries that are installed."""
+    x = np.random.default_rng(config.seed).standard_normal((size, config.dim))
+    sizes = Sizes(config.dim, config.depth, config.bins, config.bound, config.hidden)
+    contestants = {"jgen": own(build(config)[kind], x)}
+    contestants |= {name: RIVALS[name](kind, sizes, x) for name in installed(config.libraries)}
+    metrics = {}
+    for name, contestant in contestants.items():
+        metrics[f"parameters/{name}/{kind}"] = float(contestant.parameters)
+        for program, seconds in contestant.compile_s.items():
+            metrics[f"compile_s/{name}/{kind}/{program}/{size}"] = seconds
+    for program in PROGRAMS:
+        programs = {name: c.programs[program] for name, c in contestants.items()}
+        times = measure(programs, config.repeats)
+        for name, other in times.items():
+            what = f"{name}/{kind}/{program}/{size}"
+            metrics[f"ms/{what}"] = float(np.median(other.cpu))
+            metrics[f"wall_ms/{what}"] = float(np.median(other.wall))
+            if name != "jgen":
+                ratios = times["jgen"].cpu / other.cpu
+                metrics[f"ratio/{what}"] = ratio(times["jgen"].cpu, other.cpu)
+                metrics[f"ratio_low/{what}"] = float(np.quantile(ratios, 1 / 6))
+                metrics[f"ratio_high/{what}"] = float(np.quantile(ratios, 5 / 6))
+                metrics[f"wall_ratio/{what}"] = ratio(times["jgen"].wall, other.wall)
+    return metrics
 
 
-def _check(config: Config) -> None:
-    if min(config.repeats, *(config.batches or (0,))) < 1:
-        raise ValueError(
-            f"batches and repeats must be at least 1, got {config.batches} and {config.repeats}"
-        )
-    unknown = set(config.libraries) - set(RIVALS)
-    if unknown:
-        raise ValueError(f"unknown libraries {sorted(unknown)}; known are {', '.join(RIVALS)}")
-    # With equal halves all couplings have the same sizes in every library.
-    if config.dim < 2 or config.dim % 2:
-        raise ValueError(f"dim must be even, got {config.dim}")
-
-
-def _installed(libraries: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that can be compared with; of the others it is said why not."""
-    found = []
-    for name in libraries:
-        if importlib.util.find_spec(name) is None:
-            tqdm.write(f"{name} is left out: pip install -e .[benchmarks]")
-        elif name in ON_PYTORCH and jax.default_backend() != "cpu":
-            tqdm.write(f"{name} is left out: compared with on a CPU only")
-        else:
-            found.append(name)
-    if any(name in ON_PYTORCH for name in found):
-        import torch
-
-        torch.set_num_threads(1)
-    return tuple(found)
-
-
-def _sizes(config: Config) -> Sizes:
-    return Sizes(config.dim, config.depth, config.bins, config.bound, config.hidden)
-
-
-def _bijector(kind: str, sizes: Sizes) -> TrainableBijector:
-    """Layers as the other libraries have them, without the linear ones of `coupling_flow`."""
-    dim, hidden = sizes.dim, sizes.hidden
-    if kind == "maf":
-        network = made(dim, affine().num_params, hidden=hidden, activation=jax.nn.relu)
-        layer = autoregressive(network, affine(), dim)
-    else:
-        spline, half = rational_quadratic(sizes.bins, sizes.bound), dim // 2
-        outputs = half * spline.num_params
-        network = conditioner(half, outputs, hidden=hidden, activation=jax.nn.relu)
-        layer = coupling(network, spline, half)
-    return repeated(compose(layer, flip()), sizes.depth)
-
-
-def _own(kind: str, sizes: Sizes, x: np.ndarray) -> Contestant:
-    model = flow(_bijector(kind, sizes), sizes.dim)
+def own(model: GenerativeModel, x: np.ndarray) -> Contestant:
+    """The flow of jgen."""
 
     def log_prob(params, x):
         return jax.vmap(lambda x: model.log_prob(params, None, x))(x)
@@ -173,66 +140,26 @@ def _own(kind: str, sizes: Sizes, x: np.ndarray) -> Contestant:
     return jax_contestant(random_params(model.init), log_prob, sample, x)
 
 
-def _measure(config: Config, rivals: tuple[str, ...], kind: str, size: int) -> dict[str, float]:
-    """Metrics of one flow in all libraries."""
-    x = np.random.default_rng(0).standard_normal((size, config.dim))
-    makers = {"jgen": _own} | {name: RIVALS[name] for name in rivals}
-    contestants = {name: make(kind, _sizes(config), x) for name, make in makers.items()}
-    metrics = {}
-    for name, contestant in contestants.items():
-        metrics[f"parameters/{name}/{kind}"] = float(contestant.parameters)
-        for program, seconds in contestant.compile_s.items():
-            metrics[f"compile_s/{name}/{kind}/{program}/{size}"] = seconds
-    for program in PROGRAMS:
-        programs = {name: c.programs[program] for name, c in contestants.items()}
-        times = measure(programs, config.repeats)
-        for name, found in times.items():
-            what = f"{name}/{kind}/{program}/{size}"
-            metrics[f"ms/{what}"] = float(np.median(found.cpu))
-            metrics[f"wall_ms/{what}"] = float(np.median(found.wall))
-            if name != "jgen":
-                ratios = times["jgen"].cpu / found.cpu
-                metrics[f"ratio/{what}"] = ratio(times["jgen"].cpu, found.cpu)
-                metrics[f"ratio_low/{what}"] = float(np.quantile(ratios, 1 / 6))
-                metrics[f"ratio_high/{what}"] = float(np.quantile(ratios, 5 / 6))
-                metrics[f"wall_ratio/{what}"] = ratio(times["jgen"].wall, found.wall)
-    return metrics
-
-
-@styled
-def _ratio_bars(metrics: dict[str, float]):
-    """Ratios of all programs, a colour a library, with the spread of two thirds."""
-    names = [name.removeprefix("ratio/") for name in metrics if name.startswith("ratio/")]
-    libraries = list(dict.fromkeys(name.split("/")[0] for name in names))
-    rows = list(dict.fromkeys(name.partition("/")[2] for name in names))
-    figure = new_figure(0.8 * TEXT_WIDTH, 1.0 + 0.14 * len(rows) * (1 + len(libraries)))
-    axes = figure.subplots()
-    height = 0.8 / len(libraries)
-    for i, library in enumerate(libraries):
-        values, low, high = (
-            np.array([metrics[f"{what}/{library}/{row}"] for row in rows])
-            for what in ("ratio", "ratio_low", "ratio_high")
-        )
-        place = np.arange(len(rows)) + height * (i - 0.5 * (len(libraries) - 1))
-        spread = [values - low, high - values]
-        axes.barh(place, values, height, xerr=spread, color=color(i), label=library)
-    axes.axvline(1, color=REFERENCE, linestyle="--", linewidth=0.8)
-    labels = []
-    for row in rows:
-        kind, program, size = row.split("/")
-        labels.append(f"{FLOWS[kind]}, {PROGRAMS[program]}, {size}")
-    axes.set_yticks(range(len(rows)), labels)
-    axes.tick_params(axis="y", which="both", length=0)
-    axes.invert_yaxis()
-    axes.set_xlabel("CPU time of jgen / other library")
-    figure.legend(loc="outside upper center", ncols=len(libraries))
-    return figure
+def report(config: Config, run: Run, metrics: dict[str, float]) -> str:
+    """Ratios of all programs with the spread of two thirds, or jgen's times if it is alone."""
+    kind = "ratio" if any(name.startswith("ratio/") for name in metrics) else "ms"
+    ends = ("ratio", "ratio_low", "ratio_high") if kind == "ratio" else ("ms", "ms", "ms")
+    series: dict[str, dict] = {}
+    for name in metrics:
+        first, _, rest = name.partition("/")
+        if first == kind:
+            library, flow, program, size = rest.split("/")
+            row = f"{FLOWS[flow]}, {PROGRAMS[program]}, {size}"
+            values = tuple(metrics[f"{end}/{rest}"] for end in ends)
+            series.setdefault(library, {})[row] = values
+    label = "CPU time of jgen / other library" if kind == "ratio" else "CPU time [ms]"
+    run.save("flow_ratios", bars(series, label))
+    return table(["median"], {name: [value] for name, value in metrics.items()}, digits=4)
 
 
 DEFAULT = Config()
 SMOKE = Config(dim=4, depth=2, bins=3, hidden=(6, 6), batches=(5,), repeats=2)
-PRESETS = {"default": DEFAULT, "smoke": SMOKE}
-
+STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build)
 
 if __name__ == "__main__":
-    run("benchmarks.flows", __doc__, PRESETS, main, count_parameters)
+    main(STUDY)

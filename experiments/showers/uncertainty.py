@@ -120,7 +120,8 @@ def check(config: Config) -> None:
             f"well enough to be judged, got {fewest}"
         )
     at_least(config, smallest_bin=5)  # for normal errors
-    if not 0 <= config.layer < (num := get_geometry(one.geometry).num_layers):
+    num = get_geometry(one.geometry).num_layers
+    if not 0 <= config.layer < num:
         raise ValueError(f"layer must be one of the {num} layers, 0 to {num - 1}: {config.layer}")
     for method in config.methods:
         trainings = {f"{part}_training": training(config, method, part) for part in PARTS}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jgen.bijectors.trainable import TrainableBijector
-from jgen.nets.network import Network
+from jgen.nets.network import Network, as_network
 from jgen.paths import Path, linear, on_unit_interval
 from jgen.solvers import RungeKutta, runge_kutta, velocity_and_divergence
 from jgen.solvers.likelihood import Divergence
@@ -49,7 +49,7 @@ def continuous(
     if not callable(divergence) and divergence not in ("exact", "hutchinson"):
         raise ValueError(f"unknown divergence {divergence!r}; exact, hutchinson or a function")
     solver = runge_kutta("rk4", 16) if solver is None else solver
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
 
     span = path.t_max - path.t_min
 

@@ -24,7 +24,7 @@ from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss,
 from jgen.models.gan import GAMES, slope_penalty
 from jgen.models.mmd import gaussian_mmd, sorted_kernel_mmd
 from jgen.models.vae import Autoencoder, kl_to_standard_normal, reparametrize
-from jgen.nets.network import Network
+from jgen.nets.network import Network, as_network
 from jgen.random import normal
 from jgen.typing import Cond, Key
 
@@ -93,6 +93,7 @@ def bib_ae(
     weights = BibAeWeights() if weights is None else weights
     distance = _squared_error if distance is None else distance
     weights.check()
+    critic, latent_critic = as_network(critic), as_network(latent_critic)
     decode = _mean_decoder(autoencoder)
 
     def init(key):
@@ -178,7 +179,7 @@ def vae_gan(
             "weights must not be negative, got "
             f"kl {kl}, reconstruction {reconstruction}, gradient_penalty {gradient_penalty}"
         )
-    game, decode = GAMES[objective], _mean_decoder(autoencoder)
+    game, critic, decode = GAMES[objective], as_network(critic), _mean_decoder(autoencoder)
 
     def init(key):
         key_coder, key_critic = jax.random.split(key)
@@ -232,6 +233,7 @@ def post_processor(
       objective: (key, refine, x, y) -> scalar, where refine(key) is a draw of the network's output
         for y: `sorted_spectrum` or `voxel_score`.
     """
+    network = as_network(network)
 
     def refined(params, key, y, cond):
         return network.apply(params, y, normal(key, y.shape), cond)

@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
-from jgen.generative_model import GenerativeModel, from_noise, mean_loss
-from jgen.nets.network import Network
+from jgen.generative_model import GenerativeModel, SampleFunction, from_noise, mean_loss
+from jgen.nets.network import Network, as_network
 from jgen.paths import (
     Path,
     Prediction,
@@ -82,7 +82,7 @@ def consistency(
       ValueError: for numbers that are not positive or not whole, a solver without a teacher,
         parameters of another network, or a prediction that is singular at an end of the path.
     """
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
     check_prediction(path, prediction)
     _check(network, teacher, solver, intervals, huber, steps)
     solver = runge_kutta("heun", 1) if solver is None else solver
@@ -132,8 +132,10 @@ def trajectory_ends(
     path: Path | None = None,
     prediction: Prediction = "velocity",
     solver: RungeKutta | NonStationary | None = None,
-) -> GenerativeModel:
-    """A trained path model whose events are (x(t_min), x(t_max)), to `draw` a pool for `distilled`.
+) -> SampleFunction:
+    """(params, key, cond) -> (x(t_min), x(t_max)) of a trained path model, for `distilled`.
+
+        pool = draw(trajectory_ends(network, shape), params, key, 10_000)
 
     Args:
       network: the path model's, as for `consistency`.
@@ -145,18 +147,18 @@ def trajectory_ends(
     Raises:
       ValueError: for an unknown prediction, or one that is singular at an end of the path.
     """
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
     check_prediction(path, prediction)
     solver = runge_kutta("midpoint", 12) if solver is None else solver
 
-    def sample_from(params, noise, cond=None):
-        x0 = path.base_std * noise
+    def sample(params, key, cond=None):
+        x0 = path.base_std * normal(key, shape)
         velocity = lambda t, x: convert(
             path, t, x, network.apply(params, t, x, cond), prediction, "velocity"
         )
         return x0, solver(on_unit_interval(path, velocity), x0)
 
-    return from_noise(network.init, None, lambda key, cond: normal(key, shape), sample_from)
+    return sample
 
 
 def distilled(
@@ -189,7 +191,7 @@ def distilled(
     Raises:
       ValueError: as `consistency`; in training, for events that are not pairs.
     """
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
     model = consistency(network, shape, path=path, prediction=prediction, teacher=teacher)
     if huber is not None and not huber > 0:
         raise ValueError(f"huber must be positive, got {huber}")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.generative_model import Batch, GenerativeModel, from_noise, num_events
-from jgen.nets.network import Generator, Network
+from jgen.nets.network import Generator, Network, as_network
 from jgen.typing import Key, PyTree
 
 Objective = Literal["saturating", "non_saturating", "least_squares", "wasserstein"]
@@ -72,7 +72,7 @@ def gan(
         raise ValueError(f"unknown objective {objective!r}; one of {', '.join(GAMES)}")
     if gradient_penalty < 0:
         raise ValueError(f"the gradient penalty must not be negative, got {gradient_penalty}")
-    game = GAMES[objective]
+    game, critic = GAMES[objective], as_network(critic)
 
     def init(key):
         key_generator, key_critic = jax.random.split(key)

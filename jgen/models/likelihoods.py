@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jgen.nets.network import Network
+from jgen.bijectors.distrax import density
+from jgen.nets.network import Network, as_network
 from jgen.random import normal
 from jgen.typing import Key, PyTree
 
@@ -96,6 +97,24 @@ def _gaussian_of_learned_width() -> Likelihood:
     return Likelihood(log_prob, lambda parameters: parts(parameters)[0], noise, sample)
 
 
+def distribution(make: Callable[[PyTree], Any]) -> Likelihood:
+    """Likelihood of any distrax distribution.
+
+        positive = distribution(lambda raw: distrax.Gamma(jnp.exp(raw[0]), jnp.exp(raw[1])))
+
+    Its noise is a key: distrax draws by itself.
+
+    Args:
+      make: (parameters) -> distribution of x; its batch axes are independent components.
+    """
+    return Likelihood(
+        lambda parameters, x: density(make(parameters))[1](x),
+        lambda parameters: make(parameters).mean(),
+        lambda key, parameters: key,
+        lambda key, parameters: density(make(parameters))[0](key),
+    )
+
+
 def with_width(decoder: Network, scale: float = 1.0) -> Network:
     """A decoder of means with one trained width for all components, for `gaussian(None)`.
 
@@ -110,6 +129,7 @@ def with_width(decoder: Network, scale: float = 1.0) -> Network:
     """
     if not scale > 0:
         raise ValueError(f"the width must start at a positive number, got {scale}")
+    decoder = as_network(decoder)
 
     def init(key):
         return {"mean": decoder.init(key), "log_scale": jnp.asarray(math.log(scale), jnp.float32)}

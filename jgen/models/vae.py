@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss, num_events
 from jgen.models.likelihoods import Likelihood, bernoulli
-from jgen.nets.network import Network
+from jgen.nets.network import Network, as_network
 from jgen.random import check_key, normal
 from jgen.typing import Cond, Key, Params, PyTree, Schedule
 
@@ -55,6 +55,7 @@ def encoder_decoder(
         shape.
       likelihood: of the decoder, `bernoulli()` unless given.
     """
+    encoder, decoder = as_network(encoder), as_network(decoder)
 
     def init(key):
         key_encoder, key_decoder = jax.random.split(key)

@@ -165,7 +165,7 @@ def _judged(values: dict[str, np.ndarray], num_train: int) -> tuple:
 
 def _drawn(fit: Fit, params, key: Key, num: int) -> Float[np.ndarray, "num dim"]:
     # Simple generators: large batches cost little memory.
-    return draw(fit.model.sample, params, key, num, batch_size=20_000)
+    return draw(fit.sample, params, key, num, batch_size=20_000)
 
 
 def _azimuth(events: Float[np.ndarray, "num dim"]) -> Float[np.ndarray, " num"]:

@@ -230,7 +230,7 @@ def test_the_ring_fit_from_generated_events():
         fractions = []
         for i in range(10):
             params = fit.fit(data, bootstrap_weights(jax.random.fold_in(key, i), 200))
-            chunks = draw_chunks(fit.model.sample, params, key, sizes[-1], batch_size=10_000)
+            chunks = draw_chunks(fit.sample, params, key, sizes[-1], batch_size=10_000)
             radii = (np.linalg.norm(x, axis=1) for x in chunks)
             fractions.append(region_fractions(radii, RADII, sizes))
         found[name] = averaging_amplification(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks._timing import Program, compiled
+from experiments.benchmarks.timing import Program, compiled
 
 
 class Sizes(NamedTuple):

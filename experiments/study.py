@@ -16,6 +16,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,6 +58,8 @@ class Study:
         --dry-run and, since a network refuses sizes that cannot be, as another check.
       inputs: (config) -> reads a user's files, before the folder is made and not in --dry-run, so
         that bad ones are refused; a function with a cache, which `compute` calls again.
+      stored: (config) -> the configuration as the run folder keeps it, without options that change
+        no result.
     """
 
     presets: Mapping[str, Any]
@@ -65,6 +68,7 @@ class Study:
     check: Callable[[Any], None] = lambda config: None
     build: Callable[[Any], Mapping[str, Any]] = lambda config: {}
     inputs: Callable[[Any], Any] = lambda config: None
+    stored: Callable[[Any], Any] = lambda config: config
 
 
 def main(study: Study) -> None:
@@ -83,30 +87,52 @@ def run(study: Study, argv: Sequence[str]) -> dict[str, float] | None:
     try:
         if args.distributed:
             initialize_distributed()
-        _check_fields(args.config)
-        study.check(args.config)
-        counts = _parameter_counts(study.build(args.config))
         if args.dry_run:
+            counts = _parameter_counts(_checked_parts(study, args.config))
             config = dataclasses.asdict(args.config)
             resolved = {"preset": args.preset, "config": config, "parameters": counts}
             print(json.dumps(resolved, indent=2, default=str))
             return None
-        study.inputs(args.config)
-        with Run(out, args.config, read_only=args.plot_only) as folder:
-            folder.note = "preset smoke: not trained" if args.preset == "smoke" else ""
-            metrics = study.compute(args.config, folder)
-            flat = folder.write_metrics(metrics)
-            if folder.is_writer:
-                if table := study.report(args.config, folder, metrics):
-                    print(table)
-                print(f"\n{len(flat)} metrics and everything else are in {out}")
-            return flat
+        note = "preset smoke: not trained" if args.preset == "smoke" else ""
+        return execute(study, args.config, out, plot_only=args.plot_only, note=note)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last checkpoint")
     except (ValueError, OSError, FloatingPointError) as error:
         if args.traceback:
             raise
         sys.exit(f"error: {error}")
+
+
+def execute(
+    study: Study, config: Any, out: Path, *, plot_only: bool = False, note: str = ""
+) -> dict[str, float]:
+    """Check a configuration, run the study in a folder and print its report.
+
+    Args:
+      study: what is run.
+      config: its configuration.
+      out: run folder.
+      plot_only: read the stages of a finished run and draw it again.
+      note: small print on all figures.
+    """
+    _checked_parts(study, config)
+    if not plot_only:
+        study.inputs(config)
+    with Run(out, study.stored(config), read_only=plot_only) as folder:
+        folder.note = note
+        metrics = study.compute(config, folder)
+        flat = folder.write_metrics(metrics)
+        if folder.is_writer:
+            if text := study.report(config, folder, metrics):
+                print(text)
+            print(f"\n{len(flat)} metrics and everything else are in {out}")
+        return flat
+
+
+def _checked_parts(study: Study, config: Any) -> Mapping[str, Any]:
+    _check_fields(config)
+    study.check(config)
+    return study.build(config)
 
 
 def identity(study: Study) -> tuple[str, str]:
@@ -274,7 +300,8 @@ def short_help(name: str, description: str, presets: Mapping[str, Any], config: 
             continue
         lines.append(f"  --{option:<22} {' '.join(first.split())} ({shown})"[:118])
     if blocks:
-        lines += ["", f"blocks of options (--help-all): {', '.join(f'--{b}.*' for b in blocks)}"]
+        named = f"blocks of options (--help-all): {', '.join(f'--{b}.*' for b in blocks)}"
+        lines += ["", *textwrap.wrap(named, 100, break_on_hyphens=False)]
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
+from jgen.random import check_key
 from jgen.typing import Cond, Key, Params, PyTree
 
 
@@ -34,6 +35,8 @@ class Batch(NamedTuple):
 class GenerativeModel(NamedTuple):
     """Four pure functions; every family makes one and every transformation returns one.
 
+    The others are there where a family has them. Whoever replaces `sample` replaces them with it.
+
     Attributes:
       init: (key) -> params.
       loss: (params, key, batch) -> scalar, the mean over the batch of a one-event loss. One that
@@ -43,6 +46,11 @@ class GenerativeModel(NamedTuple):
       log_prob: (params, key, x, cond) -> scalar in nats, one event; None without a density.
       sample_and_log_prob: (params, key, cond) -> (x, log p(x)), the event that `sample` makes with
         the same key, where its density comes at no cost; None elsewhere.
+      noise: (key, cond) -> all random numbers of one event, a pytree of arrays. The condition is
+        looked at for its shapes alone.
+      sample_from: (params, noise, cond) -> x, a function without chance: `sample` with a key is
+        `sample_from` with its `noise`. For replaying events under other parameters or conditions,
+        and for samplers that are exported without random operations.
     """
 
     init: Callable[[Key], Params]
@@ -50,6 +58,24 @@ class GenerativeModel(NamedTuple):
     sample: Callable[[Params, Key, Cond], PyTree]
     log_prob: Callable[[Params, Key, PyTree, Cond], Array] | None = None
     sample_and_log_prob: Callable[[Params, Key, Cond], tuple[PyTree, Array]] | None = None
+    noise: Callable[[Key, Cond], PyTree] | None = None
+    sample_from: Callable[[Params, PyTree, Cond], PyTree] | None = None
+
+
+def from_noise(
+    init: Callable[[Key], Params],
+    loss: Callable[..., Array],
+    noise: Callable[[Key, Cond], PyTree],
+    sample_from: Callable[[Params, PyTree, Cond], PyTree],
+    log_prob: Callable[[Params, Key, PyTree, Cond], Array] | None = None,
+    sample_and_log_prob: Callable[[Params, Key, Cond], tuple[PyTree, Array]] | None = None,
+) -> GenerativeModel:
+    """A model whose `sample` is `sample_from` of its `noise`."""
+
+    def sample(params, key, cond=None):
+        return sample_from(params, noise(key, cond), cond)
+
+    return GenerativeModel(init, loss, sample, log_prob, sample_and_log_prob, noise, sample_from)
 
 
 SampleFunction = Callable[[Params, Key, Cond], PyTree]
@@ -148,6 +174,7 @@ def draw_chunks(
       ValueError: if `num` or `batch_size` is not positive, `start` not below `num`, `cond` does not
         have `num` rows, or `params` are those of a stacked ensemble.
     """
+    check_key(key)
     if num < 1 or batch_size < 1:
         raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
     if not 0 <= start < num:
@@ -261,6 +288,7 @@ def log_densities(
     """
     if model.log_prob is None:
         raise ValueError("this model has no density: its log_prob is None")
+    check_key(key)
     check_one_member(model, params)
     num = num_events(x)
     if num < 1 or batch_size < 1:

@@ -9,23 +9,63 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jgen.typing import Key
+
+_KIND = "threefry2x32"
+
+
+def check_key(key: Key) -> None:
+    """Refuse what is not one typed key of the kind whose numbers `jax.vmap` leaves alone.
+
+    Keys of other kinds ("rbg", "unsafe_rbg") give other numbers within a batch than alone, so that
+    an event would depend on how many are drawn at once, and a bootstrap member on its neighbours.
+
+    Raises:
+      ValueError: says what came and how to make a key.
+    """
+    make = "make keys with jax.random.key(seed)"
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        came = f"an array of {dtype}" if dtype is not None else f"{type(key).__name__} {key!r}"
+        raise ValueError(f"a typed key is needed, got {came}: {make}, not jax.random.PRNGKey")
+    if (kind := str(jax.random.key_impl(key))) != _KIND:
+        raise ValueError(
+            f"keys of the kind {kind!r} depend on their neighbours under jax.vmap, so that results "
+            f"would depend on batch sizes: {make} of the default kind, or with "
+            f"jax.random.key(seed, impl={_KIND!r})"
+        )
+    if key.shape:
+        raise ValueError(f"one key is needed, got an array of keys of shape {key.shape}")
 
 
 def stream(key: Key, name: str) -> Key:
     """The key stream called `name`; streams of different names are independent.
 
     Raises:
-      TypeError: if `key` is not a typed key.
+      ValueError: if `key` is none that `check_key` takes.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(
-            f"stream {name!r} needs a typed key, got an array of {key.dtype}: "
-            "make keys with jax.random.key(seed), not jax.random.PRNGKey(seed)"
-        )
+    check_key(key)
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def numpy_generator(key: Key | None) -> np.random.Generator:
+    """Random numbers of numpy from a key; None is `jax.random.key(0)`.
+
+    That of `jax.random.key(n)` is `np.random.default_rng(n)`, the published code's where it has a
+    seed n.
+
+    Raises:
+      TypeError: if `key` is neither a typed key nor None.
+    """
+    if key is None:
+        return np.random.default_rng(0)
+    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
+        raise TypeError(f"a typed key is needed, got {key!r}: make one with jax.random.key(seed)")
+    words = np.asarray(jax.random.key_data(key), np.uint32).ravel()
+    return np.random.default_rng(int.from_bytes(words.astype(">u4").tobytes(), "big"))
 
 
 def member_keys(key: Key, num: int, first: int = 0) -> Key:

@@ -53,7 +53,7 @@ def test_streams_are_independent_and_members_stay(key):
     assert not np.array_equal(*[jax.random.key_data(stream(key, n)) for n in ("train", "init")])
     few, many = (jax.random.key_data(member_keys(key, n)) for n in (2, 5))
     np.testing.assert_array_equal(few, many[:2])
-    with pytest.raises(TypeError, match=r"jax.random.key\(seed\)"):
+    with pytest.raises(ValueError, match=r"jax.random.key\(seed\)"):
         stream(jax.random.PRNGKey(0), "train")
 
 

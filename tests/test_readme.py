@@ -3,20 +3,28 @@
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+
+from experiments.__main__ import studies
+from jgen import load
 
 pytestmark = pytest.mark.usefixtures("optimized")
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+STUDIES = (ROOT / "experiments" / "README.md").read_text()
 
 
-def test_the_contract_in_ten_lines():
+def test_the_contract_in_ten_lines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
     names = {}
     exec(block, names)  # noqa: S102
     assert names["events"].shape == (100_000, 2)
-    assert np.isfinite(names["log_p"])
+    assert np.isfinite(names["log_p"]).all()
+    model, fitted = names["model"], names["fitted"]
+    jax.tree.map(np.testing.assert_array_equal, load("banana.npz", model), fitted.params)
     # The banana, straightened, is a unit normal: its median and central width after 1000 steps.
     x, y = names["events"].T
     low, middle, high = np.quantile(np.stack([x, y - x**2]), [0.1587, 0.5, 0.8413], axis=1)
@@ -26,7 +34,7 @@ def test_the_contract_in_ten_lines():
 
 def test_training_without_data():
     block = next(
-        b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "reverse_kl" in b
+        b for b in re.findall(r"```python\n(.*?)```", STUDIES, re.DOTALL) if "reverse_kl" in b
     )
     names = {}
     exec(block, names)  # noqa: S102
@@ -36,8 +44,21 @@ def test_training_without_data():
     assert abs(names["log_partition"](log_weight).value - 5.4269) < 0.01
 
 
-def test_files_and_studies_it_names_are_there():
-    for path in re.findall(r"\((experiments/[^)]+)\)|`(notebooks/[^`]+)`", README):
-        assert (ROOT / "".join(path)).exists()
-    for name in re.findall(r"python -m (experiments\.[a-z0-9_.]+)", README):
-        assert (ROOT / f"{name.replace('.', '/')}.py").exists()
+@pytest.mark.parametrize("text", [README, STUDIES], ids=["README", "experiments/README"])
+def test_files_and_studies_it_names_are_there(text):
+    base = ROOT if text is README else ROOT / "experiments"
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (base / path).exists(), path
+    known = studies()
+    for name in re.findall(r"python -m experiments ([a-z_.]+)", text):
+        assert name in known, name
+
+
+def test_the_table_of_studies_has_them_all():
+    rows = [line.split("|")[1] for line in STUDIES.splitlines() if line.startswith("| `")]
+    named = {name.split()[0] for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert named == set(studies())
+
+
+def test_it_can_be_read_in_three_minutes():
+    assert len(README.split()) <= 700

@@ -208,7 +208,7 @@ def estimates(
     ensemble = lambda means: averaging_amplification(
         *generate(config, means, rng), config.num_train
     )
-    true = lambda some: true_amplification(some, sizes, truth, config.num_train)
+    true = lambda some: true_amplification(truth, some, sizes, config.num_train)
     return {
         "experiments": true(fractions),
         "paper": true(fractions[:PAPER_EXPERIMENTS]),

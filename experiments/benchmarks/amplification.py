@@ -136,7 +136,7 @@ def measure_events(config: Config, run: Run, model: GenerativeModel) -> dict[str
     edges = toys.ring(DIM).marginals[0].quantile(np.linspace(0, 1, NUM_REGIONS + 1))
     sizes = amplification.prefix_sizes(len(radii))
     programs = {
-        "ks": lambda: amplification.ks_distances(radii, reference, sizes),
+        "ks": lambda: amplification.ks_distances(reference, radii, sizes),
         "regions": lambda: amplification.region_fractions(radii, edges, sizes),
     }
     for name, times in measure(programs, config.scan_repeats).items():

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,6 @@ from experiments.study import Run, Study, at_least, main, table
 from jgen import Batch, GenerativeModel, draw, models
 from jgen.nets import (
     Network,
-    Transfusion,
     TransfusionConfig,
     ViTConfig,
     num_parameters,
@@ -116,7 +115,7 @@ def check(config: Config) -> None:
             raise ValueError(f"{name} must be 1 or more, got {getattr(config, name)}")
 
 
-def build(config: Config) -> dict[str, Network | Transfusion | GenerativeModel]:
+def build(config: Config) -> dict[str, Any]:
     """All networks that are measured."""
     networks = {
         "vit": vit(config.vit),
@@ -207,7 +206,7 @@ def compare(
 
 
 def measure_vit(config: Config, size: int) -> dict[str, float]:
-    """The shape network and the gradient of its loss, beside PyTorch's."""
+    """Velocity and gradient of the shape network, beside PyTorch's."""
     network = vit(config.vit)
     apply = jax.vmap(network.apply, in_axes=(None, 0, 0, 0))
     params, rivals, pytorch = random_params(network.init), {}, pytorch_networks()
@@ -245,7 +244,7 @@ def measure_velocity(config: Config, name: str, geometry: str, dtype: str, size:
 
 
 def utilisation(config, label, dtype, size, function, args, wall_ms) -> dict[str, float]:
-    """Operations of a velocity, and their rate over that of one large product."""
+    """Operations of a program, and their rate over that of one large product."""
     rate = flops(function, *args) / (1e-3 * wall_ms)
     return {
         f"gflop_per_shower/{label}": 1e-9 * flops(function, *args) / size,
@@ -254,7 +253,7 @@ def utilisation(config, label, dtype, size, function, args, wall_ms) -> dict[str
 
 
 def measure_energy(config: Config, size: int) -> dict[str, float]:
-    """The energy network and its sampling, beside PyTorch's."""
+    """Contexts, velocities and samples of the energy network, beside PyTorch's."""
     num, solver = GEOMETRY.num_layers, config.energy_solver.make()
     network = transfusion(num, config.energy)
     params, rivals, pytorch = random_params(network.init), {}, pytorch_networks()
@@ -284,7 +283,7 @@ def measure_energy(config: Config, size: int) -> dict[str, float]:
 
 
 def measure_showers(config: Config, size: int) -> dict[str, float]:
-    """Showers drawn end to end."""
+    """Showers a second from end to end."""
     geometry = get_geometry(config.calodream.geometry)
     # The statistics of no data set: how long a shower takes does not depend on them.
     moments = [f(s) for s in (geometry.shape[0], geometry.shape) for f in (np.zeros, np.ones)]
@@ -293,8 +292,9 @@ def measure_showers(config: Config, size: int) -> dict[str, float]:
     parts = calodream.parts(config.calodream)
     model = calodream.shower_model(parts["energy"].model, parts["shape"].model, preprocessing)
     params, energies = random_params(model.init), calodream.incident_energies(size, 1e3, 1e6)
-    key = jax.random.key(config.seed)
-    program = lambda: draw(model, params, key, size, energies, batch_size=size)
+    program = lambda: draw(
+        model, params, jax.random.key(config.seed), size, energies, batch_size=size
+    )
     begin = time.perf_counter()
     program()
     first = time.perf_counter() - begin

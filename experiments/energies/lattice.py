@@ -206,9 +206,7 @@ def make_flow(config: Config, name: str, solver_steps: int | None = None) -> Gen
             scale=config.scale,
             solver=runge_kutta("rk4", solver_steps or options.sample_steps),
         )
-    base = models.standard_normal((config.length,) * 2)
-    both = lambda params, key, cond=None: models.sample_and_log_prob(layers, base, params, key)
-    return models.flow(layers, base)._replace(sample_and_log_prob=both)
+    return models.flow(layers, (config.length,) * 2)
 
 
 def compute(config: Config, run: Run) -> dict[str, Any]:
@@ -265,13 +263,12 @@ def sample_flow(run: Run, name: str, apart: np.ndarray) -> dict[str, Any]:
     config, energy = run.config, run.config.energy
     model = make_flow(config, name)
     coarse = make_flow(config, name, config.equivariant.solver_steps)
-    objective = transforms.reverse_kl(coarse, energy, pair=coarse.sample_and_log_prob)
+    objective = transforms.reverse_kl(coarse, energy)
     params = run.fit(name, objective, None, getattr(config, name).training).one
     key, size = run.key(f"{name} configurations"), {"batch_size": config.sample_batch}
 
     def weighted(model, num):
-        pair = model.sample_and_log_prob
-        return inference.draw_weighted(model, params, key, num, energy, pair=pair, **size)
+        return inference.draw_weighted(model, params, key, num, energy, **size)
 
     weighted(model, config.sample_batch)  # compiles
     begin = time.perf_counter()

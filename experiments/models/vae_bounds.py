@@ -253,7 +253,9 @@ def digits_metrics(config: Config, run: Run) -> dict[str, Any]:
     """Those of the VAEs of digits and of mixtures."""
     data = digits_data(config)
     images = np.concatenate([data["train"], data["validation"]])
-    mixture = lambda n: bernoulli_mixture_log_prob(images, data["test"], n, seed=config.seed)
+    mixture = lambda n: bernoulli_mixture_log_prob(
+        images, data["test"], n, key=jax.random.key(config.seed)
+    )
     metrics = {"digits/product": mixture(1)[1].mean()}
     for num in config.mixtures:
         train, test = run.cached(f"mixture_{num}", lambda: mixture(num))  # noqa: B023

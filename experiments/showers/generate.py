@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import h5py
+import jax
 import numpy as np
 
 from experiments.showers import presets
@@ -141,7 +142,7 @@ def _incident_energies(config: Config, trained: calodream.Trained) -> np.ndarray
         with h5py.File(config.energies_from) as file:
             return file["incident_energies"][: config.num].reshape(-1).astype(np.float32)
     low, high = config.energy_range or trained.energy_range
-    return calodream.incident_energies(config.num, low, high, config.seed)
+    return calodream.incident_energies(config.num, low, high, jax.random.key(config.seed))
 
 
 def report(config: Config, run: Run, metrics: dict) -> str:

@@ -120,7 +120,8 @@ def check(config: Config) -> None:
             f"well enough to be judged, got {fewest}"
         )
     at_least(config, smallest_bin=5)  # for normal errors
-    if not 0 <= config.layer < (num := get_geometry(one.geometry).num_layers):
+    num = get_geometry(one.geometry).num_layers
+    if not 0 <= config.layer < num:
         raise ValueError(f"layer must be one of the {num} layers, 0 to {num - 1}: {config.layer}")
     for method in config.methods:
         trainings = {f"{part}_training": training(config, method, part) for part in PARTS}
@@ -266,19 +267,20 @@ def generate(
     each = []
     for i, one in enumerate(members(config, method, params, run)):
         path = run.path / method / f"samples-{i}.h5"
-        if not path.exists():
-            generate_showers(
-                path,
-                model,
-                one,
-                # One stream for all: members differ by their networks, not by their noise.
-                run.key("sample"),
-                # Of the training sample, as the study `calodream` explains.
-                np.resize(showers.energies, len(reference.energies)),
-                geometry,
-                batch_size=config.calodream.sample_batch,
-                progress=True,
-            )
+        make = functools.partial(
+            generate_showers,
+            path,
+            model,
+            one,
+            # One stream for all: members differ by their networks, not by their noise.
+            run.key("sample"),
+            # Of the training sample, as the study `calodream` explains.
+            np.resize(showers.energies, len(reference.energies)),
+            geometry,
+            batch_size=config.calodream.sample_batch,
+            progress=True,
+        )
+        run.cached(f"{method}/sampling-{i}", make)
         each.append(judged_observables(geometry, read_showers(path, geometry)))
     return {name: np.stack([one[name] for one in each]) for name in each[0]}
 

@@ -1,7 +1,7 @@
 """Calorimeter showers with Geant4, written as CaloChallenge files.
 
     pip install -e ".[simulation]"
-    python -m experiments.simulate.geant4_showers
+    python -m experiments simulate.geant4_showers
 
 simulates 1000 electrons and writes them in the voxels of dataset 2 and of dataset 3, ds2.h5 and
 ds3.h5, for `read_showers(path, get_geometry("ds2"))`. Other detectors and read-outs are options;
@@ -40,15 +40,14 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from experiments._command_line import run
-from experiments.simulate._physics import ADVICE, choose_physics
-from experiments.simulate._processes import gather
-from experiments.simulate._voxels import GRIDS, Detector, Grid, shower_coordinates, voxelise
+from experiments.simulate.physics import ADVICE, choose_physics
+from experiments.simulate.processes import gather
+from experiments.simulate.voxels import GRIDS, Detector, Grid, shower_coordinates, voxelise
+from experiments.study import Run, Study, main, table
 from jgen.files import atomic_path
-from jgen.plotting import save
 from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
 from jgen.showers import Geometry, Showers, iterate_showers, read_showers, write_showers
-from jgen.training import MetricsLog, RunFolder
+from jgen.training import MetricsLog
 
 
 @dataclass(frozen=True)
@@ -95,37 +94,39 @@ class Config:
         return self.grid(name).geometry(name, self.threshold / self.sampling_fraction)
 
 
-def main(config: Config, out: Path, *, plot_only: bool = False) -> dict[str, float]:
-    """Simulate, write and summarise; returns the metrics, which metrics.json holds too.
+def stored(config: Config) -> Config:
+    """What a run is: the number of processes changes no shower, a run may go on with another."""
+    return dataclasses.replace(config, processes=1)
+
+
+def inputs(config: Config) -> str:
+    """The physics list; Geant4 and its data must be there."""
+    return choose_physics(config.physics, config.particle)
+
+
+def compute(config: Config, run: Run) -> dict[str, float]:
+    """Simulate, write and summarise.
 
     showers_per_second     of one process, by the clock
     ms_per_gev             CPU time per incident energy
     response/GRID          mean of E_tot / E_inc, response_std/GRID its deviation
     occupancy/GRID         mean fraction of voxels with energy
     """
-    _check_options(config)
-    if plot_only and not (out / "config.json").exists():
-        raise ValueError(f"{out} holds no run to plot; run without --plot-only first")
-    physics = None if plot_only else choose_physics(config.physics, config.particle)
-    # The number of processes changes no shower, so that a run may go on with another.
-    folder = RunFolder(out, dataclasses.replace(config, processes=1))
-    if not folder.is_writer:
-        return {}
-    files = {name: folder.path / f"{name}.h5" for name in config.grids}
+    files = _files(config, run)
     if not all(path.exists() for path in files.values()):
-        if plot_only:
-            raise ValueError(f"{out} is not finished; run without --plot-only first")
-        _keep_physics(folder, physics)
-        _simulate(config, physics, folder)
-        _merge(config, folder, files)
-    # A kill after the last file was written leaves this behind.
-    shutil.rmtree(_parts(folder), ignore_errors=True)
-    return _summarise(config, folder, files)
+        if run.read_only:
+            raise ValueError(f"{run.path} is not finished; run without --plot-only first")
+        physics = inputs(config)
+        _keep_physics(run, physics)
+        _simulate(config, physics, run)
+        _merge(config, run, files)
+    if not run.read_only:  # a kill after the last file was written leaves this behind
+        shutil.rmtree(_parts(run), ignore_errors=True)
+    return _metrics(config, run, files)
 
 
-def count_parameters(config: Config) -> dict[str, int]:
-    """Nothing is trained."""
-    return {}
+def _files(config: Config, run: Run) -> dict[str, Path]:
+    return {name: run.path / f"{name}.h5" for name in config.grids}
 
 
 def file_geometry(path: str | os.PathLike) -> Geometry:
@@ -149,7 +150,7 @@ def draw_event(config: Config, index: int) -> tuple[float, tuple[int, int]]:
     return float(np.float32(energy)), (int(first), int(second))
 
 
-def _check_options(config: Config) -> None:
+def check(config: Config) -> None:
     """Raise a ValueError for options that make no sense."""
     for name in ("num", "chunk", "processes", "cut", "sampling_fraction"):
         if not getattr(config, name) > 0:
@@ -167,10 +168,10 @@ def _check_options(config: Config) -> None:
         raise ValueError(f"grids must be different ones, at least one, got {config.grids}")
     config.detector.check()
     for name in config.grids:
-        config.grid(name).check(name, config.detector)
+        config.grid(name).check_in(name, config.detector)
 
 
-def _keep_physics(folder: RunFolder, physics: str) -> None:
+def _keep_physics(folder: Run, physics: str) -> None:
     """Refuse to go on with other physics than the run began with."""
     new = {"physics": physics, "geant4_pybind": version("geant4_pybind")}
     begun = folder.read_json("physics.json") or new
@@ -183,7 +184,7 @@ def _keep_physics(folder: RunFolder, physics: str) -> None:
     folder.write_json("physics.json", new)
 
 
-def _parts(folder: RunFolder) -> Path:
+def _parts(folder: Run) -> Path:
     """Where chunks lie until they are one file."""
     return folder.path / "parts"
 
@@ -201,7 +202,7 @@ def _indices(config: Config, start: int) -> range:
     return range(start, min(start + config.chunk, config.first + config.num))
 
 
-def _simulate(config: Config, physics: str, folder: RunFolder) -> None:
+def _simulate(config: Config, physics: str, folder: Run) -> None:
     """Write all chunks that are not there yet."""
     parts, log = _parts(folder), MetricsLog(folder.path / "metrics.jsonl")
     todo = [
@@ -233,12 +234,12 @@ def _chunks(config: Config, physics: str, starts: list[int], parts: Path) -> Ite
     """
     try:
         # Loads Geant4, and is the first thing to fail without its data.
-        from experiments.simulate import _geant4
+        from experiments.simulate import geant4
     except ImportError as error:
         raise ValueError(f"Geant4 could not be loaded: {error}; {ADVICE}") from error
     detector = config.detector
-    simulation = _geant4.Simulation(detector, config.particle, physics, config.cut)
-    attributes = {"physics_list": physics, "geant4": _geant4.version()}
+    simulation = geant4.Simulation(detector, config.particle, physics, config.cut)
+    attributes = {"physics_list": physics, "geant4": geant4.version()}
     for start in starts:
         begin, begin_cpu = time.perf_counter(), time.process_time()
         energies, voxels = [], {name: [] for name in config.grids}
@@ -285,7 +286,7 @@ def _write(
             file.attrs.update(attributes)
 
 
-def _merge(config: Config, folder: RunFolder, files: dict[str, Path]) -> None:
+def _merge(config: Config, folder: Run, files: dict[str, Path]) -> None:
     """Put all chunks together, in the order of their showers."""
     parts = _parts(folder)
     for name, path in files.items():
@@ -298,27 +299,27 @@ def _merge(config: Config, folder: RunFolder, files: dict[str, Path]) -> None:
         os.replace(parts / path.name, path)
 
 
-def _summarise(config: Config, folder: RunFolder, files: dict[str, Path]) -> dict[str, float]:
-    """Metrics and the figure."""
+def _metrics(config: Config, folder: Run, files: dict[str, Path]) -> dict[str, float]:
     rows = MetricsLog(folder.path / "metrics.jsonl").read()
     total = {key: sum(row[key] for row in rows) for key in _TIMED}
     metrics = {}
     if rows:  # a kill can come between a file and its line
         metrics["showers_per_second"] = total["showers"] / total["seconds"]
         metrics["ms_per_gev"] = 1e6 * total["cpu_seconds"] / total["energy"]
-    figures = {}
     for name, path in files.items():
-        energies, responses, profiles, occupancies = _observe(path, config.geometry(name))
+        _, responses, _, occupancies = _observe(path, config.geometry(name))
         metrics[f"response/{name}"] = responses.mean()
         metrics[f"response_std/{name}"] = responses.std()
         metrics[f"occupancy/{name}"] = occupancies.mean()
-        figures[name] = _figure(energies, responses, profiles)
-    folder.write_metrics(metrics)
-    for name, figure in figures.items():
-        save(figure, folder.figure(name))
-    for name, value in metrics.items():
-        print(f"{name:<20} {value:.5g}")
     return metrics
+
+
+def report(config: Config, run: Run, metrics: dict[str, float]) -> str:
+    """The response and the longitudinal profile of every read-out."""
+    for name, path in _files(config, run).items():
+        energies, responses, profiles, _ = _observe(path, config.geometry(name))
+        run.save(name, _figure(energies, responses, profiles))
+    return table(["value"], {name: [value] for name, value in metrics.items()}, digits=5)
 
 
 _TIMED = ("showers", "energy", "seconds", "cpu_seconds")
@@ -326,12 +327,12 @@ _TIMED = ("showers", "energy", "seconds", "cpu_seconds")
 
 def _observe(path: Path, geometry: Geometry) -> tuple[np.ndarray, ...]:
     """Incident energies, E_tot / E_inc, layer energies / E_inc and occupancies of a file."""
-    found = []
+    parts = []
     for chunk in iterate_showers(path, geometry, 500):
         layers = chunk.voxels.reshape(-1, *geometry.shape).sum((2, 3), dtype=np.float64)
         profile = layers / chunk.energies[:, None]
-        found.append((chunk.energies, profile.sum(1), profile, np.mean(chunk.voxels > 0, axis=1)))
-    return tuple(np.concatenate(values) for values in zip(*found, strict=True))
+        parts.append((chunk.energies, profile.sum(1), profile, np.mean(chunk.voxels > 0, axis=1)))
+    return tuple(np.concatenate(values) for values in zip(*parts, strict=True))
 
 
 @styled
@@ -362,7 +363,7 @@ PRESETS = {
     "ds2": DS2,
     "ds3": dataclasses.replace(DS2, grids=("ds3",)),
 }
-
+STUDY = Study(PRESETS, compute, report, check, inputs=inputs, stored=stored)
 
 if __name__ == "__main__":
-    run("simulate.geant4_showers", __doc__, PRESETS, main, count_parameters)
+    main(STUDY)

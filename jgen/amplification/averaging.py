@@ -163,9 +163,9 @@ def averaging_amplification(
 
 
 def true_amplification(
+    truth: Real[np.ndarray, " regions"],
     fractions: Real[np.ndarray, "members sizes regions"],
     sizes: Real[np.ndarray, " sizes"],
-    truth: Real[np.ndarray, " regions"],
     num_train: float,
     *,
     level: float = ONE_SIGMA,
@@ -178,9 +178,9 @@ def true_amplification(
     off, the result is on average twice sigma_model^2 from the spread; look at `calibration`.
 
     Args:
+      truth: probabilities of the regions.
       fractions: as for `averaging_amplification`.
       sizes: generated events behind them.
-      truth: probabilities of the regions.
       num_train: events that each member was trained on.
       level: probability of the intervals.
 
@@ -195,7 +195,7 @@ def true_amplification(
 
 
 def calibration(
-    fractions: Real[np.ndarray, "members regions"], truth: Real[np.ndarray, " regions"]
+    truth: Real[np.ndarray, " regions"], fractions: Real[np.ndarray, "members regions"]
 ) -> Calibration:
     """Pulls of the members of one data set where the truth is known.
 

@@ -69,8 +69,8 @@ def prefix_sizes(num: int, first: int = 100, per_decade: int = 10) -> Int[np.nda
 
 
 def ks_distances(
-    values: Real[np.ndarray, " num"],
     reference: Real[np.ndarray, " n_ref"],
+    values: Real[np.ndarray, " num"],
     sizes: Int[np.ndarray, " sizes"],
 ) -> Float[np.ndarray, " sizes"]:
     """Kolmogorov-Smirnov distance of the first n values to a reference, for all sizes n at once.
@@ -80,8 +80,8 @@ def ks_distances(
     and between them, are treated exactly (arXiv:2509.08048, Eq. 33).
 
     Args:
-      values: summary statistic of generated events in the order they were drawn. Infinities count.
-      reference: the same of true events.
+      reference: summary statistic of true events. Infinities count.
+      values: the same of generated events in the order they were drawn.
       sizes: increasing numbers of generated events, see `prefix_sizes`.
 
     Raises:
@@ -169,7 +169,7 @@ def differential_amplification(
       ValueError: as `ks_distances` and `equivalent_events`.
     """
     sizes = _default_sizes(values) if sizes is None else np.asarray(sizes)
-    distances = ks_distances(values, held_out, sizes)
+    distances = ks_distances(held_out, values, sizes)
     num_reference, last = len(held_out), distances[-1]
     n_equiv = equivalent_events(last, num_reference, sizes[-1], level=level)
     probability = float(kolmogorov_cdf(last / expected_distance(num_reference, sizes[-1], 1.0)))
@@ -196,7 +196,7 @@ def differential_on_training_set(
       ValueError: as `ks_distances`, or for an unusable level.
     """
     sizes = _default_sizes(values) if sizes is None else np.asarray(sizes)
-    distances = ks_distances(values, training, sizes)
+    distances = ks_distances(training, values, sizes)
     num, last = len(training), distances[-1]
     ends = [MEAN, *kolmogorov_band(level, printed=True)]
     # A lower end of K at or below zero excludes nothing.

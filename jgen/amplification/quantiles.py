@@ -259,13 +259,14 @@ def split_bins(splits: MedianSplits, events: Real[np.ndarray, "num d"]) -> Int[n
 
 
 def jensen_shannon(
-    g: Real[np.ndarray, "*shape bins"], p: Real[np.ndarray, "*shape bins"]
+    reference: Real[np.ndarray, "*shape bins"], generated: Real[np.ndarray, "*shape bins"]
 ) -> Float[np.ndarray, " *shape"]:
     """Jensen-Shannon divergence of two normalised histograms in nats, from 0 to log 2.
 
-    1/2 sum [g log(2 g / (g + p)) + p log(2 p / (g + p))] (arXiv:2202.07352, Eq. 5).
+    1/2 sum [g log(2 g / (g + p)) + p log(2 p / (g + p))] of the reference p and the generated g
+    (arXiv:2202.07352, Eq. 5).
     """
-    g, p = np.broadcast_arrays(np.asarray(g, np.float64), np.asarray(p, np.float64))
+    p, g = np.broadcast_arrays(np.asarray(reference, np.float64), np.asarray(generated, np.float64))
     mean = (g + p) / 2
 
     def part(x):

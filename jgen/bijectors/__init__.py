@@ -4,6 +4,7 @@ from jgen.bijectors.autoregressive import autoregressive
 from jgen.bijectors.continuous import continuous
 from jgen.bijectors.coupling import coupling, masked_coupling
 from jgen.bijectors.dequantize import dequantize, level_gaussian, level_of
+from jgen.bijectors.distrax import from_distrax
 from jgen.bijectors.elements import Element, additive, affine
 from jgen.bijectors.elementwise import Bijector, log, logit, standardize
 from jgen.bijectors.linear import actnorm, flip, householder, permutation, plu, qr
@@ -41,6 +42,7 @@ __all__ = [
     "dequantize",
     "flip",
     "frozen",
+    "from_distrax",
     "glow",
     "householder",
     "inverted",

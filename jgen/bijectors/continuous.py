@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jgen.bijectors.trainable import TrainableBijector
-from jgen.nets.network import Network
-from jgen.paths import Path, linear
+from jgen.nets.network import Network, as_network
+from jgen.paths import Path, linear, on_unit_interval
 from jgen.solvers import RungeKutta, runge_kutta, velocity_and_divergence
 from jgen.solvers.likelihood import Divergence
 
@@ -43,20 +43,24 @@ def continuous(
         flow-matched model's base is normal with the path's `base_std`.
 
     Raises:
-      ValueError: for an unknown divergence; on a call, if "hutchinson" comes without a key.
+      ValueError: for an unknown divergence; on the way to the base, if "hutchinson" comes without a
+        key.
     """
     if not callable(divergence) and divergence not in ("exact", "hutchinson"):
         raise ValueError(f"unknown divergence {divergence!r}; exact, hutchinson or a function")
     solver = runge_kutta("rk4", 16) if solver is None else solver
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
 
     span = path.t_max - path.t_min
 
     def flow(params, x, cond, key, backward):
         probes = None
         if divergence == "hutchinson":
-            if key is None:
+            if key is None and backward:
                 raise ValueError("the hutchinson divergence needs a key")
+            if key is None:  # a sample, whose density nobody wants
+                velocity = on_unit_interval(path, lambda t, x: network.apply(params, t, x, cond))
+                return solver(velocity, x), jnp.full((), jnp.nan, x.dtype)
             probes = jax.random.rademacher(key, (num_probes, *x.shape), x.dtype)
         velocity = lambda t, x: network.apply(params, t, x, cond)
         sign = -span if backward else span

@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool
 
 from jgen.bijectors.elements import Element, on_components
 from jgen.bijectors.trainable import TrainableBijector
-from jgen.nets.network import Network
+from jgen.nets.network import Network, as_network
 
 
 def coupling(network: Network, element: Element, num_fixed: int) -> TrainableBijector:
@@ -28,6 +28,7 @@ def coupling(network: Network, element: Element, num_fixed: int) -> TrainableBij
     Raises:
       ValueError: on a call, if none or all components pass or the network's output does not fit.
     """
+    network = as_network(network)
 
     def run(function, params, x, cond):
         if not 0 < num_fixed < x.shape[-1]:
@@ -64,6 +65,7 @@ def masked_coupling(
     Raises:
       ValueError: on a call, if the network's output does not fit.
     """
+    network = as_network(network)
 
     def run(function, params, x, cond):
         raw = network.apply(params, jnp.where(mask, x, 0), cond)

@@ -125,12 +125,12 @@ def householder(num: int, num_reflections: int | None = None) -> TrainableBiject
     )
 
 
-def qr(num: int, num_reflections: int | None = None) -> TrainableBijector:
+def qr(num: int) -> TrainableBijector:
     """Map x to Q R x, with Q a product of reflections and R triangular with exp(s) on its diagonal.
 
     The start is R = 1 and Q random (1901.11137).
     """
-    orthogonal = householder(num, num_reflections)
+    orthogonal = householder(num)
     above = np.triu(np.ones((num, num)), 1)
 
     def init(key):

@@ -70,7 +70,6 @@ def glow(
     depth: int,
     num_cond: int = 0,
     *,
-    element: Element | None = None,
     hidden: tuple[int, ...] = (32, 32),
 ) -> TrainableBijector:
     """Multi-scale flow of images (h, w, c) to vectors [h w c] (Glow, 1807.03039).
@@ -84,10 +83,9 @@ def glow(
       levels: of the hierarchy.
       depth: steps a level.
       num_cond: numbers in the condition; 0 without one.
-      element: map of one number, `affine()` unless given.
       hidden: channels of the networks' hidden layers.
     """
-    element = affine() if element is None else element
+    element = affine()
 
     def level(channels):
         fixed = channels // 2

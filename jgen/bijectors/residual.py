@@ -88,6 +88,8 @@ def residual(
     def inverse(params, z, cond=None, key=None):
         theta = bounded(params, _checked(cond, num_cond))
         x = _solve(lambda x: _dense(theta, x), z, lipschitz)
+        if log_det != "exact" and key is None:  # a sample, whose density nobody wants
+            return x, jnp.full((), jnp.nan, x.dtype)
         return x, -log_abs_det(theta, x, key)
 
     return TrainableBijector(init, forward, inverse)
@@ -162,18 +164,16 @@ def _bounded(kernel: Float[Array, "n m"], bound: float) -> Float[Array, "n m"]:
     return kernel * jax.lax.rsqrt(jnp.maximum(image @ image / bound**2, 1))
 
 
-def leading_singular_vector(
-    matrix: Float[Array, "n m"], num_squarings: int = 7
-) -> Float[Array, " m"]:
+def leading_singular_vector(matrix: Float[Array, "n m"]) -> Float[Array, " m"]:
     """Right singular vector of the largest singular value, by power iteration.
 
-    2^`num_squarings` steps of M = W^T W at once, by squaring, started from the best of all unit
+    2^7 steps of M = W^T W at once, by squaring, started from the best of all unit
     vectors. It is a function of the matrix alone, where the papers carry a vector from step to step
     of the training as a state, and no start is orthogonal to what is sought.
     """
     tiny = jnp.finfo(matrix.dtype).tiny ** 0.5
     power = matrix.T @ matrix
-    for _ in range(num_squarings):
+    for _ in range(7):
         power = power / (jnp.max(jnp.abs(power)) + tiny)
         power = power @ power
     best = power[:, jnp.argmax(jnp.diagonal(power))]

@@ -13,8 +13,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from jgen.bijectors.distrax import from_distrax, is_distrax
 from jgen.bijectors.elementwise import Bijector
-from jgen.nets.network import Network
+from jgen.nets.network import Network, as_network
 from jgen.typing import Cond, Key, Params, PyTree
 
 Transform = Callable[..., tuple[Array, Array]]
@@ -25,7 +26,9 @@ class TrainableBijector(NamedTuple):
     """An invertible map of one event, as pure functions.
 
     The key is for log-determinants that are estimates (Hutchinson's trace, Russian roulette); maps
-    whose log-determinant is exact do without, and the image never depends on it.
+    whose log-determinant is exact do without, and the image never depends on it. So the inverse,
+    which makes samples, works without a key everywhere; a log-determinant that needs one is then
+    NaN.
 
     Attributes:
       init: (key) -> params.
@@ -46,12 +49,14 @@ def compose(*layers: Bijector | TrainableBijector) -> Bijector | TrainableBiject
 
     Of fixed maps it is a fixed one; with a trainable one among them it is trainable, and its
     parameters are a list. Layers of the same form are better `repeated`, which compiles one.
+    Bijectors of distrax are fixed maps, see `from_distrax`.
 
     Raises:
       ValueError: if none is given, or a fixed map without a log-determinant among trainable ones.
     """
     if not layers:
         raise ValueError("compose needs at least one bijector")
+    layers = [from_distrax(b) if is_distrax(b, "Bijector") else b for b in layers]
     if all(isinstance(layer, Bijector) for layer in layers):
         return _fixed(layers)
     return _trainable([lifted(b) if isinstance(b, Bijector) else b for b in layers])
@@ -250,6 +255,7 @@ def conditioned(bijector: TrainableBijector, network: Network) -> TrainableBijec
       network: apply(params, cond) -> one number for every parameter of `bijector`, of which there
         are `jgen.nets.num_parameters(bijector.init)`; `jgen.nets.conditioner` starts at zero.
     """
+    network = as_network(network)
 
     def init(key):
         key_bijector, key_network = jax.random.split(key)

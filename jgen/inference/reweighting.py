@@ -11,12 +11,11 @@ region, are what shows it: see `forward_effective_sample_size`.
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Real
+from jaxtyping import Bool, Float, Real
 
 from jgen.estimate import Estimate
 from jgen.generative_model import GenerativeModel, check_one_member, draw, num_events
@@ -43,29 +42,25 @@ def draw_weighted(
     energy: Energy,
     cond: Cond = None,
     *,
-    pair: Callable[[Params, Key, Cond], tuple[PyTree, Array]] | None = None,
     batch_size: int = 1000,
 ) -> Weighted:
     """Draw events as `jgen.generative_model.draw` does, with their weights.
 
     Args:
-      model: what to sample from; it needs a `log_prob`.
+      model: what to sample from; its `sample_and_log_prob`, else its `log_prob` scores events.
       params: its parameters.
       key: typed PRNG key.
       num: number of events.
       energy: (x, cond) -> U in units of kT.
       cond: conditions with leading axis `num`, or None.
-      pair: (params, key, cond) -> (x, log q), where the family has both in one pass, see
-        `jgen.transforms.reverse_kl`.
       batch_size: events computed at once.
 
     Raises:
       ValueError: as `draw`, if the model has no density, or a weight is not a number.
     """
     _check_density(model)
-
-    weighted = model._replace(sample=_with_weight(model, energy, pair))
-    x, log_weight = draw(weighted, params, key, num, cond, batch_size=batch_size)
+    check_one_member(model, params)
+    x, log_weight = draw(_with_weight(model, energy), params, key, num, cond, batch_size=batch_size)
     return Weighted(x, _checked(log_weight))
 
 
@@ -256,12 +251,12 @@ def bin_probabilities(
 
 
 @functools.lru_cache(maxsize=32)
-def _with_weight(model, energy, pair):
+def _with_weight(model, energy):
     """Sampling of (x, log w); the same function for the same model, which is compiled once."""
 
     def sample(params, key, cond):
-        if pair is not None:
-            x, log_q = pair(params, key, cond)
+        if model.sample_and_log_prob is not None:
+            x, log_q = model.sample_and_log_prob(params, key, cond)
         else:
             key_x, key_density = jax.random.split(key)
             x = model.sample(params, key_x, cond)

@@ -9,6 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
+from jgen.random import numpy_generator
+from jgen.typing import Key
+
 
 def gaussian_mixture_log_prob(
     train: Float[np.ndarray, "n dim"],
@@ -49,7 +52,7 @@ def bernoulli_mixture_log_prob(
     test: Float[np.ndarray, "m dim"],
     num: int,
     *,
-    seed: int = 0,
+    key: Key | None = None,
     steps: int = 200,
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
     """Log-probabilities of binary events under a mixture of product Bernoullis, fitted by EM.
@@ -61,13 +64,13 @@ def bernoulli_mixture_log_prob(
       train: events of zeros and ones that it is fitted to.
       test: others.
       num: components.
-      seed: of the start.
+      key: of the start.
       steps: of expectation maximisation.
 
     Returns:
       log p of the events of `train` and of `test`.
     """
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(key)
     shares = rng.dirichlet(np.ones(num), size=len(train))
 
     def log_joint(x, pixels, weights):

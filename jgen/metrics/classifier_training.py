@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Real
 from tqdm import tqdm
 
 from jgen.nets import Network, mlp
+from jgen.nets.mlp import dropout_masks
 from jgen.nets.resnet import resnet3d
 from jgen.random import member_keys, stream
 from jgen.training import TrainState, gradient_step, initial_state, over_members
@@ -139,8 +140,8 @@ def _network(num_inputs, config):
         )
     network = resnet3d(config.shape, config=config.resnet)
 
-    def apply(params, x, key=None):
-        del key  # nothing is drawn
+    def apply(params, x, kept=()):
+        del kept  # nothing is dropped
         return network.apply(params, x[1:].reshape(config.shape), x[:1])
 
     return Network(network.init, apply)
@@ -155,7 +156,8 @@ def _logits(params, data, rows, config, keys=None):
 
     def single(x, key):
         x = jnp.clip((x - data.mean) / data.std, -limit, limit)
-        return network.apply(params, x, key)[0]
+        kept = [] if key is None else dropout_masks(key, config.hidden, config.dropout)
+        return network.apply(params, x, kept)[0]
 
     return jax.vmap(single)(data.x[rows], keys)
 

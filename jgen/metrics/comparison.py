@@ -69,7 +69,7 @@ def compare(
     binning: Binning,
     *,
     num_bootstrap: int = 100,
-    seed: int = 0,
+    key: Key | None = None,
 ) -> Comparison:
     """Separation powers and Wasserstein distances of observables, beside truth against truth.
 
@@ -91,7 +91,7 @@ def compare(
       generated: what is judged.
       binning: (name, reference values of one column) -> edges; called once a column.
       num_bootstrap: resamplings behind each error.
-      seed: of the resampling.
+      key: of the resampling.
 
     Raises:
       ValueError: if the observables or their shapes differ, a value is not finite, or `holdout`
@@ -105,8 +105,8 @@ def compare(
         edges = [np.asarray(binning(name, column)) for column in _columns(first)]
         out.num_events[name] = size
         pairs = [(first, np.asarray(sample[name][:size])) for sample in (generated, holdout)]
-        powers = [_separations(*pair, edges, num_bootstrap, seed) for pair in pairs]
-        distances = [wasserstein(*pair, num_bootstrap=num_bootstrap, seed=seed) for pair in pairs]
+        powers = [_separations(*pair, edges, num_bootstrap, key) for pair in pairs]
+        distances = [wasserstein(*pair, num_bootstrap=num_bootstrap, key=key) for pair in pairs]
         out.metrics[f"separation/{name}"] = Judged(*map(_mean_separation, powers))
         out.metrics[f"wasserstein/{name}"] = Judged(*(d.estimate for d in distances))
         outside = {side: Judged(*(_outside(p, side) for p in powers)) for side in _SIDES}
@@ -173,11 +173,11 @@ def _columns(values):
     return values[:, None].T if values.ndim == 1 else values.T
 
 
-def _separations(first, second, edges, num_bootstrap, seed):
+def _separations(first, second, edges, num_bootstrap, key):
     """Of each column."""
     return [
         separation(
-            *(histogram(v, column_edges) for v in pair), num_bootstrap=num_bootstrap, seed=seed
+            *(histogram(v, column_edges) for v in pair), num_bootstrap=num_bootstrap, key=key
         )
         for *pair, column_edges in zip(_columns(first), _columns(second), edges, strict=True)
     ]

@@ -40,7 +40,6 @@ def cross_fitted_log_ratio(
     *,
     folds: int = 5,
     scheme: Literal["forward", "cross"] = "forward",
-    balance: float = 1.0,
     progress: bool = False,
 ) -> CrossFitted:
     """Score events of both samples by classifiers that were not trained on them.
@@ -58,7 +57,7 @@ def cross_fitted_log_ratio(
     Event i of either sample is in fold i mod `folds` (after one permutation of the reference), so
     that each prefix of the generated events has the same share of every fold as the reference, and
     samples of one distribution have the same distribution of scores. Of the generated events at
-    most `balance` times as many as reference events are trained on, the first ones of each fold;
+    most as many as reference events are trained on, the first ones of each fold;
     both classes count equally in the loss, so the ratio is that of normalised densities. All
     others are only scored, a chunk at a time: ten million of them need no more memory on the
     device than a chunk.
@@ -73,7 +72,6 @@ def cross_fitted_log_ratio(
       config: network and training; its `num_seeds` networks are averaged for each fold.
       folds: parts of each sample.
       scheme: "forward" for intervals that hold, "cross" for scores of every event.
-      balance: generated over reference events in training.
       progress: show a bar for each training.
 
     Raises:
@@ -90,7 +88,7 @@ def cross_fitted_log_ratio(
             f"reference has {reference.shape[1]} columns and generated {generated.shape[1]}: "
             "compute the same features for both"
         )
-    num_used = min(len(generated), round(balance * len(reference)))
+    num_used = min(len(generated), len(reference))
     if scheme not in ("forward", "cross"):
         raise ValueError(f"scheme must be 'forward' or 'cross', got {scheme!r}")
     if folds < 2 or min(num_used, len(reference)) < 4 * folds:

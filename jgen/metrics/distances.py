@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from jgen.estimate import Estimate
+from jgen.random import numpy_generator
+from jgen.typing import Key
 
 # Bootstrap weights held at once; 2^24 float64 numbers are 128 MiB.
 _CHUNK = 2**24
@@ -45,7 +47,7 @@ def wasserstein(
     generated_weights: Real[np.ndarray, " m"] | None = None,
     *,
     num_bootstrap: int = 100,
-    seed: int = 0,
+    key: Key | None = None,
 ) -> Wasserstein:
     """Exact W1 = integral |F(z) - G(z)| dz of the weighted empirical distributions.
 
@@ -59,7 +61,7 @@ def wasserstein(
       reference_weights: event weights, not negative, of any normalisation.
       generated_weights: the same of the other sample.
       num_bootstrap: replicas for the error; 0 for none.
-      seed: of the bootstrap.
+      key: of the bootstrap.
 
     Raises:
       ValueError: if the columns differ, a sample is empty or not finite, or weights are unusable.
@@ -85,7 +87,7 @@ def wasserstein(
     # F - G just above each value is the running sum of the weights of x less those of y.
     value = _distance(_signed(x_weights[None], y_weights[None]), order, gaps)[0]
 
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(key)
     size = max(1, _CHUNK // len(values))
     replicas = [np.empty((0, len(value)))]
     for first in range(0, num_bootstrap, size):
@@ -105,7 +107,7 @@ def sliced_wasserstein(
     *,
     num_directions: int = 64,
     num_bootstrap: int = 100,
-    seed: int = 0,
+    key: Key | None = None,
 ) -> Wasserstein:
     """Sliced Wasserstein-1 distance: the mean of W1 over projections on directions of length one.
 
@@ -120,7 +122,7 @@ def sliced_wasserstein(
       generated_weights: the same of the other sample.
       num_directions: in more than one dimension.
       num_bootstrap: replicas for the error; 0 for none.
-      seed: of the directions and the bootstrap.
+      key: of the directions and the bootstrap.
 
     Raises:
       ValueError: for samples that are not [n, d] and [m, d], no direction, or as `wasserstein`.
@@ -132,28 +134,28 @@ def sliced_wasserstein(
         )
     if num_directions < 1:
         raise ValueError(f"num_directions must be positive, got {num_directions}")
-    u = _directions(shapes[0][1], num_directions, seed)
+    u = _directions(shapes[0][1], num_directions, key)
     found = wasserstein(
         np.asarray(reference, np.float64) @ u,
         np.asarray(generated, np.float64) @ u,
         reference_weights,
         generated_weights,
         num_bootstrap=num_bootstrap,
-        seed=seed,
+        key=key,
     )
     replicas = found.replicas.mean(axis=1)
     error = np.std(replicas) if num_bootstrap else np.array(np.nan)
     return Wasserstein(found.value.mean(), error, replicas)
 
 
-def _directions(dim, num, seed):
+def _directions(dim, num, key):
     """Unit vectors [dim, num], of a line the only one."""
     if dim == 1:
         return np.ones((1, 1))
     if dim == 2:
         angles = np.pi * np.arange(num) / num
         return np.stack([np.cos(angles), np.sin(angles)])
-    u = np.random.default_rng(seed).normal(size=(dim, num))
+    u = numpy_generator(key).normal(size=(dim, num))
     return u / np.linalg.norm(u, axis=0)
 
 

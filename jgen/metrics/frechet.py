@@ -12,6 +12,8 @@ from jaxtyping import Float, Int, Real
 from scipy.optimize import nnls
 
 from jgen.estimate import Estimate
+from jgen.random import numpy_generator
+from jgen.typing import Key
 
 # Kernel entries held at once; 2^24 float64 numbers are 128 MiB.
 _CHUNK = 2**24
@@ -114,14 +116,14 @@ def frechet_physics_distance(
     max_samples: int | None = None,
     num_sizes: int = 10,
     num_batches: int = 20,
-    seed: int = 0,
+    key: Key | None = None,
 ) -> FrechetPhysicsDistance:
     """Frechet distance extrapolated to infinite batches (FPD, arXiv:2211.10295).
 
     Features are scaled by `scaled_features`. For sizes N at regular intervals in 1/N, the Frechet
     distance of batches drawn *with replacement* is averaged, and a line in 1/N, with neither
-    intercept nor slope negative, is fitted to the averages. The same seed and sizes draw the same
-    batches as jetnet 0.2.5.
+    intercept nor slope negative, is fitted to the averages. With `jax.random.key(n)` the batches
+    are those of jetnet 0.2.5 with the seed n.
 
     The limit of such batches is the distance of the two samples as they are: what the fit removes
     is the bias of the batches, not the one of the samples, which is of order 1/n and far above
@@ -137,7 +139,7 @@ def frechet_physics_distance(
       max_samples: largest batch. None: 50_000, or the smaller sample if that is less.
       num_sizes: batch sizes between the two.
       num_batches: batches of each size.
-      seed: of the batches.
+      key: of the batches.
 
     Raises:
       ValueError: if the samples do not fit together (see `scaled_features`), or the batches are
@@ -155,7 +157,7 @@ def frechet_physics_distance(
         )
     # Cut to integers, not rounded, as jetnet does, so that the batches are the same.
     sizes = (1 / np.linspace(1 / low, 1 / high, num_sizes)).astype(np.int64)
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(key)
 
     def distance(size):
         first, second = (
@@ -190,7 +192,7 @@ def kernel_physics_distance(
     *,
     num_batches: int = 10,
     batch_size: int = 10_000,
-    seed: int = 0,
+    key: Key | None = None,
 ) -> KernelPhysicsDistance:
     """Median over batches of `polynomial_mmd` (KPD, arXiv:2211.10295).
 
@@ -214,7 +216,7 @@ def kernel_physics_distance(
       generated: the same features of generated events.
       num_batches: pairs of batches, at least 2.
       batch_size: events of a batch, at most half of the sample.
-      seed: of the batches.
+      key: of the batches.
 
     Raises:
       ValueError: if the samples do not fit together (see `scaled_features`), are smaller than 4
@@ -227,7 +229,7 @@ def kernel_physics_distance(
             f"needs 2 batches of 2 events and samples of 4, got {num_batches} batches of "
             f"{batch_size} from samples of {len(reference)} and {len(generated)}"
         )
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(key)
 
     def distance():
         first, second = (

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from jgen.estimate import Estimate
+from jgen.random import numpy_generator
+from jgen.typing import Key
 
 # The CaloChallenge's guard against bins that are empty in both histograms (arXiv:2410.21611).
 _EMPTY = 1e-16
@@ -111,7 +113,7 @@ class Separation(NamedTuple):
 
 
 def separation(
-    reference: Histogram, generated: Histogram, *, num_bootstrap: int = 200, seed: int = 0
+    reference: Histogram, generated: Histogram, *, num_bootstrap: int = 200, key: Key | None = None
 ) -> Separation:
     """Separation power S = 1/2 sum_i (p_i - q_i)^2 / (p_i + q_i + 1e-16) of contents p and q.
 
@@ -138,7 +140,7 @@ def separation(
                 f"the histogram of {name} has negative contents (negative weights?), for which the "
                 "separation power is not defined: use wider bins or positive weights"
             )
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(key)
     replicas = _power(_resampled(rng, p, num_bootstrap), _resampled(rng, q, num_bootstrap))
     (p_under, p_over), (q_under, q_over) = p.outside, q.outside
     return Separation(

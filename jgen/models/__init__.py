@@ -30,7 +30,7 @@ from jgen.models.diffusion import (
 from jgen.models.flow import Base, flow, sample_and_log_prob, standard_normal, uniform
 from jgen.models.flow_matching import flow_matching
 from jgen.models.gan import gan
-from jgen.models.likelihoods import Likelihood, bernoulli, gaussian, with_width
+from jgen.models.likelihoods import Likelihood, bernoulli, distribution, gaussian, with_width
 from jgen.models.vae import (
     Autoencoder,
     Elbo,
@@ -61,6 +61,7 @@ __all__ = [
     "consistency_function",
     "diffusion",
     "distilled",
+    "distribution",
     "doubling",
     "elbo",
     "elbo_of_events",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgen.generative_model import GenerativeModel, mean_loss
+from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.nets.causal import CausalNetwork
 from jgen.nets.network import AutoregressiveNetwork
 from jgen.typing import Cond, Key, Params, PyTree
@@ -25,13 +25,15 @@ class Head(NamedTuple):
     Attributes:
       num_outputs: numbers that it needs from the network for every component.
       log_prob: (outputs [num_outputs], i, x_i) -> nats.
-      sample: (key, outputs [num_outputs], i) -> x_i.
+      noise: (key) -> random numbers of one component.
+      sample: (noise, outputs [num_outputs], i) -> x_i.
       num: components it was made for, or None if it treats all alike.
     """
 
     num_outputs: int
     log_prob: Callable[[Array, Array, Array], Array]
-    sample: Callable[[Key, Array, Array], Array]
+    noise: Callable[[Key], PyTree]
+    sample: Callable[[PyTree, Array, Array], Array]
     num: int | None = None
 
 
@@ -72,33 +74,44 @@ def autoregressive(network: CausalNetwork, head: Head, num: int) -> GenerativeMo
     def loss(params, key, batch):
         return mean_loss(lambda key, x, cond: -log_prob(params, key, x, cond), key, batch)
 
-    def sample(params, key, cond=None):
-        def component(outputs, inputs):
-            i, key = inputs
-            return head.sample(key, _checked(outputs, head), i)
+    def noise(key, cond=None):
+        return jax.vmap(head.noise)(jax.random.split(key, num))
 
-        inputs = (jnp.arange(num), jax.random.split(key, num))
+    def run(params, noise, cond, scored):
+        def component(outputs, inputs):
+            i, z = inputs
+            x = head.sample(z, _checked(outputs, head), i)
+            return x, head.log_prob(outputs, i, x) if scored else None
+
+        inputs = (jnp.arange(num), noise)
         return one_after_another(network, params, cond, component, inputs)
 
-    return GenerativeModel(network.init, loss, sample, log_prob)
+    def sample_from(params, noise, cond=None):
+        return run(params, noise, cond, scored=False)[0]
+
+    def both(params, key, cond=None):
+        x, terms = run(params, noise(key), cond, scored=True)
+        return x, jnp.sum(terms)
+
+    return from_noise(network.init, loss, noise, sample_from, log_prob, both)
 
 
 def one_after_another(
     network: CausalNetwork | AutoregressiveNetwork,
     params: Params,
     cond: Cond,
-    component: Callable[[Array, PyTree], Array],
+    component: Callable[[Array, PyTree], tuple[Array, PyTree]],
     inputs: PyTree,
-) -> Float[Array, " num"]:
-    """Sample x_i = component(context of x_<i, inputs[i]) for every i, in one scan with a cache."""
+) -> tuple[Float[Array, " num"], PyTree]:
+    """Sample (x_i, more) = component(context of x_<i, inputs[i]), in one scan with a cache."""
     num = len(jax.tree.leaves(inputs)[0])
 
     def body(carry, slice_):
         cache, previous = carry
         i, here = slice_
         context, cache = network.step(params, cache, i, previous)
-        x = component(context, here)
-        return (cache, x), x
+        x, more = component(context, here)
+        return (cache, x), (x, more)
 
     start = (network.start(params, cond), jnp.zeros(()))
     return jax.lax.scan(body, start, (jnp.arange(num), inputs))[1]
@@ -140,13 +153,16 @@ def gaussian_mixture(num_gauss: int, log_scales: tuple[float, float] = (-5.0, 5.
         single = -0.5 * z**2 - log_scale - 0.5 * math.log(2 * math.pi)
         return jax.nn.logsumexp(logits + single) - jax.nn.logsumexp(logits)
 
-    def sample(key, outputs, i):
+    def noise(key):
         key_choice, key_noise = jax.random.split(key)
-        mean, log_scale, logits = parts(outputs)
-        j = _choose(key_choice, logits)
-        return mean[j] + jnp.exp(log_scale[j]) * jax.random.normal(key_noise)
+        return jax.random.uniform(key_choice), jax.random.normal(key_noise)
 
-    return Head(3 * num_gauss, log_prob, sample)
+    def sample(noise, outputs, i):
+        mean, log_scale, logits = parts(outputs)
+        j = _choose(noise[0], logits)
+        return mean[j] + jnp.exp(log_scale[j]) * noise[1]
+
+    return Head(3 * num_gauss, log_prob, noise, sample)
 
 
 def binned(edges: Float[np.ndarray, "num edges"]) -> Head:
@@ -184,38 +200,38 @@ def binned(edges: Float[np.ndarray, "num edges"]) -> Head:
         log_density = jax.nn.log_softmax(outputs) - jnp.log(upper - lower)
         return jnp.where(inside, log_density[j], -jnp.inf)
 
-    def sample(key, outputs, i):
+    def noise(key):
         key_choice, key_place = jax.random.split(key)
-        j = _choose(key_choice, outputs)
+        return jax.random.uniform(key_choice), jax.random.uniform(key_place)
+
+    def sample(noise, outputs, i):
+        j = _choose(noise[0], outputs)
         lower, upper = jnp.asarray(edges)[i, j], jnp.asarray(edges)[i, j + 1]
-        return lower + (upper - lower) * jax.random.uniform(key_place)
+        return lower + (upper - lower) * noise[1]
 
-    return Head(edges.shape[1] - 1, log_prob, sample, num=len(edges))
+    return Head(edges.shape[1] - 1, log_prob, noise, sample, num=len(edges))
 
 
-def equal_bins(
-    data: Float[np.ndarray, "n num"], bins: int, margin: float = 0.1
-) -> Float[np.ndarray, "num edges"]:
-    """Edges [num, bins + 1] of bins of equal width, from `margin` of the data's range below it on.
+def equal_bins(data: Float[np.ndarray, "n num"], bins: int) -> Float[np.ndarray, "num edges"]:
+    """Edges [num, bins + 1] of bins of equal width, from a tenth of the data's range below it on.
 
     Args:
       data: events.
       bins: of each component.
-      margin: beyond either end, a fraction of the range.
     """
     low, high = data.min(axis=0), data.max(axis=0)
-    beyond = margin * (high - low)
+    beyond = 0.1 * (high - low)
     return np.linspace(low - beyond, high + beyond, bins + 1, axis=1)
 
 
-def _choose(key: Key, logits: Float[Array, " n"]) -> Array:
+def _choose(uniform: Float[Array, ""], logits: Float[Array, " n"]) -> Array:
     """Index drawn with probabilities softmax(logits), in steps of 2^-23.
 
     By inversion, which takes one random number where `jax.random.categorical` takes n.
     """
     cumulative = jnp.cumsum(jax.nn.softmax(logits))
     # Without the last entry, which rounding may leave below one.
-    return jnp.sum(jax.random.uniform(key) >= cumulative[:-1])
+    return jnp.sum(uniform >= cumulative[:-1])
 
 
 def _checked(outputs: Float[Array, "... d"], head: Head) -> Float[Array, "... d"]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.generative_model import GenerativeModel, mean_loss
+from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.models.autoregressive import one_after_another
 from jgen.models.diffusion import base_log_prob
 from jgen.nets.network import AutoregressiveNetwork
@@ -59,7 +59,10 @@ def autoregressive_flow_matching(
 
         return mean_loss(single, key, batch)
 
-    def sample(params, key, cond=None):
+    def noise(key, cond=None):
+        return jax.random.normal(key, (num,))
+
+    def sample_from(params, noise, cond=None):
         span = path.t_max - path.t_min
         embed = lambda tau: network.embed_time(params, path.t_min + span * tau)
         for _ in range(jnp.ndim(solver.times)):
@@ -68,10 +71,9 @@ def autoregressive_flow_matching(
 
         def component(context, x0):
             flow = lambda f, x: span * network.velocity(params, f, x, context)
-            return solver(flow, x0, features)
+            return solver(flow, x0, features), None
 
-        x0 = path.base_std * jax.random.normal(key, (num,))
-        return one_after_another(network, params, cond, component, x0)
+        return one_after_another(network, params, cond, component, path.base_std * noise)[0]
 
     def log_prob(params, key, x: Float[Array, " num"], cond=None):
         def component(x_i, context):
@@ -80,4 +82,4 @@ def autoregressive_flow_matching(
 
         return jnp.sum(jax.vmap(component)(x, network.contexts(params, x, cond)))
 
-    return GenerativeModel(network.init, loss, sample, log_prob)
+    return from_noise(network.init, loss, noise, sample_from, log_prob)

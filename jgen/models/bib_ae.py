@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.generative_model import Batch, GenerativeModel, mean_loss, num_events
+from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss, num_events
 from jgen.models.gan import GAMES, slope_penalty
 from jgen.models.mmd import gaussian_mmd, sorted_kernel_mmd
 from jgen.models.vae import Autoencoder, kl_to_standard_normal, reparametrize
-from jgen.nets.network import Network
+from jgen.nets.network import Network, as_network
 from jgen.random import normal
 from jgen.typing import Cond, Key
 
@@ -93,6 +93,7 @@ def bib_ae(
     weights = BibAeWeights() if weights is None else weights
     distance = _squared_error if distance is None else distance
     weights.check()
+    critic, latent_critic = as_network(critic), as_network(latent_critic)
     decode = _mean_decoder(autoencoder)
 
     def init(key):
@@ -135,10 +136,7 @@ def bib_ae(
         scales = [scale * r.shape[1] ** 0.5 for scale in _LATENT_SCALES]
         return jnp.mean(terms) + weights.latent_mmd * gaussian_mmd(r, n, scales)
 
-    def sample(params, key, cond=None):
-        return decode(params, normal(key, latent_shape), cond)
-
-    return GenerativeModel(init, loss, sample)
+    return from_noise(init, loss, lambda key, cond: normal(key, latent_shape), decode)
 
 
 def vae_gan(
@@ -181,7 +179,7 @@ def vae_gan(
             "weights must not be negative, got "
             f"kl {kl}, reconstruction {reconstruction}, gradient_penalty {gradient_penalty}"
         )
-    game, decode = GAMES[objective], _mean_decoder(autoencoder)
+    game, critic, decode = GAMES[objective], as_network(critic), _mean_decoder(autoencoder)
 
     def init(key):
         key_coder, key_critic = jax.random.split(key)
@@ -209,10 +207,7 @@ def vae_gan(
         _check(batch)
         return mean_loss(lambda key, x, cond: single(params, key, x, cond), key, batch)
 
-    def sample(params, key, cond=None):
-        return decode(params, normal(key, latent_shape), cond)
-
-    return GenerativeModel(init, loss, sample)
+    return from_noise(init, loss, lambda key, cond: normal(key, latent_shape), decode)
 
 
 Objective = Callable[[Key, Callable[[Key], Array], Array, Array], Array]
@@ -238,6 +233,7 @@ def post_processor(
       objective: (key, refine, x, y) -> scalar, where refine(key) is a draw of the network's output
         for y: `sorted_spectrum` or `voxel_score`.
     """
+    network = as_network(network)
 
     def refined(params, key, y, cond):
         return network.apply(params, y, normal(key, y.shape), cond)
@@ -316,7 +312,10 @@ def voxel_score(floor: float) -> Objective:
 
 
 def _mean_decoder(autoencoder):
-    return lambda params, r, cond: autoencoder.likelihood.mean(autoencoder.decode(params, r, cond))
+    def decode(params, r, cond=None):
+        return autoencoder.likelihood.mean(autoencoder.decode(params, r, cond))
+
+    return decode
 
 
 def _squared_error(x, y):

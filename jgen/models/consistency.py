@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
-from jgen.generative_model import GenerativeModel, mean_loss
-from jgen.nets.network import Network
+from jgen.generative_model import GenerativeModel, SampleFunction, from_noise, mean_loss
+from jgen.nets.network import Network, as_network
 from jgen.paths import (
     Path,
     Prediction,
@@ -82,7 +82,7 @@ def consistency(
       ValueError: for numbers that are not positive or not whole, a solver without a teacher,
         parameters of another network, or a prediction that is singular at an end of the path.
     """
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
     check_prediction(path, prediction)
     _check(network, teacher, solver, intervals, huber, steps)
     solver = runge_kutta("heun", 1) if solver is None else solver
@@ -122,7 +122,7 @@ def consistency(
         return mean_loss(single, key, batch)
 
     init = network.init if teacher is None else lambda key: jax.tree.map(jnp.asarray, frozen)
-    return GenerativeModel(init, loss, _sampler(function, path, shape, steps))
+    return from_noise(init, loss, *_noise_and_sampler(function, path, shape, steps))
 
 
 def trajectory_ends(
@@ -132,8 +132,10 @@ def trajectory_ends(
     path: Path | None = None,
     prediction: Prediction = "velocity",
     solver: RungeKutta | NonStationary | None = None,
-) -> GenerativeModel:
-    """A trained path model whose events are (x(t_min), x(t_max)), to `draw` a pool for `distilled`.
+) -> SampleFunction:
+    """(params, key, cond) -> (x(t_min), x(t_max)) of a trained path model, for `distilled`.
+
+        pool = draw(trajectory_ends(network, shape), params, key, 10_000)
 
     Args:
       network: the path model's, as for `consistency`.
@@ -145,7 +147,7 @@ def trajectory_ends(
     Raises:
       ValueError: for an unknown prediction, or one that is singular at an end of the path.
     """
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
     check_prediction(path, prediction)
     solver = runge_kutta("midpoint", 12) if solver is None else solver
 
@@ -156,7 +158,7 @@ def trajectory_ends(
         )
         return x0, solver(on_unit_interval(path, velocity), x0)
 
-    return GenerativeModel(network.init, None, sample)
+    return sample
 
 
 def distilled(
@@ -189,7 +191,7 @@ def distilled(
     Raises:
       ValueError: as `consistency`; in training, for events that are not pairs.
     """
-    path = linear() if path is None else path
+    network, path = as_network(network), linear() if path is None else path
     model = consistency(network, shape, path=path, prediction=prediction, teacher=teacher)
     if huber is not None and not huber > 0:
         raise ValueError(f"huber must be positive, got {huber}")
@@ -212,21 +214,23 @@ def distilled(
     return model._replace(loss=loss)
 
 
-def _sampler(function, path, shape, steps) -> Callable:
-    """Draw events by `steps` calls of a consistency function."""
+def _noise_and_sampler(function, path, shape, steps) -> tuple[Callable, Callable]:
+    """Draw events by `steps` calls of a consistency function, with noise [steps, *shape]."""
 
-    def sample(params, key, cond=None):
-        keys = jax.random.split(key, steps)
+    def noise(key, cond=None):
+        return jax.vmap(lambda key: normal(key, shape))(jax.random.split(key, steps))
+
+    def sample_from(params, noise, cond=None):
         times = path.t_min + (path.t_max - path.t_min) * jnp.arange(steps) / steps
-        first = function(params, times[0], path.base_std * normal(keys[0], shape), cond)
+        first = function(params, times[0], path.base_std * noise[0], cond)
 
         def improve(x, inputs):
-            t, key = inputs
-            return function(params, t, noised(path, t, normal(key, shape), x), cond), None
+            t, z = inputs
+            return function(params, t, noised(path, t, z, x), cond), None
 
-        return jax.lax.scan(improve, first, (times[1:], keys[1:]))[0]
+        return jax.lax.scan(improve, first, (times[1:], noise[1:]))[0]
 
-    return sample
+    return noise, sample_from
 
 
 def consistency_function(

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
 from jgen.generative_model import GenerativeModel, loss_at, mean_loss, num_events
-from jgen.nets.network import Network
+from jgen.nets.network import Network, as_network
 from jgen.paths import (
     Path,
     Prediction,
@@ -96,6 +96,7 @@ def diffusion(
       ValueError: for an unknown prediction, or one that is singular at an end of the path.
       TypeError: for a sampler that is none.
     """
+    network = as_network(network)
     path = variance_preserving() if path is None else path
     check_prediction(path, prediction)
     sampler = DDIM(50) if sampler is None else sampler
@@ -118,16 +119,10 @@ def diffusion(
             t = times(key_t)
             x0, x1 = (normal(key_x, event.shape, event.dtype), event) if coupling is None else event
             x, target = interpolate(path, t, x0, x1, prediction)
-            error = jnp.mean((network.apply(params, t, x, cond) - target) ** 2)
+            error = jnp.mean((applied(network, params, t, x, cond) - target) ** 2)
             return error if weighting is None else weighting(t) * error
 
         return mean_loss(single, key, batch)
-
-    def sample(params, key, cond=None):
-        key_x, key_sampler = jax.random.split(key)
-        predict = predictor(network, path, prediction, params, cond)
-        x0 = path.base_std * normal(key_x, shape)
-        return run_sampler(sampler, key_sampler, path, predict, x0)
 
     def log_prob(params, key, x, cond=None):
         predict = predictor(network, path, prediction, params, cond)
@@ -141,7 +136,43 @@ def diffusion(
             num_probes=num_probes,
         )
 
-    return GenerativeModel(network.init, loss, sample, log_prob)
+    sampling = _sampling(network, path, prediction, sampler, shape)
+    return GenerativeModel(network.init, loss, log_prob=log_prob, **sampling)
+
+
+def _sampling(network, path, prediction, sampler, shape) -> dict[str, Callable]:
+    """The functions of the model that make events."""
+
+    def sample(params, key, cond=None):
+        key_x, key_sampler = jax.random.split(key)
+        predict = predictor(network, path, prediction, params, cond)
+        x0 = path.base_std * normal(key_x, shape)
+        return run_sampler(sampler, key_sampler, path, predict, x0)
+
+    def noise(key, cond=None):
+        key_x, key_sampler = jax.random.split(key)
+        return {"start": normal(key_x, shape), "steps": sampler.noise(key_sampler, shape)}
+
+    def sample_from(params, noise, cond=None):
+        predict = predictor(network, path, prediction, params, cond)
+        return sampler.sample(path, predict, path.base_std * noise["start"], noise["steps"])
+
+    return {"sample": sample, "noise": noise, "sample_from": sample_from}
+
+
+def applied(network: Network, params, t: Array, x: Array, cond: Cond) -> Float[Array, "*x"]:
+    """The network's prediction.
+
+    Raises:
+      ValueError: if it does not have the shape of x, to which it would be broadcast.
+    """
+    value = network.apply(params, t, x, cond)
+    if jnp.shape(value) != jnp.shape(x):
+        raise ValueError(
+            f"the network returns an array of shape {jnp.shape(value)} for an event of shape "
+            f"{jnp.shape(x)}; make it one of as many outputs"
+        )
+    return value
 
 
 def predictor(
@@ -150,7 +181,7 @@ def predictor(
     """(t, x_t, kind) -> any prediction of a network that predicts `prediction`."""
 
     def predict(t, x, kind):
-        return convert(path, t, x, network.apply(params, t, x, cond), prediction, kind)
+        return convert(path, t, x, applied(network, params, t, x, cond), prediction, kind)
 
     return predict
 
@@ -181,6 +212,7 @@ def preconditioned(network: Network, path: Path, data_std: float) -> Network:
     """
     if not data_std > 0:
         raise ValueError(f"data_std must be positive, got {data_std}")
+    network = as_network(network)
 
     def apply(params, t, x, cond):
         alpha, sigma = path.alpha(t), path.sigma(t)
@@ -257,6 +289,7 @@ def guided(network: Network, null: Cond, weight: float) -> Network:
       null: the condition that stands for none.
       weight: w; 0 is the conditional model, -1 the unconditional one.
     """
+    network = as_network(network)
 
     def apply(params, t, x, cond):
         conditional = network.apply(params, t, x, cond)
@@ -297,6 +330,7 @@ def variational_bound(
     """
     if steps < 1:
         raise ValueError(f"the bound needs at least one step, got {steps}")
+    network = as_network(network)
     check_ends(path, alpha=prediction in ("noise", "score"), sigma=True)
     times = time_grid(path, steps)
 

@@ -1,15 +1,17 @@
 """Normalizing flows (1505.05770): a bijector from data to a base density, by maximum likelihood."""
 
+import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.bijectors import TrainableBijector
-from jgen.generative_model import GenerativeModel, mean_loss
+from jgen.bijectors.distrax import density, is_distrax
+from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.random import normal
 from jgen.solvers import normal_log_prob
 from jgen.typing import Cond, Key, Params, PyTree
@@ -18,10 +20,7 @@ from jgen.typing import Cond, Key, Params, PyTree
 class Base(NamedTuple):
     """A density that is sampled as easily as evaluated, as pure functions of one event.
 
-    The densities of other libraries need two lines; distrax for one:
-
-        d = distrax.Independent(distrax.Logistic(np.zeros(2), np.ones(2)), 1)
-        base = Base(lambda key: d.sample(seed=key), d.log_prob)
+    Distributions of distrax are bases as they are.
 
     Attributes:
       sample: (key) -> z.
@@ -35,7 +34,12 @@ class Base(NamedTuple):
 def standard_normal(shape: int | tuple[int, ...]) -> Base:
     """Independent standard normal components."""
     shape = (shape,) if isinstance(shape, int) else shape
-    return Base(lambda key: normal(key, shape), normal_log_prob)
+
+    def log_prob(z: Float[Array, "*z"]) -> Float[Array, ""]:
+        _check_shape(z, shape)
+        return normal_log_prob(z)
+
+    return Base(lambda key: normal(key, shape), log_prob)
 
 
 def uniform(shape: int | tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Base:
@@ -52,15 +56,24 @@ def uniform(shape: int | tuple[int, ...], low: float = 0.0, high: float = 1.0) -
     log_volume = math.prod(shape) * math.log(high - low)
 
     def log_prob(z: Float[Array, "*z"]) -> Float[Array, ""]:
+        _check_shape(z, shape)
         inside = jnp.all((z >= low) & (z <= high))
         return jnp.where(inside, jnp.asarray(-log_volume, z.dtype), -jnp.inf)
 
     return Base(lambda key: jax.random.uniform(key, shape, minval=low, maxval=high), log_prob)
 
 
+def _check_shape(z, shape):
+    if jnp.shape(z) != tuple(shape):
+        raise ValueError(
+            f"the base has the shape {tuple(shape)}, but the bijector makes z of shape "
+            f"{jnp.shape(z)} of an event"
+        )
+
+
 def flow(
     bijector: TrainableBijector,
-    base: Base | int | tuple[int, ...],
+    base: Base | int | tuple[int, ...] | Any,
     *,
     first_batch: tuple[PyTree, Cond] | None = None,
 ) -> GenerativeModel:
@@ -73,14 +86,18 @@ def flow(
 
     Args:
       bijector: from data to base; `compose`, `repeated` and the recipes make one of many.
-      base: density of z, or the shape of z for a standard normal one.
+      base: density of z, a `Base` or a distribution of distrax; or the shape of z for a standard
+        normal one.
       first_batch: events (x [n, ...], cond [n, ...] or None) that `init` fits the parameters to
         where the bijector has a `data_init`, such as those of `actnorm`.
 
     Raises:
       ValueError: if there is a first batch and nothing in the bijector to fit to it.
     """
-    base = base if isinstance(base, Base) else standard_normal(base)
+    if is_distrax(base, "Distribution"):
+        base = Base(*density(base))
+    elif not isinstance(base, Base):
+        base = standard_normal(base)
     if first_batch is not None and bijector.data_init is None:
         raise ValueError("no layer of this bijector starts from data; leave first_batch out")
 
@@ -95,10 +112,14 @@ def flow(
     def loss(params, key, batch):
         return mean_loss(lambda key, x, cond: -log_prob(params, key, x, cond), key, batch)
 
-    def sample(params, key, cond=None):
-        return sample_and_log_prob(bijector, base, params, key, cond)[0]
+    def noise(key, cond=None):
+        return base.sample(jax.random.split(key)[0])
 
-    return GenerativeModel(init, loss, sample, log_prob)
+    def sample_from(params, z, cond=None):
+        return bijector.inverse(params, z, cond)[0]
+
+    both = functools.partial(sample_and_log_prob, bijector, base)
+    return from_noise(init, loss, noise, sample_from, log_prob, both)
 
 
 def sample_and_log_prob(
@@ -107,7 +128,7 @@ def sample_and_log_prob(
     """One event of a flow and its log-density, by one pass of the inverse.
 
     Differentiable in `params`: for training without data, and where `forward` is the slow direction
-    (inverse autoregressive layers).
+    (inverse autoregressive layers). A `flow` has it bound, as its `sample_and_log_prob`.
     """
     key_base, key_log_det = jax.random.split(key)
     z = base.sample(key_base)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.generative_model import Batch, GenerativeModel, num_events
-from jgen.nets.network import Network
+from jgen.generative_model import Batch, GenerativeModel, from_noise, num_events
+from jgen.nets.network import Generator, Network, as_network
 from jgen.typing import Key, PyTree
 
 Objective = Literal["saturating", "non_saturating", "least_squares", "wasserstein"]
@@ -42,7 +42,7 @@ GAMES = {
 
 
 def gan(
-    generator: Network,
+    generator: Generator,
     critic: Network,
     *,
     objective: Objective = "non_saturating",
@@ -54,7 +54,7 @@ def gan(
     samples. Event weights multiply the terms of real events.
 
     Args:
-      generator: apply(params, key, cond) -> x, one event; the key is all its noise.
+      generator: apply(params, noise, cond) -> x, one event; noise(key) is all that is random in it.
       critic: apply(params, x, cond, others) -> scalar, for one event x of a minibatch and all
         events `others` of the same kind (real or generated) in it, x among them; what needs no
         batch statistics ignores them.
@@ -72,7 +72,7 @@ def gan(
         raise ValueError(f"unknown objective {objective!r}; one of {', '.join(GAMES)}")
     if gradient_penalty < 0:
         raise ValueError(f"the gradient penalty must not be negative, got {gradient_penalty}")
-    game = GAMES[objective]
+    game, critic = GAMES[objective], as_network(critic)
 
     def init(key):
         key_generator, key_critic = jax.random.split(key)
@@ -84,8 +84,8 @@ def gan(
     def loss(params, key, batch: Batch) -> Float[Array, ""]:
         key_fake, key_penalty = jax.random.split(key)
         keys = jax.random.split(key_fake, num_events(batch))
-        make = jax.vmap(generator.apply, in_axes=(None, 0, 0))
-        fake = make(params["generator"], keys, batch.cond)
+        make = lambda key, cond: generator.apply(params["generator"], generator.noise(key), cond)
+        fake = jax.vmap(make)(keys, batch.cond)
         fixed = jax.lax.stop_gradient(fake)
         real_terms = game.real(judge(params["critic"], batch.x, batch.cond))
         if batch.weight is not None:
@@ -105,10 +105,10 @@ def gan(
         keys = jax.random.split(key, num_events(batch))
         return jnp.mean(jax.vmap(one)(keys, batch.x, fake, batch.cond))
 
-    def sample(params, key, cond=None):
-        return generator.apply(params["generator"], key, cond)
+    def sample_from(params, noise, cond=None):
+        return generator.apply(params["generator"], noise, cond)
 
-    return GenerativeModel(init, loss, sample)
+    return from_noise(init, loss, lambda key, cond: generator.noise(key), sample_from)
 
 
 def slope_penalty(

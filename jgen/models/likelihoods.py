@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jgen.nets.network import Network
+from jgen.bijectors.distrax import density
+from jgen.nets.network import Network, as_network
 from jgen.random import normal
 from jgen.typing import Key, PyTree
 
@@ -19,12 +20,14 @@ class Likelihood(NamedTuple):
     Attributes:
       log_prob: (parameters, x) -> log-likelihood in nats, summed over x.
       mean: (parameters) -> mean of x.
-      sample: (key, parameters) -> x.
+      noise: (key, parameters) -> random numbers of one x; parameters are asked for their shapes.
+      sample: (noise, parameters) -> x.
     """
 
     log_prob: Callable[[PyTree, Array], Array]
     mean: Callable[[PyTree], Array]
-    sample: Callable[[Key, PyTree], Array]
+    noise: Callable[[Key, PyTree], Array]
+    sample: Callable[[Array, PyTree], Array]
 
 
 def bernoulli() -> Likelihood:
@@ -34,13 +37,15 @@ def bernoulli() -> Likelihood:
     values compare models of the same data only.
     """
 
-    def sample(key, logits):
-        draws = jax.random.uniform(key, (logits.size,)).reshape(logits.shape)
-        return (draws < jax.nn.sigmoid(logits)).astype(logits.dtype)
+    def noise(key, logits):
+        return jax.random.uniform(key, (logits.size,)).reshape(logits.shape)
+
+    def sample(noise, logits):
+        return (noise < jax.nn.sigmoid(logits)).astype(logits.dtype)
 
     # x log sigmoid(l) + (1 - x) log sigmoid(-l), without its cancellations.
     log_prob = lambda l, x: jnp.sum(x * l - jax.nn.softplus(l))
-    return Likelihood(log_prob, jax.nn.sigmoid, sample)
+    return Likelihood(log_prob, jax.nn.sigmoid, noise, sample)
 
 
 def gaussian(scale: float | None = 1.0) -> Likelihood:
@@ -62,8 +67,8 @@ def gaussian(scale: float | None = 1.0) -> Likelihood:
         normalisation = x.size * (math.log(scale) + 0.5 * math.log(2 * math.pi))
         return -0.5 * jnp.sum(((x - mean) / scale) ** 2) - normalisation
 
-    sample = lambda key, mean: mean + scale * normal(key, mean.shape, mean.dtype)
-    return Likelihood(log_prob, lambda mean: mean, sample)
+    noise = lambda key, mean: normal(key, mean.shape, mean.dtype)
+    return Likelihood(log_prob, lambda mean: mean, noise, lambda noise, mean: mean + scale * noise)
 
 
 def _gaussian_of_learned_width() -> Likelihood:
@@ -81,11 +86,33 @@ def _gaussian_of_learned_width() -> Likelihood:
         terms = -0.5 * ((x - mean) * jnp.exp(-log_scale)) ** 2 - log_scale
         return jnp.sum(terms) - 0.5 * x.size * math.log(2 * math.pi)
 
-    def sample(key, parameters):
-        mean, log_scale = parts(parameters)
-        return mean + jnp.exp(log_scale) * normal(key, mean.shape, mean.dtype)
+    def noise(key, parameters):
+        mean, _ = parts(parameters)
+        return normal(key, mean.shape, mean.dtype)
 
-    return Likelihood(log_prob, lambda parameters: parts(parameters)[0], sample)
+    def sample(noise, parameters):
+        mean, log_scale = parts(parameters)
+        return mean + jnp.exp(log_scale) * noise
+
+    return Likelihood(log_prob, lambda parameters: parts(parameters)[0], noise, sample)
+
+
+def distribution(make: Callable[[PyTree], Any]) -> Likelihood:
+    """Likelihood of any distrax distribution.
+
+        positive = distribution(lambda raw: distrax.Gamma(jnp.exp(raw[0]), jnp.exp(raw[1])))
+
+    Its noise is a key: distrax draws by itself.
+
+    Args:
+      make: (parameters) -> distribution of x; its batch axes are independent components.
+    """
+    return Likelihood(
+        lambda parameters, x: density(make(parameters))[1](x),
+        lambda parameters: make(parameters).mean(),
+        lambda key, parameters: key,
+        lambda key, parameters: density(make(parameters))[0](key),
+    )
 
 
 def with_width(decoder: Network, scale: float = 1.0) -> Network:
@@ -102,6 +129,7 @@ def with_width(decoder: Network, scale: float = 1.0) -> Network:
     """
     if not scale > 0:
         raise ValueError(f"the width must start at a positive number, got {scale}")
+    decoder = as_network(decoder)
 
     def init(key):
         return {"mean": decoder.init(key), "log_scale": jnp.asarray(math.log(scale), jnp.float32)}

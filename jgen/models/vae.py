@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgen.generative_model import Batch, GenerativeModel, mean_loss, num_events
+from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss, num_events
 from jgen.models.likelihoods import Likelihood, bernoulli
-from jgen.nets.network import Network
-from jgen.random import normal
+from jgen.nets.network import Network, as_network
+from jgen.random import check_key, normal
 from jgen.typing import Cond, Key, Params, PyTree, Schedule
 
 
@@ -55,6 +55,7 @@ def encoder_decoder(
         shape.
       likelihood: of the decoder, `bernoulli()` unless given.
     """
+    encoder, decoder = as_network(encoder), as_network(decoder)
 
     def init(key):
         key_encoder, key_decoder = jax.random.split(key)
@@ -256,17 +257,25 @@ def vae(
             kl = jax.vmap(jnp.multiply)(batch.weight, kl)
         return jnp.sum(jax.nn.relu(free_bits - jnp.mean(kl, axis=0)))
 
-    def sample(params, key, cond=None):
+    def noise(key, cond=None):
+        if not num_importance:
+            return {"r": normal(key, latent_shape)}
         key_r, key_x = jax.random.split(key)
-        r = normal(key_r if num_importance else key, latent_shape)
-        decoded = autoencoder.decode(params, r, cond)
-        return likelihood.sample(key_x, decoded) if num_importance else likelihood.mean(decoded)
+        r, params = normal(key_r, latent_shape), jax.eval_shape(autoencoder.init, key)
+        decoded = jax.eval_shape(autoencoder.decode, params, r, cond)
+        return {"r": r, "x": likelihood.noise(key_x, decoded)}
+
+    def sample_from(params, noise, cond=None):
+        decoded = autoencoder.decode(params, noise["r"], cond)
+        return likelihood.sample(noise["x"], decoded) if "x" in noise else likelihood.mean(decoded)
 
     def log_prob(params, key, x, cond=None):
         weights = log_importance_weights(autoencoder, params, key, x, cond, num=num_importance)
         return importance_bound(weights)
 
-    return GenerativeModel(autoencoder.init, loss, sample, log_prob if num_importance else None)
+    return from_noise(
+        autoencoder.init, loss, noise, sample_from, log_prob if num_importance else None
+    )
 
 
 def elbo_of_events(
@@ -318,6 +327,7 @@ def _chunk(function, autoencoder, num, params, key, indices, x, cond):
 
 def _of_events(function, autoencoder, num, params, key, data, batch_size):
     """`function` of every event, in chunks."""
+    check_key(key)
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
     total, chunks = num_events((data.x, data.cond)), []

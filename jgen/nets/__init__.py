@@ -8,7 +8,7 @@ from jgen.nets.dense import Dense, NormalWeights
 from jgen.nets.elementwise import elementwise_map
 from jgen.nets.made import made
 from jgen.nets.mlp import MLP, decoder_mlp, encoder_mlp, mlp, velocity_mlp
-from jgen.nets.network import AutoregressiveNetwork, Network, from_linen, num_parameters
+from jgen.nets.network import AutoregressiveNetwork, Generator, Network, from_linen, num_parameters
 from jgen.nets.resnet import ResNetConfig, resnet3d
 from jgen.nets.sequence import SequenceConfig, sequence
 from jgen.nets.transfusion import TransfusionConfig, transfusion
@@ -22,6 +22,7 @@ __all__ = [
     "ConvAutoencoder",
     "ConvAutoencoderConfig",
     "Dense",
+    "Generator",
     "Network",
     "NormalWeights",
     "ResNetConfig",

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jgen.nets.dense import Dense
-from jgen.nets.mlp import MLP, joined, mlp
-from jgen.nets.network import Network, from_linen
+from jgen.nets.mlp import MLP, dropout_masks, joined, mlp
+from jgen.nets.network import Generator, Network, from_linen
 
 
 def generator_mlp(
@@ -22,8 +22,8 @@ def generator_mlp(
     hidden: tuple[int, ...] = (128, 128, 128),
     activation: Callable = nn.silu,
     dropout: float = 0.0,
-) -> Network:
-    """Generator (key, cond [num_cond]) -> x [num_features]; the key draws noise and dropout.
+) -> Generator:
+    """Generator (noise, cond [num_cond]) -> x [num_features]; dropout is part of the noise.
 
     Dropout is active always, in generation too: it is part of the noise (2008.06545).
 
@@ -42,16 +42,20 @@ def generator_mlp(
         num_noise + num_cond, num_features, hidden=hidden, activation=activation, dropout=dropout
     )
 
-    def apply(params, key, cond=None):
+    def draw(key):
         key_noise, key_dropout = jax.random.split(key)
         if noise == "normal":
             z = jax.random.normal(key_noise, (num_noise,))
         else:
             z = jax.random.uniform(key_noise, (num_noise,), minval=-1.0)
-        inputs = z if cond is None else jnp.concatenate([z, jnp.ravel(cond)])
-        return network.apply(params, inputs, key_dropout)
+        return {"z": z, "kept": dropout_masks(key_dropout, hidden, dropout)}
 
-    return Network(network.init, apply)
+    def apply(params, noise, cond=None):
+        z = noise["z"]
+        inputs = z if cond is None else jnp.concatenate([z, jnp.ravel(cond)])
+        return network.apply(params, inputs, noise["kept"])
+
+    return Generator(network.init, draw, apply)
 
 
 class _Critic(nn.Module):

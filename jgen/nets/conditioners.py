@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.nets.convolution import padded, windows
 from jgen.nets.dense import Dense
 from jgen.nets.mlp import MLP
 from jgen.nets.network import Network, from_linen
@@ -49,7 +50,6 @@ def conditioner(
 class _ImageConditioner(nn.Module):
     features: tuple[int, ...]
     num_outputs: int
-    activation: Callable[[Array], Array]
     padding: Padding
 
     @nn.compact
@@ -60,16 +60,15 @@ class _ImageConditioner(nn.Module):
             if i == 0 and cond is not None:
                 shift = Dense(width, use_bias=False, name="condition")(jnp.ravel(cond))
                 x = x + jnp.broadcast_to(shift, x.shape)
-            x = self.activation(x)
+            x = nn.silu(x)
         last = Dense(self.num_outputs, kernel_init=nn.initializers.zeros, name="out")
         return last(_neighbours(x, self.padding))
 
 
 def _neighbours(x: Float[Array, "h w c"], padding: Padding) -> Float[Array, "h w c9"]:
-    mode = "wrap" if padding == "periodic" else "constant"
-    h, w, _ = x.shape
-    x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=mode)
-    return jnp.concatenate([x[i : i + h, j : j + w] for i in range(3) for j in range(3)], -1)
+    for axis in range(2):
+        x = padded(x, axis, 1, 1, padding == "periodic")
+    return jnp.concatenate([a for rows in windows(x, 0, 3) for a in windows(rows, 1, 3)], -1)
 
 
 def image_conditioner(
@@ -78,7 +77,6 @@ def image_conditioner(
     num_cond: int = 0,
     *,
     hidden: tuple[int, ...] = (32, 32),
-    activation: Callable[[Array], Array] = nn.silu,
     padding: Padding = "zero",
 ) -> Network:
     """3x3 convolutions of images (x [h, w, num_inputs], cond=None) -> [h, w, num_outputs].
@@ -88,7 +86,6 @@ def image_conditioner(
       num_outputs: numbers a pixel.
       num_cond: numbers in the condition, which shift the first layer's channels.
       hidden: channels of the hidden layers.
-      activation: between the layers.
       padding: "zero", or "periodic" for lattices without an edge.
 
     Raises:
@@ -99,5 +96,5 @@ def image_conditioner(
     example = [jax.ShapeDtypeStruct((3, 3, num_inputs), jnp.float32)]
     if num_cond:
         example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
-    module = _ImageConditioner(tuple(hidden), num_outputs, activation, padding)
+    module = _ImageConditioner(tuple(hidden), num_outputs, padding)
     return from_linen(module, *example)

@@ -18,14 +18,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from jgen.nets.convolution import convolve_valid
+from jgen.nets.convolution import NONE, ONE, Triple, convolve, transposed_convolve
 from jgen.nets.dense import Dense, fan_in_uniform
 from jgen.nets.network import Network, from_linen
-
-Triple = tuple[int, int, int]
-_ONE = (1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -70,64 +66,6 @@ class ConvAutoencoder(NamedTuple):
     latent_shape: tuple[int, int, int, int]
 
 
-def convolve(
-    x: Float[Array, "z a r c_in"],
-    kernel: Float[Array, "kz ka kr c_in c_out"],
-    stride: Triple = _ONE,
-    padding: Triple = (0, 0, 0),
-) -> Float[Array, "z2 a2 r2 c_out"]:
-    """Convolution, periodic in the angle and padded with zeros along layer and radius.
-
-    Angular window j covers the voxels j stride - padding + (0, ..., kernel - 1), modulo the number
-    of voxels, for as many windows as there are strides around the axis.
-    """
-    n, k, s, p = (np.array(v) for v in (x.shape[:3], kernel.shape[:3], stride, padding))
-    kernel, t = _blocks(kernel, s)
-    high = p + t * s - k  # to whole blocks; the kernel is zero on what is added there
-    wrapped = int(n[1] + (t[1] - 1) * s[1])
-    x = jnp.pad(x, ((p[0], high[0]), (0, 0), (p[2], high[2]), (0, 0)))
-    x = _wrap(x, p[1], max(0, wrapped - n[1] - p[1]))[:, :wrapped]
-    cells = np.array(x.shape[:3]) // s
-    x = x[: cells[0] * s[0], :, : cells[2] * s[2]]
-    x = x.reshape(cells[0], s[0], cells[1], s[1], cells[2], s[2], -1)
-    x = x.transpose(0, 2, 4, 1, 3, 5, 6).reshape(*cells, -1)
-    return convolve_valid(x, kernel.reshape(*t, -1, kernel.shape[-1]))
-
-
-def transposed_convolve(
-    r: Float[Array, "z2 a2 r2 c_in"],
-    kernel: Float[Array, "kz ka kr c_out c_in"],
-    stride: Triple = _ONE,
-    padding: Triple = (0, 0, 0),
-) -> Float[Array, "z a r c_out"]:
-    """Transpose of `convolve` with the same arguments, as a linear map from r to x."""
-    n, k, s, p = (np.array(v) for v in (r.shape[:3], kernel.shape[:3], stride, padding))
-    kernel, t = _blocks(kernel, s)
-    r = jnp.pad(r, ((t[0] - 1,) * 2, (0, 0), (t[2] - 1,) * 2, (0, 0)))
-    kernel = jnp.moveaxis(kernel[::-1, ::-1, ::-1], -1, 3).reshape(*t, kernel.shape[-1], -1)
-    x = convolve_valid(_wrap(r, t[1] - 1, 0), kernel)
-    cells = np.array(x.shape[:3])
-    x = x.reshape(*cells, *s, -1).transpose(0, 3, 1, 4, 2, 5, 6).reshape(*(cells * s), -1)
-    stop = (n - 1) * s + k - p
-    return jnp.roll(x[p[0] : stop[0], :, p[2] : stop[2]], -p[1], axis=1)
-
-
-def _blocks(kernel, stride):
-    """Kernel [*t, *stride, a, b] over blocks of `stride` voxels, filled up with zeros, and t.
-
-    A convolution with a stride is one without a stride whose channels are the voxels of a block.
-    """
-    size = np.array(kernel.shape[:3])
-    t = -(-size // stride)
-    kernel = jnp.pad(kernel, [(0, n) for n in t * stride - size] + [(0, 0)] * 2)
-    kernel = kernel.reshape(t[0], stride[0], t[1], stride[1], t[2], stride[2], *kernel.shape[3:])
-    return kernel.transpose(0, 2, 4, 1, 3, 5, 6, 7), t
-
-
-def _wrap(x, left, right):
-    return jnp.pad(x, ((0, 0), (left, right), (0, 0), (0, 0)), mode="wrap")
-
-
 class _Conv(nn.Module):
     """Convolution of the features and of two more channels, the positions of layer and radius.
 
@@ -137,9 +75,9 @@ class _Conv(nn.Module):
     """
 
     features: int
-    kernel: Triple = _ONE
-    stride: Triple = _ONE
-    padding: Triple = (0, 0, 0)
+    kernel: Triple = ONE
+    stride: Triple = ONE
+    padding: Triple = NONE
     transposed: bool = False
     use_bias: bool = True
     dtype: str = "float32"

@@ -5,15 +5,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def sinusoidal(
-    t: Float[Array, ""], features: int, max_period: float = 1e4
-) -> Float[Array, " features"]:
-    """Cos then sin of t at `features`/2 geometric frequencies from 1 down to 1/`max_period`.
+def sinusoidal(t: Float[Array, ""], features: int) -> Float[Array, " features"]:
+    """Cos then sin of t at `features`/2 geometric frequencies from 1 down to almost 1e-4.
 
     The transformer embedding as used by DiT (2212.09748).
     """
     half = features // 2
-    frequencies = np.exp(-np.log(max_period) * np.arange(half) / half).astype(np.float32)
+    frequencies = np.exp(-np.log(1e4) * np.arange(half) / half).astype(np.float32)
     phase = t * frequencies
     return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)])
 

@@ -1,12 +1,12 @@
 """Fully connected networks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jgen.nets.dense import Dense
 from jgen.nets.embeddings import sinusoidal
@@ -21,7 +21,7 @@ class MLP(nn.Module):
       features: widths of the hidden layers.
       num_outputs: width of the last layer, which has no activation.
       activation: between the layers.
-      dropout: fraction of hidden units dropped when a key is given.
+      dropout: fraction of hidden units dropped where `kept` says which.
       zero_output: start the last layer at zero.
       dtype: of the matrix products.
     """
@@ -35,16 +35,23 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "... n_in"], *, key: Key | None = None
+        self, x: Float[Array, "... n_in"], *, kept: Sequence[Array] = ()
     ) -> Float[Array, "... n_out"]:
-        """Apply the network; dropout is active only if `key` is given."""
+        """Apply the network, with dropout where there are `dropout_masks`."""
         for i, width in enumerate(self.features):
             x = self.activation(Dense(width, dtype=self.dtype)(x))
-            if key is not None and self.dropout > 0:
-                keep = jax.random.bernoulli(jax.random.fold_in(key, i), 1 - self.dropout, x.shape)
-                x = jnp.where(keep, x / (1 - self.dropout), 0)
+            if len(kept):
+                x = jnp.where(kept[i], x / (1 - self.dropout), 0)
         init = nn.initializers.zeros if self.zero_output else nn.initializers.lecun_normal()
         return Dense(self.num_outputs, dtype=self.dtype, kernel_init=init)(x)
+
+
+def dropout_masks(key: Key, hidden: Sequence[int], dropout: float) -> list[Bool[Array, " width"]]:
+    """Which units of the hidden layers are kept in one event; no list of them without dropout."""
+    if dropout == 0:
+        return []
+    keep = lambda i, width: jax.random.bernoulli(jax.random.fold_in(key, i), 1 - dropout, (width,))
+    return [keep(i, width) for i, width in enumerate(hidden)]
 
 
 class _VelocityMLP(nn.Module):
@@ -143,11 +150,11 @@ def mlp(
     activation: Callable[[Array], Array] = nn.silu,
     dropout: float = 0.0,
 ) -> Network:
-    """Plain network (x [num_inputs], key=None) -> [num_outputs]; a key switches dropout on."""
+    """Plain network (x [num_inputs], kept=()) -> [num_outputs]; `dropout_masks` are kept units."""
     module = MLP(tuple(hidden), num_outputs, activation, dropout)
     network = from_linen(module, jax.ShapeDtypeStruct((num_inputs,), jnp.float32))
 
-    def apply(params, x, key=None):
-        return module.apply({"params": params}, x, key=key)
+    def apply(params, x, kept=()):
+        return module.apply({"params": params}, x, kept=kept)
 
     return Network(network.init, apply)

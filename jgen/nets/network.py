@@ -22,6 +22,33 @@ class Network(NamedTuple):
     apply: Callable[..., PyTree]
 
 
+def as_network(pair: Network | tuple[Callable, Callable]) -> Network:
+    """The pair of functions (init, apply) as a `Network`, whatever tuple it came in.
+
+    Raises:
+      TypeError: for anything else.
+    """
+    if hasattr(pair, "init") and hasattr(pair, "apply"):
+        return pair
+    if isinstance(pair, tuple) and len(pair) == 2 and all(map(callable, pair)):
+        return Network(*pair)
+    raise TypeError(f"a network is a pair of functions (init, apply), got {pair!r}")
+
+
+class Generator(NamedTuple):
+    """Pure functions of one event that is made of noise.
+
+    Attributes:
+      init: (key) -> params.
+      noise: (key) -> all random numbers of one event, a pytree.
+      apply: (params, noise, cond) -> x.
+    """
+
+    init: Callable[[Key], Params]
+    noise: Callable[[Key], PyTree]
+    apply: Callable[[Params, PyTree, Cond], PyTree]
+
+
 class AutoregressiveNetwork(NamedTuple):
     """Pure functions of one event with `num` components.
 

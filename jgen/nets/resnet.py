@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.nets.convolution import convolve_valid, windows
+from jgen.nets.convolution import convolve, padded, windows
 from jgen.nets.dense import Dense, fan_in_uniform
 from jgen.nets.network import Network, from_linen
 from jgen.random import normal
@@ -44,36 +44,11 @@ def _kaiming(key, shape):
     return normal(key, shape) * (2 / (math.prod(shape[:-2]) * shape[-1])) ** 0.5
 
 
-def _padded(x, axis, size, periodic):
-    """Half a window more on both sides of an axis."""
-    widths = [(size // 2, size // 2) if i == axis else (0, 0) for i in range(x.ndim)]
-    return jnp.pad(x, widths, mode="wrap" if periodic else "constant")
-
-
-def convolve(
-    x: Float[Array, "z a r c_in"],
-    kernel: Float[Array, "k k k c_in c_out"],
-    stride: int = 1,
-    periodic: bool = False,
-) -> Float[Array, "z2 a2 r2 c_out"]:
-    """Convolution with a cubic kernel of odd size k, padded by k // 2 voxels on every side.
-
-    Args:
-      x: grid (layer, angle, radius) of channels.
-      kernel: weights.
-      stride: step along every axis.
-      periodic: pad the angle with its other end instead of zeros.
-    """
-    for axis in range(3):
-        x = _padded(x, axis, len(kernel), periodic and axis == 1)
-    return convolve_valid(x, kernel, stride)
-
-
 def max_pool(x: Float[Array, "z a r c"], periodic: bool = False) -> Float[Array, "z2 a2 r2 c"]:
     """Largest of 3 x 3 x 3 voxels at stride 2; `x` must not be negative, as the padding is zero."""
     for axis in range(3):
-        padded = _padded(x, axis, 3, periodic and axis == 1)
-        x = functools.reduce(jnp.maximum, windows(padded, axis, 3, 2))
+        wider = padded(x, axis, 1, 1, periodic and axis == 1)
+        x = functools.reduce(jnp.maximum, windows(wider, axis, 3, 2))
     return x
 
 
@@ -87,7 +62,8 @@ class _Conv(nn.Module):
     @nn.compact
     def __call__(self, x):
         shape = (self.size, self.size, self.size, x.shape[-1], self.features)
-        y = convolve(x, self.param("kernel", _kaiming, shape), self.stride, self.periodic)
+        kernel, stride = self.param("kernel", _kaiming, shape), (self.stride,) * 3
+        y = convolve(x, kernel, stride, (self.size // 2,) * 3, self.periodic)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,))[None, None, None]
         return y

@@ -132,7 +132,7 @@ def _draw_line(axes, view, values, is_truth, is_last):
     if values is not None and not is_truth:
         sample = histogram(values, view.edges)
         main.stairs(sample.fractions, view.edges, color=color(0), linewidth=0.9, baseline=None)
-        relative, error = fraction_ratio(sample, truth)
+        relative, error = fraction_ratio(truth, sample)
         band(ratio, view.edges, relative, error, color(0), alpha=0.25)
         ratio.stairs(relative, view.edges, color=color(0), linewidth=0.9, baseline=None)
         mark_outside(ratio, panel, relative, color(0))

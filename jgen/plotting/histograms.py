@@ -143,7 +143,7 @@ def ratio_histogram(axes: tuple[Axes, Axes], panel: Panel) -> None:
     """
     main, ratio = axes
     panel, reference, samples = populated(panel)
-    ratios = {label: fraction_ratio(sample, reference) for label, sample in samples.items()}
+    ratios = {label: fraction_ratio(reference, sample) for label, sample in samples.items()}
     panel = panel._replace(ratio_range=panel.ratio_range or ratio_limits(ratios.values()))
 
     band(main, panel.edges, reference.fractions, reference.fraction_errors, BAND, alpha=1.0)
@@ -236,8 +236,8 @@ def histogram_grid(panels: Sequence[Panel], num_columns: int = 3) -> Figure:
     return figure
 
 
-def fraction_ratio(sample: Histogram, reference: Histogram):
-    """Ratio of fractions and its error from `sample` alone.
+def fraction_ratio(reference: Histogram, sample: Histogram):
+    """Ratio of fractions, sample over reference, and its error from `sample` alone.
 
     NaN where the reference has fewer than four entries (of equal weight; else as many as its
     relative error says) and a ratio would be noise.

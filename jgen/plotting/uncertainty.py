@@ -66,7 +66,7 @@ def member_histogram(axes: tuple[Axes, Axes], panel: Panel) -> None:
     relative, relative_error = fraction_ratio(reference, reference)
     band(ratio, panel.edges, relative, relative_error, BAND, alpha=1.0)
     ratio.axhline(1.0, color=REFERENCE, linewidth=0.8)
-    of_mean = fraction_ratio(mean, reference)
+    of_mean = fraction_ratio(reference, mean)
     scale = of_mean[0] / np.where(mean.fractions > 0, mean.fractions, np.nan)
     limits = ratio_limits([(of_mean[0], spread * scale)])
     panel = panel._replace(ratio_range=panel.ratio_range or limits)

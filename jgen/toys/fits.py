@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 from scipy import stats
 
-from jgen.generative_model import GenerativeModel
 from jgen.random import normal
 from jgen.toys.gaussian import normal_log_prob
 from jgen.toys.ring import ring_log_prob, sample_ring
@@ -28,11 +27,13 @@ class Fit(NamedTuple):
     Attributes:
       fit: (data [n, dim], weight [n] or None) -> params. Weights are numbers of copies: a bootstrap
         member is the fit with `bootstrap_weights`.
-      model: what samples and scores; it has neither init nor loss.
+      sample: (params, key, cond) -> x, one event; `draw` takes it as it is.
+      log_prob: (params, key, x, cond) -> scalar in nats, None without a density.
     """
 
     fit: Callable[[Float[Array, "n dim"], Float[Array, " n"] | None], Params]
-    model: GenerativeModel
+    sample: Callable[..., Array]
+    log_prob: Callable[..., Array] | None = None
 
 
 def normal_fit(width: float | None = None) -> Fit:
@@ -51,15 +52,13 @@ def normal_fit(width: float | None = None) -> Fit:
         mean, fitted = _moments(data[:, 0], weight)
         return {"mean": mean, "width": fitted if width is None else jnp.full_like(mean, width)}
 
-    model = GenerativeModel(
-        init=None,
-        loss=None,
+    return Fit(
+        fit,
         sample=lambda params, key, cond=None: params["mean"] + params["width"] * normal(key, (1,)),
         log_prob=lambda params, key, x, cond=None: normal_log_prob(
             x[0], params["mean"], params["width"]
         ),
     )
-    return Fit(fit, model)
 
 
 def radial_fit(dim: int) -> Fit:
@@ -74,9 +73,8 @@ def radial_fit(dim: int) -> Fit:
         mean, width = _moments(jnp.linalg.norm(data, axis=-1), weight)
         return {"mean": mean, "width": width}
 
-    model = GenerativeModel(
-        init=None,
-        loss=None,
+    return Fit(
+        fit,
         sample=lambda params, key, cond=None: sample_ring(
             key, dim, params["mean"], params["width"]
         ),
@@ -84,7 +82,6 @@ def radial_fit(dim: int) -> Fit:
             x, params["mean"], params["width"]
         ),
     )
-    return Fit(fit, model)
 
 
 def memoriser() -> Fit:
@@ -105,7 +102,7 @@ def memoriser() -> Fit:
         # The product may round up to the sum of all weights, which belongs to no event.
         return params["data"][jnp.minimum(index, len(cumulative) - 1)]
 
-    return Fit(fit, GenerativeModel(init=None, loss=None, sample=sample))
+    return Fit(fit, sample)
 
 
 def bootstrap_weights(key: Key, num: int) -> Float[Array, " num"]:

@@ -156,7 +156,7 @@ def _judged(values: dict[str, np.ndarray], num_train: int) -> tuple:
     held = differential_amplification(values["generated"], values["held out"], num_train, sizes)
     published = differential_on_training_set(values["generated"], values["data"], sizes)
     return (
-        ks_distances(values["generated"], values["large"], sizes)[0],
+        ks_distances(values["large"], values["generated"], sizes)[0],
         held.probability > 0.95,
         np.isinf(published.n_equiv.value),
         held.amplification.value,
@@ -165,7 +165,7 @@ def _judged(values: dict[str, np.ndarray], num_train: int) -> tuple:
 
 def _drawn(fit: Fit, params, key: Key, num: int) -> Float[np.ndarray, "num dim"]:
     # Simple generators: large batches cost little memory.
-    return draw(fit.model.sample, params, key, num, batch_size=20_000)
+    return draw(fit.sample, params, key, num, batch_size=20_000)
 
 
 def _azimuth(events: Float[np.ndarray, "num dim"]) -> Float[np.ndarray, " num"]:

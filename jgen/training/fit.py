@@ -22,7 +22,7 @@ from jgen.training.mesh import fetch, make_layout, put
 from jgen.training.optimizer import make_optimizer
 from jgen.training.record import check_record, training_record
 from jgen.training.repulsion import Function, log_prob_values, repulsion, repulsive_update
-from jgen.training.step import TrainState, make_step, over_members
+from jgen.training.step import TrainState, initial_state, make_step, over_members
 from jgen.typing import Key, Params
 
 
@@ -74,6 +74,7 @@ def fit(
     config: TrainConfig,
     *,
     validation: Batch | None = None,
+    initial: Params | TrainState | None = None,
     function: Function | None = None,
     optimizer: optax.GradientTransformation | None = None,
     folder: Path | None = None,
@@ -97,6 +98,10 @@ def fit(
       validation: events for the validation loss, with the same fields as `data` and, of several
         data sets, a set of equal size for each of them, one after another. A bootstrap ensemble
         validates on all of them as they are.
+      initial: where the training starts instead of `model.init`: parameters of one member, which
+        all start from, or stacked ones of as many members; or a training state, such as the `state`
+        of an earlier training, which goes on at its step with its optimiser and average, up to
+        `config.steps` in all and with the learning rate of that schedule.
       function: (params, key, batch) -> values [batch] of one member, in whose space a repulsive
         ensemble repels; `model.log_prob` unless given.
       optimizer: used instead of `config.optimizer`'s, see `per_player`. A resumed training must be
@@ -116,7 +121,7 @@ def fit(
     data = Batch(None) if data is None else data
     _check(data, validation, config)
     if folder is not None:
-        record = training_record(data, validation, key, config)
+        record = training_record(data, validation, key, config, initial)
         writes = jax.process_index() == 0
         check_record(Path(folder), record, extend=extend, is_writer=writes)
     if function is not None and config.members != "repulsive":
@@ -127,7 +132,8 @@ def fit(
     data = _unit_weight(data, config.data_sets)
     validation = validation and _unit_weight(validation, config.data_sets)
     optimizer = make_optimizer(config.optimizer, config.steps) if optimizer is None else optimizer
-    loop = _Loop(model, data, validation, function, optimizer, key, config, layout, folder)
+    start = _start(model, initial, config.ensemble)
+    loop = _Loop(model, data, validation, function, optimizer, key, config, layout, folder, start)
     with _Sigterm() as sigterm:
         loop.run(sigterm, name, progress)
     state, best = loop.state, loop.best
@@ -138,7 +144,9 @@ def fit(
 class _Loop:
     """The state of a running training, with the compiled functions that advance it."""
 
-    def __init__(self, model, data, validation, function, optimizer, key, config, layout, folder):
+    def __init__(
+        self, model, data, validation, function, optimizer, key, config, layout, folder, start
+    ):
         self.config, self.layout = config, layout
         axis = config.axis
         if axis == "auto":
@@ -155,7 +163,20 @@ class _Loop:
         self.data = put(data, shared)
         self.update = jax.jit(update, donate_argnums=0, out_shardings=(members, shared))
         init_keys = put(member_keys(stream(key, "init"), config.ensemble), members)
-        self.state = jax.jit(jax.vmap(step.init), out_shardings=members)(init_keys)
+        if start is None:
+            self.state = jax.jit(jax.vmap(step.init), out_shardings=members)(init_keys)
+        else:
+            begin = jax.vmap(lambda p: initial_state(p, optimizer, config.ema_decay))
+            made = jax.eval_shape(begin, jax.eval_shape(jax.vmap(model.init), init_keys))
+            if isinstance(start, TrainState):
+                _check_state(start, made)
+                copy = lambda state: jax.tree.map(
+                    jnp.copy, state
+                )  # it is donated to the first step
+                start = put(jax.tree.map(np.asarray, start), members)
+                self.state = jax.jit(copy, out_shardings=members)(start)
+            else:
+                self.state = jax.jit(begin, out_shardings=members)(put(start, members))
         # A copy, since the state that it is taken from is donated to the first step.
         self.best = jax.jit(
             lambda s: Best(
@@ -285,6 +306,31 @@ class _Loop:
                 f"validation loss of member {bad} is not finite at step {step}"
             )
         self._append({"step": step, "validation_loss": losses.tolist()})
+
+
+def _start(model, initial, num: int) -> Params | TrainState | None:
+    """Stacked parameters of `num` members, or the state, that a training starts from."""
+    if initial is None or isinstance(initial, TrainState):
+        return initial
+    expected = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = lambda tree, *more: jax.tree.map(lambda a: (*more, *np.shape(a)), tree)
+    if shapes(initial) == shapes(expected):
+        return jax.tree.map(lambda a: np.broadcast_to(a, (num, *np.shape(a))), initial)
+    if shapes(initial) == shapes(expected, num):
+        return jax.tree.map(np.asarray, initial)
+    raise ValueError(
+        f"initial must be parameters of one member of this model, or of {num} members stacked; its "
+        "tree or its shapes are others"
+    )
+
+
+def _check_state(state: TrainState, expected: TrainState) -> None:
+    shapes = lambda tree: jax.tree.map(np.shape, tree)
+    if shapes(state) != shapes(expected):
+        raise ValueError(
+            "initial is the state of another training: of another model, optimiser, number of "
+            "members, or with and without an average"
+        )
 
 
 def _make_update(model, optimizer, function, key, config, layout, axis, num_train):

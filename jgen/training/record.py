@@ -47,13 +47,18 @@ def file_digest(path: Path) -> str:
 
 
 def training_record(
-    data: Batch, validation: Batch | None, key: Key, config: TrainConfig
+    data: Batch,
+    validation: Batch | None,
+    key: Key,
+    config: TrainConfig,
+    initial: PyTree = None,
 ) -> dict[str, Any]:
     """What determines a training, flat: digests, the key, and all options."""
     numbers = np.asarray(jax.random.key_data(key)).ravel().tolist()
     record = {
         "data": tree_digest(data),
         "validation": tree_digest(validation),
+        "initial": tree_digest(initial),
         "key": f"{jax.random.key_impl(key)} {numbers}",
     }
     options = json.loads(json.dumps(dataclasses.asdict(config), default=str))

@@ -141,9 +141,9 @@ class RunFolder:
         if self._is_there(folder / "params.npz"):
             if not self.read_only:  # it may be of other data, which are then refused
                 data = data() if callable(data) else data
-                record = training_record(
-                    Batch(None) if data is None else data, options.get("validation"), key, config
-                )
+                data = Batch(None) if data is None else data
+                others = options.get("validation"), key, config, options.get("initial")
+                record = training_record(data, *others)
                 check_record(folder, record, extend=False, is_writer=self.is_writer)
             return Fitted(load(folder / "params.npz", model), None, self.history(name))
         data = data() if callable(data) else data

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.nets.dense import NormalWeights
+from jgen.random import normal
 from jgen.typing import Key, Params, PyTree
 
 
@@ -120,7 +121,40 @@ def bayesian(
         key_weights, key = jax.random.split(key)
         return model.log_prob(draw_weights(params, key_weights), key, x, cond)
 
-    return GenerativeModel(init, loss, sample, None if model.log_prob is None else log_prob)
+    def both(params, key, cond=None):
+        key_weights, key = jax.random.split(key)
+        return model.sample_and_log_prob(draw_weights(params, key_weights), key, cond)
+
+    made = GenerativeModel(
+        init,
+        loss,
+        sample,
+        log_prob if model.log_prob else None,
+        both if model.sample_and_log_prob else None,
+    )
+    return made._replace(**_from_noise(model, init)) if model.noise else made
+
+
+def _from_noise(model: GenerativeModel, init: Callable[[Key], Params]) -> dict[str, Callable]:
+    """Noise of a Bayesian model, that of its weights and of the event, and what it makes of it."""
+
+    def noise(key, cond=None):
+        key_weights, key = jax.random.split(key)
+        shapes = jax.eval_shape(init, key)
+        mean, keys = _by_path(shapes["mean"]), _keys(shapes["log_scale"], key_weights)
+        weights = {p: normal(k, mean[p].shape, mean[p].dtype) for p, k in keys.items()}
+        return {"weights": weights, "event": model.noise(key, cond)}
+
+    def sample_from(params, noise, cond=None):
+        def one(path, mean):
+            if (name := _name(path)) not in params["log_scale"]:
+                return mean
+            return mean + jnp.exp(params["log_scale"][name]) * noise["weights"][name]
+
+        weights = jax.tree_util.tree_map_with_path(one, params["mean"])
+        return model.sample_from(weights, noise["event"], cond)
+
+    return {"noise": noise, "sample_from": sample_from}
 
 
 def draw_weights(params: Params, key: Key) -> Params:
@@ -142,7 +176,7 @@ def draw_weights(params: Params, key: Key) -> Params:
 def _with_weights(params: Params, key: Key, make: Callable[[str, NormalWeights], PyTree]) -> Params:
     """Parameters of the inner model: `make` where there is a distribution, else the mean."""
     log_scale = params["log_scale"]
-    keys = dict(zip(sorted(log_scale), jax.random.split(key, len(log_scale)), strict=True))
+    keys = _keys(log_scale, key)
 
     def one(path, mean):
         if path not in log_scale:
@@ -152,6 +186,11 @@ def _with_weights(params: Params, key: Key, make: Callable[[str, NormalWeights],
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: one(_name(path), leaf), params["mean"]
     )
+
+
+def _keys(log_scale: dict[str, Array], key: Key) -> dict[str, Key]:
+    """A key for each array of weights that has a distribution."""
+    return dict(zip(sorted(log_scale), jax.random.split(key, len(log_scale)), strict=True))
 
 
 def _loss_by_event(

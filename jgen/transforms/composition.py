@@ -38,8 +38,28 @@ def preprocessed(
         z, log_det = bijector.forward(x, cond)
         return model.log_prob(params, key, z, condition(cond)) + log_det
 
-    exact = bijector.has_log_det and model.log_prob is not None
-    return GenerativeModel(model.init, loss, sample, log_prob if exact else None)
+    def both(params, key, cond=None):
+        cond = jax.tree.map(jnp.asarray, cond)
+        z, log_q = model.sample_and_log_prob(params, key, condition(cond))
+        x, log_det = bijector.inverse(z, cond)
+        return x, log_q - log_det
+
+    def noise(key, cond=None):
+        return model.noise(key, condition(jax.tree.map(jnp.asarray, cond)))
+
+    def sample_from(params, noise, cond=None):
+        cond = jax.tree.map(jnp.asarray, cond)
+        return bijector.inverse(model.sample_from(params, noise, condition(cond)), cond)[0]
+
+    return GenerativeModel(
+        model.init,
+        loss,
+        sample,
+        log_prob if bijector.has_log_det and model.log_prob else None,
+        both if bijector.has_log_det and model.sample_and_log_prob else None,
+        noise if model.noise else None,
+        sample_from if model.noise else None,
+    )
 
 
 def chain(
@@ -86,5 +106,33 @@ def chain(
         log_a = first.log_prob(params[name_a], key_a, a, cond)
         return log_a + second.log_prob(params[name_b], key_b, b, condition(cond, a))
 
-    exact = first.log_prob is not None and second.log_prob is not None
-    return GenerativeModel(init, loss, sample, log_prob if exact else None)
+    def both(params, key, cond=None):
+        key_a, key_b = jax.random.split(key)
+        a, log_a = first.sample_and_log_prob(params["first"], key_a, cond)
+        b, log_b = second.sample_and_log_prob(params["second"], key_b, condition(cond, a))
+        return (a, b), log_a + log_b
+
+    def noise(key, cond=None):
+        key_a, key_b = jax.random.split(key)
+        noise_a = first.noise(key_a, cond)
+        # The second's condition is not known yet, but its shapes are.
+        make = lambda params: condition(cond, first.sample_from(params, noise_a, cond))
+        cond_b = jax.eval_shape(make, jax.eval_shape(first.init, key))
+        zeros = jax.tree.map(lambda c: jnp.zeros(c.shape, c.dtype), cond_b)
+        return {"first": noise_a, "second": second.noise(key_b, zeros)}
+
+    def sample_from(params, noise, cond=None):
+        a = first.sample_from(params["first"], noise["first"], cond)
+        cond_b = condition(cond, a)
+        return a, second.sample_from(params["second"], noise["second"], cond_b)
+
+    declared = first.noise and second.noise
+    return GenerativeModel(
+        init,
+        loss,
+        sample,
+        log_prob if first.log_prob and second.log_prob else None,
+        both if first.sample_and_log_prob and second.sample_and_log_prob else None,
+        noise if declared else None,
+        sample_from if declared else None,
+    )

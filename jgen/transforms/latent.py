@@ -50,6 +50,9 @@ def latent(
     def encode(key, x, cond):
         return reparametrize(key, *autoencoder.encode(frozen, x, cond)), condition(cond)
 
+    def decode(r, cond):
+        return autoencoder.likelihood.mean(autoencoder.decode(frozen, r, cond))
+
     def loss(params, key, batch, progress=1.0):
         key_z, key_model = jax.random.split(key)
         keys = jax.random.split(key_z, num_events(batch.x))
@@ -58,7 +61,14 @@ def latent(
 
     def sample(params, key, cond=None):
         cond = jax.tree.map(jnp.asarray, cond)
-        r = model.sample(params, key, condition(cond))
-        return autoencoder.likelihood.mean(autoencoder.decode(frozen, r, cond))
+        return decode(model.sample(params, key, condition(cond)), cond)
 
-    return GenerativeModel(model.init, loss, sample)
+    def noise(key, cond=None):
+        return model.noise(key, condition(jax.tree.map(jnp.asarray, cond)))
+
+    def sample_from(params, noise, cond=None):
+        cond = jax.tree.map(jnp.asarray, cond)
+        return decode(model.sample_from(params, noise, condition(cond)), cond)
+
+    plain = GenerativeModel(model.init, loss, sample)
+    return plain._replace(noise=noise, sample_from=sample_from) if model.noise else plain

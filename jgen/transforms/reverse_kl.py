@@ -1,14 +1,12 @@
 """Training without data: the reverse Kullback-Leibler divergence to a Boltzmann density."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
-from jgen.typing import Cond, Energy, Key, Params, PyTree, Schedule
+from jgen.typing import Energy, Schedule
 
 
 def reverse_kl(
@@ -18,7 +16,6 @@ def reverse_kl(
     temperature: float | Schedule = 1.0,
     likelihood: float | Schedule = 0.0,
     gradient: Literal["total", "path"] = "total",
-    pair: Callable[[Params, Key, Cond], tuple[PyTree, Array]] | None = None,
 ) -> GenerativeModel:
     """The model q with the loss E_q[log q(x) + U(x) / T] (Boltzmann generators, 1812.01729).
 
@@ -39,21 +36,19 @@ def reverse_kl(
         events, in (1 - w) KL + w loss; or a schedule of it.
       gradient: "total", or "path", which leaves out the derivative of log q by the parameters at
         fixed x (1703.09194, 2207.08219): zero on average, so that the gradient stays unbiased, and
-        its noise vanishes as q becomes the target. It needs sample and log_prob, one after another.
-      pair: (params, key, cond) -> (x, log q(x)), where the family has both in one pass, of a flow
-        `functools.partial(jgen.models.sample_and_log_prob, bijector, standard_normal(2))`; else
-        they come from `sample` and `log_prob`.
+        its noise vanishes as q becomes the target. It needs sample and log_prob, one after another,
+        where "total" takes a model's `sample_and_log_prob`.
 
     Raises:
-      ValueError: if the model has no density, a number is out of range, or "path" comes with a
-        pair; in training, if there is a likelihood and no data.
+      ValueError: if the model has no density, or a number is out of range; in training, if there
+        is a likelihood and no data.
     """
-    _check(model, temperature, likelihood, gradient, pair)
+    _check(model, temperature, likelihood, gradient)
 
     def one(params, key, cond, temperature):
         key_x, key_density = jax.random.split(key)
-        if pair is not None:
-            x, log_q = pair(params, key_x, cond)
+        if model.sample_and_log_prob is not None and gradient == "total":
+            x, log_q = model.sample_and_log_prob(params, key_x, cond)
         else:
             x = model.sample(params, key_x, cond)
             scored = jax.lax.stop_gradient(params) if gradient == "path" else params
@@ -80,7 +75,7 @@ def reverse_kl(
     return model._replace(loss=loss)
 
 
-def _check(model, temperature, likelihood, gradient, pair):
+def _check(model, temperature, likelihood, gradient):
     if model.log_prob is None:
         raise ValueError("reverse_kl needs a model with a log_prob, which this one has not")
     if not callable(temperature) and not temperature > 0:
@@ -89,5 +84,3 @@ def _check(model, temperature, likelihood, gradient, pair):
         raise ValueError(f"the weight of the likelihood must be in [0, 1], got {likelihood}")
     if gradient not in ("total", "path"):
         raise ValueError(f"unknown gradient {gradient!r}; total or path")
-    if gradient == "path" and pair is not None:
-        raise ValueError("the path gradient needs sample and log_prob; leave the pair out")

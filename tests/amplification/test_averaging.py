@@ -80,7 +80,7 @@ def test_formulas_by_hand():
 
 def test_deviations_from_the_truth_by_hand():
     fractions = np.array([[[0.1]], [[0.3]]])
-    found = true_amplification(fractions, [50], [0.25], 10)
+    found = true_amplification([0.25], fractions, [50], 10)
     variance = (0.15**2 + 0.05**2) / 2
     assert found.variance == pytest.approx(variance)
     assert found.degrees_of_freedom == 2
@@ -213,7 +213,7 @@ def test_the_ring_fit_has_its_known_amplification(ring_members, name, expected):
     assert abs(inverse.mean() - 1 / exact) < 4 * error
     assert error * exact < 0.06
     truth = np.full(20, 0.05)[rows]
-    true = true_amplification(centres[:, None, rows], [np.inf], truth, 1000, level=0.997)
+    true = true_amplification(truth, centres[:, None, rows], [np.inf], 1000, level=0.997)
     assert holds(true.amplification, exact)
     assert not holds(true.amplification, 3 * exact)
     # Not every data set alike: intervals hold the value of all data sets for about as many.
@@ -230,7 +230,7 @@ def test_the_ring_fit_from_generated_events():
         fractions = []
         for i in range(10):
             params = fit.fit(data, bootstrap_weights(jax.random.fold_in(key, i), 200))
-            chunks = draw_chunks(fit.model.sample, params, key, sizes[-1], batch_size=10_000)
+            chunks = draw_chunks(fit.sample, params, key, sizes[-1], batch_size=10_000)
             radii = (np.linalg.norm(x, axis=1) for x in chunks)
             fractions.append(region_fractions(radii, RADII, sizes))
         found[name] = averaging_amplification(
@@ -249,12 +249,12 @@ def test_calibration_sees_a_common_bias():
     truth, spread = np.full(400, 0.05), 1e-3
     centre = truth + spread * rng.normal(size=400)
     fractions = centre + spread * rng.normal(size=(8, 400))
-    found = calibration(fractions, truth)
+    found = calibration(truth, fractions)
     assert stats.kstest(found.mean.values, stats.t(7).cdf).pvalue > 0.01
     assert found.members.shape == (8, 400)
     by_hand = (fractions[2, 9] - 0.05) / (2**0.5 * np.std(fractions[:, 9], ddof=1))
     assert found.members[2, 9] == pytest.approx(by_hand)
-    biased = calibration(fractions + 5 * spread, truth)
+    biased = calibration(truth, fractions + 5 * spread)
     assert np.median(biased.mean.values) > 3
     # The spread of members does not change by it.
     before, after = (
@@ -277,8 +277,8 @@ def test_bad_input():
         (lambda: averaging_amplification(20 * good, [1, 2], 1), "between 0 and 1"),
         (lambda: averaging_amplification(good, [1, 2], 0), "must be positive"),
         (lambda: averaging_amplification(good, [1, 2], 1, level=1.0), "level between 0 and 1"),
-        (lambda: true_amplification(good, [1, 2], [0.1, 0.2], 1), "1 probabilities"),
-        (lambda: calibration(good[:, 0], [2.0]), "1 probabilities"),
+        (lambda: true_amplification([0.1, 0.2], good, [1, 2], 1), "1 probabilities"),
+        (lambda: calibration([2.0], good[:, 0]), "1 probabilities"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

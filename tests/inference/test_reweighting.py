@@ -135,7 +135,12 @@ def test_conditions_and_pairs_reach_the_energy():
     cond = np.linspace(1, 3, 50)
     one = lambda params, key, cond: (jnp.full(SHAPE, cond), jnp.log(cond))
     found = draw_weighted(
-        MODEL, PARAMS, jax.random.key(0), 50, lambda x, c: c * x[0, 0], cond, pair=one
+        MODEL._replace(sample_and_log_prob=one),
+        PARAMS,
+        jax.random.key(0),
+        50,
+        lambda x, c: c * x[0, 0],
+        cond,
     )
     np.testing.assert_allclose(found.log_weight, -(cond**2) - np.log(cond), rtol=1e-5)
     at = log_weights(

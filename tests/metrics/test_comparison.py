@@ -28,14 +28,18 @@ def sample(seed, num, shift=0.0):
 
 def test_numbers_are_those_of_the_metrics_at_the_common_size():
     reference, holdout, generated = sample(0, 900), sample(1, 800), sample(2, 1000, 0.5)
-    found = compare(reference, holdout, generated, edges_of, num_bootstrap=20, seed=3)
+    found = compare(
+        reference, holdout, generated, edges_of, num_bootstrap=20, key=jax.random.key(3)
+    )
     assert found.num_events == {"mass": 800, "layers": 800}
     for field, other in (("value", generated), ("truth", holdout)):
         of = lambda name, table=found.metrics, field=field: getattr(table[name], field)
         pair = reference["mass"][:800], other["mass"][:800]
-        expected = separation(*(histogram(v, EDGES) for v in pair), num_bootstrap=20, seed=3)
+        expected = separation(
+            *(histogram(v, EDGES) for v in pair), num_bootstrap=20, key=jax.random.key(3)
+        )
         assert of("separation/mass") == expected.estimate
-        distance = wasserstein(*pair, num_bootstrap=20, seed=3)
+        distance = wasserstein(*pair, num_bootstrap=20, key=jax.random.key(3))
         assert of("wasserstein/mass") == (distance.value, distance.error)
         columns = [
             wasserstein_distance(reference["layers"][:800, k], other["layers"][:800, k])

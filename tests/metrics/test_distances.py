@@ -1,8 +1,10 @@
+import jax
 import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
 from jgen.metrics import sliced_wasserstein, wasserstein
+from jgen.random import numpy_generator
 
 
 def test_agrees_with_scipy_in_every_column():
@@ -28,7 +30,9 @@ def test_shift_scale_and_equality():
 def test_bootstrap_error_is_the_spread_of_repeated_samples():
     rng = np.random.default_rng(2)
     found = [
-        wasserstein(rng.normal(size=400), rng.normal(0.7, size=600), num_bootstrap=60, seed=i)
+        wasserstein(
+            rng.normal(size=400), rng.normal(0.7, size=600), num_bootstrap=60, key=jax.random.key(i)
+        )
         for i in range(150)
     ]
     spread = np.std([f.value for f in found])
@@ -116,3 +120,16 @@ def test_bad_samples_for_directions():
         sliced_wasserstein(np.zeros((5, 2)), np.zeros((4, 3)))
     with pytest.raises(ValueError, match="num_directions must be positive, got 0"):
         sliced_wasserstein(np.zeros((5, 2)), np.ones((4, 2)), num_directions=0)
+
+
+def test_keys_are_the_seeds_of_numpy():
+    for n in (0, 7, 2**31 + 5):
+        expected = np.random.default_rng(n).random(3)
+        np.testing.assert_array_equal(numpy_generator(jax.random.key(n)).random(3), expected)
+    default = numpy_generator(None).random(3)
+    np.testing.assert_array_equal(default, np.random.default_rng(0).random(3))
+    first, second = (numpy_generator(k) for k in jax.random.split(jax.random.key(0)))
+    assert first.random() != second.random()
+    for bad in (3, jax.random.PRNGKey(3)):
+        with pytest.raises(TypeError, match="a typed key is needed"):
+            numpy_generator(bad)

@@ -3,14 +3,19 @@
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from jgen.bijectors import (
+    affine,
+    autoregressive_flow,
     continuous,
     coupling_flow,
     rational_quadratic,
+    residual,
+    standardize,
 )
 from jgen.generative_model import Batch, draw
 from jgen.models import (
@@ -25,6 +30,7 @@ from jgen.models import (
     flow_matching,
     gan,
     gaussian,
+    gaussian_mixture,
     vae,
     vae_gan,
 )
@@ -41,6 +47,7 @@ from jgen.nets.transfusion import TransfusionConfig, transfusion
 from jgen.paths import cosine
 from jgen.solvers import runge_kutta
 from jgen.training import OptimizerConfig, TrainConfig, fit, make_optimizer, member, per_player
+from jgen.transforms import bayesian, chain, latent, preprocessed
 
 STEPS, MEMBERS = 6, 4
 FEW = runge_kutta("euler", 1)
@@ -113,6 +120,69 @@ def compiled_once(tmp_path_factory):
         compilation_cache.reset_cache()
         if values is options:
             yield
+
+
+NORMAL = flow(coupling_flow(2, affine(), depth=1, hidden=(8,)), 2)
+GIVEN = flow(coupling_flow(2, affine(), depth=1, num_cond=2, hidden=(8,)), 2)
+SCALE = standardize(np.array([0.5, -1.0]), np.array([2.0, 3.0]))
+CODES = flow(autoregressive_flow(1, affine(), depth=1, hidden=(8,)), 1)
+TRANSFORMED = {
+    "vae of levels": lambda: vae(encoder_decoder(*CODER), (1,), num_importance=2),
+    "vae of means": lambda: vae(AUTOENCODER, (1,)),
+    "mixture": lambda: autoregressive(causal(2, 9, config=TRANSFORMER), gaussian_mixture(3), 2),
+    "consistency in three": lambda: consistency(VELOCITY, (2,), steps=3),
+    "hutchinson": lambda: flow(continuous(VELOCITY, solver=FEW, divergence="hutchinson"), 2),
+    "roulette": lambda: flow(residual(2, hidden=(8,), log_det="russian_roulette"), 2),
+    "preprocessed": lambda: preprocessed(NORMAL, SCALE),
+    "chain": lambda: chain(NORMAL, GIVEN, lambda cond, a: a),
+    "bayesian": lambda: bayesian(NORMAL, num_train=10),
+    "latent": lambda: latent(CODES, AUTOENCODER, AUTOENCODER.init(jax.random.key(3))),
+}
+
+
+def moved(model):
+    """Parameters off their start, where some networks are zero."""
+    params = model.init(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    pairs = zip(leaves, keys, strict=True)
+    return tree.unflatten([a + 0.1 * jax.random.normal(k, a.shape, a.dtype) for a, k in pairs])
+
+
+@pytest.mark.parametrize("name", FAMILIES | TRANSFORMED)
+def test_a_sample_is_a_function_of_declared_noise(name):
+    """With a key it is what it is with the noise of that key, which leaves nothing to chance."""
+    model = (FAMILIES | TRANSFORMED)[name]()
+    params, key = moved(model), jax.random.key(2)
+    cond = jnp.ones(1) if name == "autoregressive flow matching" else None
+    noise = model.noise(key, cond)
+    found, expected = model.sample_from(params, noise, cond), model.sample(params, key, cond)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    other = model.sample_from(params, model.noise(jax.random.key(3), cond), cond)
+    assert not np.array_equal(*map(jax.tree.leaves, (found, other)))
+    program = str(jax.make_jaxpr(model.sample_from)(params, noise, cond))
+    assert "random" not in program
+    assert "threefry" not in program
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["coupling flow", "continuous flow", "autoregressive", "mixture", "preprocessed", "chain",
+     "bayesian"],
+)  # fmt: skip
+def test_a_sample_comes_with_its_density(name):
+    model = (FAMILIES | TRANSFORMED)[name]()
+    params, key = moved(model), jax.random.key(2)
+    x, log_q = jax.jit(model.sample_and_log_prob)(params, key, None)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        x,
+        jax.jit(model.sample)(params, key, None),
+    )
+    # Of the Bayesian one, both draw their weights with the same half of the key.
+    expected = jax.jit(model.log_prob)(params, key, x, None)
+    tolerance = 5e-2 if name == "continuous flow" else 1e-4  # one step of Euler's method
+    np.testing.assert_allclose(log_q, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

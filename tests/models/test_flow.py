@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy.special import logsumexp
-from scipy.stats import norm
 
 from jgen.bijectors import (
     actnorm,
@@ -26,7 +24,7 @@ from jgen.bijectors import (
 )
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.models import Base, flow, flow_matching, sample_and_log_prob, standard_normal, uniform
-from jgen.nets import velocity_mlp
+from jgen.nets import Network, velocity_mlp
 from jgen.nets.conditioners import conditioner
 from jgen.paths import variance_preserving
 from jgen.solvers import runge_kutta
@@ -124,27 +122,6 @@ def test_any_base(x64, key):
     np.testing.assert_allclose(drawn.mean(0), [-1, -2], atol=4 * np.pi / 3**0.5 / 4000**0.5)
 
 
-def test_base_of_another_library(key):
-    """A mixture of distrax, jitted and vmapped, against its closed form; distrax stays optional."""
-    distrax = pytest.importorskip("distrax")
-    weights, scale = np.array([0.3, 0.7]), np.array([[0.5, 1.0], [1.0, 0.2]])
-    mean = np.array([[-2.0, 0.0], [1.0, 3.0]])
-    mixture = distrax.MixtureSameFamily(
-        distrax.Categorical(probs=weights), distrax.MultivariateNormalDiag(mean, scale)
-    )
-    base = Base(lambda key: mixture.sample(seed=key), mixture.log_prob)
-    model = flow(actnorm(2), base)
-    params = {"shift": jnp.array([1.0, 2.0]), "log_scale": jnp.zeros(2)}
-    num = 4000
-    x = jax.jit(jax.vmap(model.sample, (None, 0)))(params, jax.random.split(key, num))
-    average = weights @ mean
-    spread = np.sqrt(weights @ (scale**2 + mean**2) - average**2)
-    np.testing.assert_allclose(x.mean(0), average - [1, 2], atol=4 * spread.max() / num**0.5)
-    found = jax.jit(jax.vmap(model.log_prob, (None, None, 0)))(params, key, x)
-    each = norm.logpdf((np.asarray(x) + [1, 2])[:, None], mean, scale).sum(-1)
-    np.testing.assert_allclose(found, logsumexp(np.log(weights) + each, axis=1), rtol=1e-5)
-
-
 def test_spline_with_free_edges_learns_a_density_on_the_cube():
     """p(u) = 2 u on [0, 1] in two dimensions, moved to [-1, 1]^2: slopes at the edges are free."""
     u = jnp.sqrt(jax.random.uniform(jax.random.key(3), (8000, 2)))
@@ -213,3 +190,25 @@ def test_bad_input():
         flow(plu(2), 2, first_batch=(jnp.ones((3, 2)), None))
     with pytest.raises(ValueError, match="low must be below high"):
         uniform(2, 1.0, 1.0)
+
+
+def test_a_part_of_the_wrong_size_is_refused(key):
+    """As soon as the loss is traced, with both sizes named."""
+    model = flow(coupling_flow(6, affine(), depth=1, hidden=(4,)), 5)
+    with pytest.raises(ValueError, match=r"base has the shape \(5,\), .* of shape \(6,\)"):
+        jax.eval_shape(model.loss, model.init(key), key, Batch(jnp.zeros((3, 6))))
+    narrow = flow_matching(velocity_mlp(1, hidden=(4,)), (2,))
+    wide = Network(narrow.init, lambda params, t, x, cond: x[:1])
+    model = flow_matching(wide, (2,))
+    with pytest.raises(ValueError, match=r"shape \(1,\) for an event of shape \(2,\)"):
+        jax.eval_shape(model.loss, {}, key, Batch(jnp.zeros((3, 2))))
+
+
+def test_a_pair_of_functions_is_a_network(key):
+    """In any tuple, where a `Network` is asked for."""
+    pair = (lambda key: jnp.ones(2), lambda params, t, x, cond: params * x)
+    as_pair, as_network = flow_matching(pair, (2,)), flow_matching(Network(*pair), (2,))
+    found, expected = (m.sample(m.init(key), key) for m in (as_pair, as_network))
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(TypeError, match=r"a network is a pair of functions \(init, apply\)"):
+        flow_matching(3, (2,))

@@ -7,12 +7,14 @@ import pytest
 
 from jgen.generative_model import Batch, draw
 from jgen.models import gan
-from jgen.nets import Network
+from jgen.nets import Generator, Network
 from jgen.nets.adversarial import critic_mlp, generator_mlp
 
 # x = m + z, and c = a . x + b.
-GENERATOR = Network(
-    lambda key: jnp.zeros(2), lambda params, key, cond: params + jax.random.normal(key, (2,))
+GENERATOR = Generator(
+    lambda key: jnp.zeros(2),
+    lambda key: jax.random.normal(key, (2,)),
+    lambda params, z, cond: params + z,
 )
 CRITIC = Network(
     lambda key: {"a": jnp.ones(2), "b": jnp.zeros(())},
@@ -115,9 +117,12 @@ def test_dropout_stays_on_in_generation(key):
     model = gan(network, CRITIC)
     x = draw(model.sample, {"generator": params}, key, 50)
     assert len(np.unique(x)) == 50
-    same = Network(network.init, lambda p, k, cond: network.apply(p, jax.random.key(0), cond))
-    fixed = gan(same, CRITIC).sample
-    assert len(np.unique(draw(fixed, {"generator": params}, key, 9))) == 1
+    # With one z, the masks are left.
+    noise = jax.vmap(model.noise, (0, None))(jax.random.split(key, 9), None)
+    same = noise | {"z": jnp.broadcast_to(noise["z"][:1], noise["z"].shape)}
+    x = jax.vmap(model.sample_from, (None, 0, None))({"generator": params}, same, None)
+    assert len(np.unique(x)) > 3
+    assert np.asarray(noise["kept"]).dtype == bool
 
 
 def test_bad_options_are_refused():

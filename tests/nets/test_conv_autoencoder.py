@@ -8,9 +8,8 @@ import pytest
 from jgen.nets.conv_autoencoder import (
     ConvAutoencoderConfig,
     conv_autoencoder,
-    convolve,
-    transposed_convolve,
 )
+from jgen.nets.convolution import convolve, transposed_convolve
 from jgen.nets.network import num_parameters
 
 DS2 = ConvAutoencoderConfig()

@@ -19,7 +19,7 @@ def distances(shift, members=3, num=3000):
     rng = np.random.default_rng(0)
     reference, sizes = rng.normal(size=300), prefix_sizes(num)
     return sizes, np.stack(
-        [ks_distances(rng.normal(shift, size=num), reference, sizes) for _ in range(members)]
+        [ks_distances(reference, rng.normal(shift, size=num), sizes) for _ in range(members)]
     )
 
 

@@ -29,7 +29,7 @@ SMALL = CaloDreamConfig(
     parallel_network=SequenceConfig(width=16, heads=2, blocks=1, mlp_width=16),
     shape_network=ViTConfig(patch=(9, 16, 3), width=12, heads=2, blocks=1, mlp_width=16),
     energy_training=TrainConfig(steps=2, batch_size=8),
-    autoencoder_training=TrainConfig(steps=1, batch_size=4),
+    autoencoder_training=TrainConfig(steps=1, batch_size=8),
     shape_training=TrainConfig(steps=2, batch_size=8, ensemble=2),
     energy_solver=SolverConfig("midpoint", 2),
     shape_solver=SolverConfig("midpoint", 2),
@@ -107,7 +107,7 @@ def test_there_is_no_density_over_voxels_but_one_over_energies(parts):
 
 
 def test_incident_energies_are_log_uniform():
-    energies = incident_energies(20_000, 1e3, 1e6, 1)
+    energies = incident_energies(20_000, 1e3, 1e6, jax.random.key(1))
     scaled = np.log(energies / 1e3) / np.log(1e3)
     assert scaled.min() >= 0
     assert scaled.max() <= 1 + 1e-6
@@ -159,7 +159,13 @@ def test_latent_showers_come_from_the_decoder(showers):
     np.testing.assert_allclose(found, kept, rtol=1e-4, atol=1e-3)
 
 
-@pytest.fixture(scope="module", params=[SMALL, LATENT], ids=["voxel", "latent"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(SMALL, id="voxel"),
+        pytest.param(LATENT, id="latent", marks=pytest.mark.study),
+    ],
+)
 def trained(request, showers, tmp_path_factory):
     few = Showers(*[a[:40] for a in showers])
     folder = tmp_path_factory.mktemp("runs") / "model"
@@ -230,6 +236,7 @@ def test_options_that_do_not_fit_are_refused():
     for changes, message in (
         ({"shape_network": ViTConfig(patch=(7, 7, 7))}, r"patch \(7, 7, 7\) does not divide"),
         ({"num_validation": -1}, "num_validation"),
+        ({"energy_range": (3e4, 1e3)}, "0 < low < high"),
         ({"energy_training": TrainConfig(steps=0)}, "steps must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,6 +1,7 @@
 """Energy responses: profiles against closed forms, p-values against their distribution."""
 
 import h5py
+import jax
 import numpy as np
 import pytest
 from scipy import stats
@@ -43,7 +44,9 @@ def test_profiles_are_moments_and_their_errors_are_right_for_tails():
     for seed in range(200):
         x = 0.9 + 0.05 * noise.rvs(size=400, random_state=seed)
         energies = np.full(200, 5e3)
-        test = response_test(energies, x[:200], energies, x[200:], num_permutations=1, seed=seed)
+        test = response_test(
+            energies, x[:200], energies, x[200:], num_permutations=1, key=jax.random.key(seed)
+        )
         assert len(test.edges) == 2
         p = test.reference
         assert p.mean[0] == pytest.approx(x[:200].mean(), rel=1e-12)
@@ -66,7 +69,9 @@ def truth_p_values(geant4):
     found = []
     for seed in range(150):
         first, second = split(geant4, rng, 500, 900)
-        numbers = response_test(*first, *second, num_permutations=99, seed=seed).numbers
+        numbers = response_test(
+            *first, *second, num_permutations=99, key=jax.random.key(seed)
+        ).numbers
         found.append([numbers[name] for name in ("mean_p", "resolution_p", "tails_p")])
     return np.array(found)
 
@@ -86,7 +91,7 @@ def test_two_per_cent_of_wrong_energies_are_found_in_the_tails_only(geant4):
         (e, r), (f, s) = split(geant4, rng, 1600, 1600)
         s = s.copy()
         s[:32] *= 1.1
-        numbers = response_test(e, r, f, s, num_permutations=199, seed=seed).numbers
+        numbers = response_test(e, r, f, s, num_permutations=199, key=jax.random.key(seed)).numbers
         for name, values in found.items():
             values.append(numbers[name])
     power = {name: np.mean(np.array(values) < 0.05) for name, values in found.items()}

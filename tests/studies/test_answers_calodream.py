@@ -78,7 +78,7 @@ def test_bad_files_are_refused_before_a_folder_is_made(tmp_path):
         file["showers"] = np.full((50, 6480), np.nan, np.float32)
     out, sample = tmp_path / "run", sample_path()
     for options, said in (
-        (("--data", path, "--num-test", 20), "nan"),
+        (("--data", path, "--num-train", 0, "--num-test", 20), "nan"),
         (("--data", tmp_path / "no.h5"), "no.h5"),
         (("--shape-network.patch", 7, 7, 7), "patch (7, 7, 7) does not divide"),
         (("--data", sample, "--test-data", sample), "both data and test data"),

@@ -13,6 +13,7 @@ from experiments.showers.consistency import OBSERVABLES, SMOKE, distilled_parts
 from jgen.showers import calodream
 
 TEACHER = SMOKE.calodream
+LATENT = ("--calodream.space", "latent", "--calodream.shape-network.patch", 5, 9, 3)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_the_summary_is_of_the_teacher_and_its_students(smoke):
         (("--energy.trajectories", 0), "trajectories must be at least 1, got 0"),
         (("--cut", 1.0), "cut must be at least 0 and less than 1, got 1.0"),
         (("--num-showers", 10), "num_showers must be at least 40"),
-        (("--calodream.space", "latent"), "distils models of voxels"),
+        (LATENT, "distils models of voxels"),
         (("--model", "nowhere"), "nowhere holds no run"),
     ],
 )

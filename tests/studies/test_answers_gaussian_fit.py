@@ -45,7 +45,7 @@ def test_the_bootstrap_succeeds_and_the_plain_ensemble_fails(metrics):
 def test_binomial_counts_are_those_of_drawn_events():
     """Mean, variance and correlation of nested prefixes, of events that the model draws."""
     config = dataclasses.replace(SMALL, max_gen=1000, sizes_per_decade=1)
-    sample, mean = normal_fit(1.0).model.sample, 0.3
+    sample, mean = normal_fit(1.0).sample, 0.3
     params = {"mean": np.float32(mean), "width": np.float32(1)}
     events = draw(sample, params, jax.random.key(0), 400_000, batch_size=100_000)[:, 0]
     drawn = np.stack(

@@ -62,7 +62,7 @@ def test_a_sample_of_the_models_spectrum(model, whole):
     train = read_showers(sample_path(), GEOMETRY, 0, 40)
     np.testing.assert_allclose([low, high], [train.energies.min(), train.energies.max()])
     showers = read_showers(out / "showers.h5", GEOMETRY)
-    energies = incident_energies(11, low, high, 0)
+    energies = incident_energies(11, low, high, jax.random.key(0))
     np.testing.assert_allclose(showers.energies, energies, rtol=1e-6)
     expected = trained.draw(stream(jax.random.key(0), "showers"), showers.energies, batch_size=4)
     np.testing.assert_allclose(showers.voxels, expected.voxels, rtol=1e-5, atol=1e-4)

@@ -38,7 +38,11 @@ def memoriser(seed, num_train=500, num_reference=2000, members=10, num=4000):
     own = rng.integers(0, num_train, (members, num_train))
     rows = np.take_along_axis(own, rng.integers(0, num_train, (members, num)), axis=1)
     made = {name: known[name][rows] for name in NAMES}
-    return known, true, made | {"incident": incident_energies(members * num, 1e3, 3e4, seed)}
+    return (
+        known,
+        true,
+        made | {"incident": incident_energies(members * num, 1e3, 3e4, jax.random.key(seed))},
+    )
 
 
 def test_a_memoriser_is_worth_its_training_showers():
@@ -101,7 +105,7 @@ def test_divergences_are_small_numbers_of_bins_first():
 def test_known_spectrum_by_hand():
     """A region with rate 0.9 below the median energy and 0.1 above: 0.25 / 0.09."""
     rng = np.random.default_rng(0)
-    incident = incident_energies(200_000, 1e3, 3e4, 1)
+    incident = incident_energies(200_000, 1e3, 3e4, jax.random.key(1))
     rate = np.where(incident < np.median(incident), 0.9, 0.1)
     values = (rng.uniform(size=len(incident)) > rate).astype(float)
     found = study._known_spectrum(values, incident, np.array([-np.inf, 0.5, np.inf]))
@@ -112,7 +116,7 @@ def test_known_spectrum_by_hand():
 
 def test_spectrum_is_checked():
     sample = lambda energies: Showers(energies, np.zeros((len(energies), 0)))
-    energies = incident_energies(500, 1e3, 3e4, 0)
+    energies = incident_energies(500, 1e3, 3e4, jax.random.key(0))
     training.check_spectrum(sample(energies), (1e3, 3e4), "sample")
     with pytest.raises(ValueError, match="of the sample are not log-uniform.* lie outside"):
         training.check_spectrum(sample(energies), (1e3, 2e4), "sample")

@@ -14,6 +14,7 @@ from jgen.showers import calodream, get_geometry, read_showers
 from jgen.transforms import draw_weights
 
 SMOKE = study.SMOKE
+LATENT = ("--calodream.space", "latent", "--calodream.shape-network.patch", 5, 9, 3)
 
 
 def test_the_divergence_counts_in_units_of_the_loss():
@@ -63,7 +64,7 @@ def test_draws_differ_by_their_networks_alone(smoke):
         (("--layer", 45), "layer must be one of the 45 layers"),
         (("--smallest-bin", 1), "smallest_bin must be at least 5"),
         (("--posterior.prior-scale", 0), "prior_scale"),
-        (("--calodream.space", "latent"), "networks in voxels"),
+        (LATENT, "networks in voxels"),
     ],
 )
 def test_bad_options(options, message, command):

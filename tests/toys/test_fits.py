@@ -89,7 +89,7 @@ def test_fits_are_at_the_maximum_of_their_likelihood(fit, toy):
     weight = bootstrap_weights(jax.random.key(3), 200)
 
     def log_likelihood(params):
-        each = jax.vmap(fit.model.log_prob, in_axes=(None, None, 0))(params, None, data)
+        each = jax.vmap(fit.log_prob, in_axes=(None, None, 0))(params, None, data)
         return jnp.sum(weight * each)
 
     params = fit.fit(data, weight)
@@ -115,13 +115,13 @@ def test_models_sample_what_they_score():
     """A fitted model is the toy with the fitted parameters."""
     params = {"mean": jnp.float32(1.2), "width": jnp.float32(0.3)}
     fit, toy = radial_fit(3), ring(3, 1.2, 0.3)
-    x = draw(fit.model.sample, params, jax.random.key(4), 5000)
-    score = jax.vmap(fit.model.log_prob, in_axes=(None, None, 0))(params, None, x[:50])
+    x = draw(fit.sample, params, jax.random.key(4), 5000)
+    score = jax.vmap(fit.log_prob, in_axes=(None, None, 0))(params, None, x[:50])
     np.testing.assert_allclose(score, jax.vmap(toy.log_prob)(x[:50]), rtol=1e-4)
     radius = np.linalg.norm(x, axis=1)
     cdf = lambda r: toy.marginals[0].probability(0, r)
     assert stats.kstest(radius, cdf).pvalue > 1e-3
-    y = draw(normal_fit().model.sample, params, jax.random.key(5), 5000)[:, 0]
+    y = draw(normal_fit().sample, params, jax.random.key(5), 5000)[:, 0]
     assert stats.kstest(y, stats.norm(1.2, 0.3).cdf).pvalue > 1e-3
 
 
@@ -129,16 +129,16 @@ def test_the_memoriser_draws_training_events_as_often_as_they_weigh():
     fit = memoriser()
     data = jnp.arange(10.0).reshape(5, 2)
     weight = jnp.array([0.0, 2.0, 1.0, 0.0, 1.0])
-    x = draw(fit.model.sample, fit.fit(data, weight), jax.random.key(6), 8000)
+    x = draw(fit.sample, fit.fit(data, weight), jax.random.key(6), 8000)
     counts = np.bincount((x[:, 0] / 2).astype(int), minlength=5)
     np.testing.assert_array_equal(x[:, 1], x[:, 0] + 1)
     assert counts[0] == counts[3] == 0
     expected = 8000 * np.array([0.5, 0.25, 0.25])
     assert stats.chisquare(counts[[1, 2, 4]], expected).pvalue > 1e-3
-    plain = draw(fit.model.sample, fit.fit(data, None), jax.random.key(7), 8000)
+    plain = draw(fit.sample, fit.fit(data, None), jax.random.key(7), 8000)
     counts = np.bincount((plain[:, 0] / 2).astype(int), minlength=5)
     assert stats.chisquare(counts).pvalue > 1e-3
-    assert fit.model.log_prob is None
+    assert fit.log_prob is None
 
 
 def test_bootstrap_weights_are_multinomial():

@@ -50,6 +50,41 @@ def test_members_stay_when_the_ensemble_grows():
     np.testing.assert_allclose(large[:, :2], small, rtol=1e-4)
 
 
+def test_a_training_goes_on_from_its_state_as_if_it_had_not_stopped():
+    options = {"optimizer": optax.adam(1e-3)}
+    whole = run(replace(CONFIG, ema_decay=0.9), **options)
+    half = run(replace(CONFIG, ema_decay=0.9, steps=6), **options)
+    before = jax.tree.map(np.copy, half.state)
+    rest = run(replace(CONFIG, ema_decay=0.9), initial=half.state, **options)
+    jax.tree.map(np.testing.assert_array_equal, rest.state, whole.state)
+    jax.tree.map(np.testing.assert_array_equal, half.state, before)
+    np.testing.assert_array_equal(np.concatenate([losses(half), losses(rest)]), losses(whole))
+
+
+def test_a_training_starts_from_given_parameters():
+    """Of one member for all of them, or of each; and a folder knows what it started from."""
+    trained = run(replace(CONFIG, steps=3)).params
+    still = {"optimizer": optax.sgd(0.0)}
+    for initial, expected in (
+        (trained, trained),
+        (member(trained, 2), jax.tree.map(lambda a: np.stack([a[2]] * 4), trained)),
+    ):
+        found = run(replace(CONFIG, steps=1), initial=initial, **still)
+        jax.tree.map(np.testing.assert_array_equal, found.params, expected)
+    for bad in ({"other": np.zeros(2)}, jax.tree.map(lambda a: a[:3], trained)):
+        with pytest.raises(ValueError, match="initial must be parameters of one member"):
+            run(initial=bad)
+    with pytest.raises(ValueError, match="state of another training"):
+        run(replace(CONFIG, ensemble=2), initial=run(replace(CONFIG, steps=1)).state)
+
+
+def test_a_folder_knows_what_its_training_started_from(tmp_path):
+    trained = run(replace(CONFIG, steps=1)).params
+    run(replace(CONFIG, steps=1), initial=trained, folder=tmp_path)
+    with pytest.raises(ValueError, match="initial"):
+        run(replace(CONFIG, steps=1), folder=tmp_path)
+
+
 @pytest.mark.parametrize("ensemble", [1, 4, 8])
 def test_eight_devices_agree_with_one(ensemble):
     """Meshes (1, 8), (4, 2) and (8, 1)."""

@@ -8,7 +8,7 @@ import pytest
 
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.models import gan
-from jgen.nets import Network
+from jgen.nets import Generator, Network
 from jgen.nets.adversarial import critic_mlp, generator_mlp
 from jgen.toys import camel_back
 from jgen.training import (
@@ -86,7 +86,7 @@ def test_decay_rates_of_adam_are_those_asked_for():
 
 # x = m + z against c = a x, so that gradients are random.
 LINEAR = gan(
-    Network(lambda k: jax.random.normal(k, (1,)), lambda p, k, c: p + jax.random.normal(k)),
+    Generator(lambda k: jax.random.normal(k, (1,)), jax.random.normal, lambda p, z, c: p + z),
     Network(lambda k: jax.random.normal(k, (1,)), lambda p, x, c, others: p @ x),
     objective="wasserstein",
     gradient_penalty=1.0,

@@ -220,13 +220,13 @@ def worth(
     """What members are worth by their spread, and by their deviations from the truth."""
     num_members, num_regions = fractions.shape[1], fractions.shape[3]
     truth = np.full(num_regions, 1 / REGIONS)
-    true_worth = lambda one: amplification.true_amplification(one, sizes, truth, num_train)
+    true_worth = lambda one: amplification.true_amplification(truth, one, sizes, num_train)
     estimates = [amplification.averaging_amplification(one, sizes, num_train) for one in fractions]
     spread = np.array([one.variance[-1] for one in estimates])
     last = fractions[:, :, -1]
     # The mean scatters by the spread over the number of members around what very many would give.
     centre = np.sum((last.mean(axis=1) - truth) ** 2, axis=-1) - spread / num_members
-    pulls = [amplification.calibration(one, truth).mean for one in last]
+    pulls = [amplification.calibration(truth, one).mean for one in last]
     return Worth(
         estimates,
         true_worth(np.concatenate(fractions)),

@@ -363,7 +363,7 @@ def _curve(config: Config, members: list[dict], reference, statistic, cut, n: in
     if min(num / 10, *(len(true) for _, true in pairs)) < LEAST_EVENTS:
         return None
     sizes = amplification.prefix_sizes(num, per_decade=config.sizes_per_decade)
-    distances = np.array([amplification.ks_distances(*pair, sizes) for pair in pairs])
+    distances = np.array([amplification.ks_distances(true, made, sizes) for made, true in pairs])
     num_reference = float(np.mean([len(true) for _, true in pairs]))
     share = num_reference / len(members[0][f"rows/{reference}"])
     # As published, the comparison with the training set takes n_gen for infinite (Eq. 36).

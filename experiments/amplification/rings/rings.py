@@ -120,7 +120,7 @@ class Generators(NamedTuple):
     """
 
     dim: int
-    model: GenerativeModel
+    model: GenerativeModel | toys.Fit
     params: list[list[Params]]
     key: Key
 
@@ -252,7 +252,7 @@ def control(rings: Rings, dim: int, name: str) -> Generators:
     for data, k in zip(training_sets(rings, dim), keys, strict=True):
         stacked = fits(data, k)
         params.append([member(stacked, j) for j in range(rings.num_members)])
-    return Generators(dim, made.model, params, stream(key, f"{name} events {dim}"))
+    return Generators(dim, made, params, stream(key, f"{name} events {dim}"))
 
 
 def event_key(generators: Generators, data_set: int, index: int) -> Key:

@@ -212,8 +212,8 @@ def _differential(name: str, known: np.ndarray, true: np.ndarray, made: np.ndarr
     mixed, every = made.T.ravel(), np.array([made.size])  # all members in every prefix
     held_out = differential_amplification(mixed, true, num_train, every)
     published = differential_on_training_set(mixed, known, every)
-    mean = np.mean([ks_distances(v, true, sizes)[0] for v in made])
-    control = ks_distances(known, true, np.array([num_train]))[0]
+    mean = np.mean([ks_distances(true, v, sizes)[0] for v in made])
+    control = ks_distances(true, known, np.array([num_train]))[0]
     return {
         f"G/ks/{name}": held_out.amplification,
         f"ks_probability/{name}": held_out.probability,
@@ -291,7 +291,7 @@ def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
     ):
         distances = {
             OBSERVABLES[name]: np.stack(
-                [ks_distances(v, reference[name], sizes) for v in made[name]]
+                [ks_distances(reference[name], v, sizes) for v in made[name]]
             )
             for name in OBSERVABLES
         }

@@ -189,7 +189,7 @@ def _generate(
     """
     one, num = config.calodream, config.num_generated
     seed = int(np.random.SeedSequence([one.seed, index]).generate_state(1)[0])
-    incident = calodream.incident_energies(num, *one.energy_range, seed)
+    incident = calodream.incident_energies(num, *one.energy_range, jax.random.key(seed))
     u = draw(
         model,
         params,

@@ -193,9 +193,7 @@ def build(config: Config) -> dict[str, GenerativeModel]:
 def make_flow(config: FlowConfig) -> GenerativeModel:
     """Affine couplings of events (x, v)."""
     layers = bijectors.coupling_flow(2, bijectors.affine(), config.depth, hidden=config.hidden)
-    base = models.standard_normal(2)
-    both = functools.partial(models.sample_and_log_prob, layers, base)
-    return models.flow(layers, base)._replace(sample_and_log_prob=both)
+    return models.flow(layers, 2)
 
 
 def make_vae(config: VaeConfig) -> tuple[GenerativeModel, models.Autoencoder]:
@@ -284,9 +282,7 @@ def flow_events(run: Run, flow: GenerativeModel, well: str, method: str) -> dict
         keys = jax.random.split(key, 3)
         exact = report.exact_events(well, stream(key, "exact"), config.num_gen)
         weights = lambda key, x: inference.log_weights(flow, params, key, x, energy, **size)
-        own = inference.draw_weighted(
-            flow, params, keys[0], config.num_gen, energy, pair=flow.sample_and_log_prob, **size
-        )
+        own = inference.draw_weighted(flow, params, keys[0], config.num_gen, energy, **size)
         events = {
             "x": own.x,
             "log_weight": own.log_weight,
@@ -303,9 +299,7 @@ def objective(
 ) -> tuple[GenerativeModel, Batch | None]:
     """What a flow is trained on: the model with its loss, and the data if there are any."""
     options = run.config.flow
-    reverse = functools.partial(
-        transforms.reverse_kl, energy=WELLS[well].energy, pair=flow.sample_and_log_prob
-    )
+    reverse = functools.partial(transforms.reverse_kl, energy=WELLS[well].energy)
     if method == "plain":
         return reverse(flow), None
     if method == "annealed":

@@ -37,7 +37,7 @@ from jgen.plotting import Curve
 from jgen.showers import Showers, calodream, layer_distances, shower_judge
 from jgen.showers.calodream import Flow, Trained
 from jgen.solvers import NonStationary, SolverConfig, runge_kutta
-from jgen.training import timed_draw
+from jgen.training import keep_best_solver, timed_draw
 
 RUNGE_KUTTA = ("euler", "midpoint", "kutta38")
 BESPOKE = {"bns_gte": "global", "bns_lte": "local"}
@@ -180,7 +180,9 @@ def compute(config: Config, run: Run) -> dict:
             path, key = calodream.solver_path(trained.folder, part, n), run.key(f"{part} solvers")
 
             def learned():
-                solvers = learn(pool(), training, n, key, path)  # noqa: B023
+                solvers = learn(pool(), training, n, key)  # noqa: B023
+                if run.is_writer:
+                    keep_best_solver(path, solvers, pool().error)  # noqa: B023
                 return {name: vars(solver) for name, solver in solvers.items()}
 
             stored = run.cached(f"solvers/{part}-{n}", learned)

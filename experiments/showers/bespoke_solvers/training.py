@@ -1,17 +1,15 @@
 """How the study of bespoke solvers learns them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from experiments.study import at_least
 from jgen import OptimizerConfig
 from jgen.random import stream
 from jgen.showers.calodream import Flow
 from jgen.solvers import NonStationary, SolverConfig
-from jgen.training import BespokeTraining, bespoke_training, keep_best_solver, make_optimizer
+from jgen.training import BespokeTraining, bespoke_training, make_optimizer
+from jgen.training.bespoke import OBJECTIVES
 from jgen.typing import Key
-
-OBJECTIVES = ("global", "local")
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,9 @@ def trajectories(flow: Flow, config: SolverTraining) -> BespokeTraining:
 
 
 def learn(
-    training: BespokeTraining, config: SolverTraining, n_eval: int, key: Key, path: Path
+    training: BespokeTraining, config: SolverTraining, n_eval: int, key: Key
 ) -> dict[str, NonStationary]:
-    """Solvers by objective; the better one is kept at `path`.
+    """Solvers by objective.
 
     The paper starts from Euler. Since the best solver on held-out trajectories is kept, a start
     from the better Runge-Kutta method is never left for a worse one.
@@ -79,5 +77,4 @@ def learn(
             optimizer=make_optimizer(OptimizerConfig(rate), steps),
             progress=True,
         )
-    keep_best_solver(path, solvers, training.error)
     return solvers

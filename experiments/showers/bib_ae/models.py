@@ -1,6 +1,7 @@
 """Options, data and models of the BIB-AE study."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -249,6 +250,7 @@ class Data(NamedTuple):
         return Batch(np.asarray(box.compressed(showers.cells, scale)), cond)
 
 
+@functools.lru_cache(maxsize=1)
 def load_data(config: DataConfig) -> Data:
     """Read, split and put into cells."""
     showers = read_showers(config.data or sample_path(), GEOMETRY)

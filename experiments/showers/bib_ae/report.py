@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 from scipy.stats import norm
 
@@ -76,7 +77,7 @@ def measure(config: Config, data: Data, samples: dict[str, np.ndarray], key: Key
         sets["truth"].observables,
         paired["with"].observables,
         lambda name, values: np.linspace(*np.quantile(values, [0.002, 0.998]), 31),
-        seed=config.seed,
+        key=jax.random.key(config.seed),
     ).metrics
     if config.classifier_epochs:
         found |= classifiers(config, test, sets["truth"], paired, key)

@@ -15,12 +15,13 @@ from jgen.amplification.differential import (
     ks_distances,
     prefix_sizes,
 )
-from jgen.amplification.forecasting.inputs import COPIES, Inputs, row_keys
+from jgen.amplification.forecasting.inputs import MOST_TIES, Inputs, row_keys
 from jgen.amplification.kolmogorov import expected_distance, kolmogorov_quantile
 from jgen.metrics import ClassifierConfig, cross_fitted_log_ratio
 from jgen.typing import Key
 
 ORDER = 1e-6  # chance that a file in random order is refused
+MOST_COMPARED = 100_000  # events that are searched for copies of true ones
 ORDER_EVENTS = 50_000  # at either end of a member that are compared for it
 
 
@@ -145,7 +146,7 @@ def _check_order(inputs, index, events):
     """Refuse sorted events: every number for fewer of them takes the first ones."""
     half = min(len(events) // 2, ORDER_EVENTS)
     for name, column in zip(inputs.names, events.T, strict=True):
-        distance = ks_distances(column[-half:], column[:half], np.array([half]))[0]
+        distance = ks_distances(column[:half], column[-half:], np.array([half]))[0]
         if distance > expected_distance(half, half, float(kolmogorov_quantile(1 - ORDER))):
             raise ValueError(
                 f"{inputs.labels[index]}: {name} is distributed differently at the start and at "
@@ -154,10 +155,18 @@ def _check_order(inputs, index, events):
 
 
 def _copies(inputs, events):
-    """Shares among as many generated events as there are true ones; zero for whole numbers."""
+    """Shares of generated events that are training and held-out ones; zero for whole numbers."""
     shares = np.zeros(2)
-    if inputs.ties < COPIES:
-        for i, true in enumerate((inputs.train, inputs.held_out)):
-            if true is not None:
-                shares[i] = np.isin(row_keys(events[: len(true)]), row_keys(true)).mean()
+    if inputs.ties >= MOST_TIES:
+        return shares
+    generated, truths = row_keys(events[:MOST_COMPARED]), (inputs.train, inputs.held_out)
+    for i, true in enumerate(truths):
+        if true is None:
+            continue
+        # What is there by accident is there among other true events, too.
+        other, known = truths[1 - i], row_keys(true)
+        accident = inputs.ties
+        if other is not None:
+            accident = np.isin(row_keys(other[:MOST_COMPARED]), known).mean()
+        shares[i] = max(np.isin(generated, known).mean() - accident, 0.0)
     return shares

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float
 
 from jgen.files import atomic_path
-from jgen.generative_model import GenerativeModel, draw, draw_chunks
+from jgen.generative_model import GenerativeModel, SampleFunction, draw, draw_chunks
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers, read_showers, write_showers
 from jgen.typing import Key, Params
@@ -145,7 +145,7 @@ def _open(parts: Path, fingerprint: dict) -> None:
 
 
 def milliseconds_per_shower(
-    model: GenerativeModel,
+    model: GenerativeModel | SampleFunction,
     params: Params,
     key: Key,
     energies: Float[np.ndarray, " n"],
@@ -159,7 +159,7 @@ def milliseconds_per_shower(
     host. Compilation is not in it: each size runs once before.
 
     Args:
-      model: what to sample from.
+      model: what to sample from, or a bare sample function.
       params: its parameters.
       key: typed PRNG key.
       energies: incident energies [MeV], repeated where a batch has more.

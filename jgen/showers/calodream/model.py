@@ -36,12 +36,13 @@ from jgen.nets import (
     transfusion,
     vit,
 )
+from jgen.random import numpy_generator
 from jgen.showers.calodream.preprocessing import ShowerPreprocessing
 from jgen.showers.data import Showers, get_geometry, in_chunks
 from jgen.solvers import NonStationary, RungeKutta, SolverConfig
 from jgen.training import TrainConfig, make_layout, make_optimizer
 from jgen.transforms import chain, latent, preprocessed
-from jgen.typing import Params
+from jgen.typing import Key, Params
 
 Solver = RungeKutta | NonStationary
 
@@ -98,6 +99,8 @@ class CaloDreamConfig:
             part.training.check()
             make_optimizer(part.training.optimizer, part.training.steps)
             make_layout(part.training.ensemble, part.training.batch_size)
+        if self.energy_range and not 0 < self.energy_range[0] < self.energy_range[1]:
+            raise ValueError(f"energy_range must be 0 < low < high [MeV], got {self.energy_range}")
         if self.num_validation < 0:
             raise ValueError(f"num_validation must be at least 0, got {self.num_validation}")
         if self.shape_network.attention == "cudnn" and jax.default_backend() != "gpu":
@@ -221,8 +224,8 @@ def training_data(showers: Showers, preprocessing: ShowerPreprocessing) -> Train
 
 
 def incident_energies(
-    num: int, low: float, high: float, rng: np.random.Generator | int = 0
+    num: int, low: float, high: float, key: Key | None = None
 ) -> Float[np.ndarray, " num"]:
     """Log-uniform incident energies [MeV] between `low` and `high` (2405.09629, Eq. 1)."""
-    rng = np.random.default_rng(rng)
+    rng = numpy_generator(key)
     return np.exp(rng.uniform(np.log(low), np.log(high), num)).astype(np.float32)

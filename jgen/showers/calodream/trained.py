@@ -1,6 +1,7 @@
 """A CaloDREAM that is trained, kept in a run folder, loaded and drawn from."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jgen.files import load as load_params
-from jgen.generative_model import GenerativeModel, draw
+from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.models import reconstruct
 from jgen.showers.calodream.model import (
     CaloDreamConfig,
@@ -208,19 +209,21 @@ def train(config: CaloDreamConfig, showers: Showers, run: RunFolder) -> Trained:
     own = {k: v for k, v in dataclasses.asdict(config).items() if k in fields}
     run.write_json(_CONFIG, own)
     preprocessing = fit_preprocessing(config, showers, run)
-    split = len(showers.energies) - config.num_validation
-    cut = lambda data, rows: jax.tree.map(lambda a: a[rows], data)
-    data = training_data(showers, preprocessing)
-    params = {}
+    # Made when a network needs it: nothing is preprocessed to draw figures again.
+    data = functools.cache(lambda: training_data(showers, preprocessing))
+    split, params = len(showers.energies) - config.num_validation, {}
+
+    def rows(name: str, start: int, stop: int | None) -> Batch:
+        return jax.tree.map(lambda a: a[start:stop], getattr(data(), name))
+
     for name in parts(config):
         part = parts(config, params)[name]
-        batch = getattr(data, part.data)
         fitted = run.fit(
             name,
             part.model,
-            cut(batch, slice(split)),
+            functools.partial(rows, part.data, 0, split),
             part.training,
-            validation=cut(batch, slice(split, None)) if config.num_validation else None,
+            validation=rows(part.data, split, None) if config.num_validation else None,
         )
         params[name] = member(fitted.params, 0)
     return Trained(config, run.path, preprocessing, params)

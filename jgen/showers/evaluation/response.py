@@ -11,6 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jgen.random import numpy_generator
+from jgen.typing import Key
+
 # Showers of each sample that a bin needs for a fourth moment to mean anything.
 _FEWEST = 10
 # Robust deviations from the median at which responses are cut: one absurd shower must not hide all
@@ -64,7 +67,7 @@ def response_test(
     *,
     num_bins: int = 10,
     num_permutations: int = 2000,
-    seed: int = 0,
+    key: Key | None = None,
 ) -> ResponseTest:
     """Compare the responses of two samples of any sizes.
 
@@ -89,7 +92,7 @@ def response_test(
       num_bins: bins at most; there are fewer if they would hold less than 25 showers of the
         smaller sample, or if there are fewer energies.
       num_permutations: behind the p-values.
-      seed: of the permutations.
+      key: of the permutations.
 
     Raises:
       ValueError: if a sample is too small or the incident energies do not overlap.
@@ -106,7 +109,7 @@ def response_test(
         )
     edges, bins = _bins(energies, is_generated, max(1, min(num_bins, smaller // 25)))
     fourth = _pulls(energies, response, bins) ** 4
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(key)
     sums, totals, centres = [], [], []
     for rows in bins:
         x = response[rows] - (centre := response[rows].mean())

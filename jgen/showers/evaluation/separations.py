@@ -7,9 +7,11 @@ from jaxtyping import Float, Int
 
 from jgen.estimate import Estimate, Judged
 from jgen.metrics import Comparison, Histogram, compare, separation
+from jgen.random import numpy_generator
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers
 from jgen.showers.observables.binning import binning, judged_observables
+from jgen.typing import Key
 
 # Showers whose voxels are binned at once.
 _BLOCK = 500
@@ -27,7 +29,7 @@ def separations(
     generated: Showers,
     *,
     num_bootstrap: int = 100,
-    seed: int = 0,
+    key: Key | None = None,
 ) -> Comparison:
     """Separation powers and Wasserstein distances of all judged observables.
 
@@ -42,20 +44,20 @@ def separations(
       holdout: other true showers.
       generated: what is judged; samples are cut to the size of the smallest.
       num_bootstrap: resamplings behind each error.
-      seed: of the resampling.
+      key: of the resampling.
     """
     found = compare(
         *(judged_observables(geometry, s) for s in (reference, holdout, generated)),
         lambda name, values: binning(geometry, name, values),
         num_bootstrap=num_bootstrap,
-        seed=seed,
+        key=key,
     )
     size = min(len(s.energies) for s in (reference, holdout, generated))
     first, second, third = (s.voxels[:size] for s in (reference, holdout, generated))
     edges = binning(geometry, "voxel", np.atleast_1d(first.max()))
     counts = [_voxel_counts(voxels, edges) for voxels in (first, second, third)]
     truth, value = (
-        _voxel_metrics(counts[0], other, edges, num_bootstrap, seed) for other in counts[1:]
+        _voxel_metrics(counts[0], other, edges, num_bootstrap, key) for other in counts[1:]
     )
     found.metrics.update({f"{name}/voxel": Judged(value[name], truth[name]) for name in value})
     found.num_events["voxel"] = size
@@ -87,8 +89,8 @@ def _voxel_counts(
     return np.concatenate(parts)
 
 
-def _voxel_metrics(first, second, edges, num_bootstrap, seed):
-    rng = np.random.default_rng(seed)
+def _voxel_metrics(first, second, edges, num_bootstrap, key):
+    rng = numpy_generator(key)
 
     def filled(counts):
         sums = counts.astype(np.float64)

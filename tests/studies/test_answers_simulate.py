@@ -14,13 +14,19 @@ import h5py
 import numpy as np
 import pytest
 
-from experiments.simulate import _physics
 from experiments.simulate import geant4_showers as study
-from experiments.simulate._processes import gather
-from experiments.simulate._voxels import GRIDS, Detector, Grid, shower_coordinates, voxelise
+from experiments.simulate import physics as physics_lists
+from experiments.simulate.processes import gather
+from experiments.simulate.voxels import GRIDS, Detector, Grid, shower_coordinates, voxelise
+from experiments.study import execute
 from jgen.showers import get_geometry, read_showers, sample_path
+from jgen.training import RunFolder
 
 ROOT = Path(__file__).parents[2]
+
+
+def main(config, out, **options):
+    return execute(study.STUDY, config, out, **options)
 
 
 # Voxels.
@@ -167,21 +173,21 @@ def test_given_energies_are_taken_in_turn():
 def test_bad_options_are_refused_before_the_folder_is_made(tmp_path, changes, message):
     config = dataclasses.replace(study.SMOKE, **changes)
     with pytest.raises(ValueError, match=message):
-        study.main(config, tmp_path / "run")
+        main(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_missing_package_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(_physics.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(physics_lists.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'run `pip install -e "\.\[simulation\]"` first'):
-        study.main(study.SMOKE, tmp_path / "run")
+        main(study.SMOKE, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Make folders of data sets; returns the environment that leads to them."""
-    monkeypatch.setattr(_physics.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(physics_lists.importlib.util, "find_spec", lambda name: name)
 
     def install(*names, where="HOME"):
         folder = tmp_path / ".geant4_pybind" if where == "HOME" else tmp_path / "data"
@@ -195,7 +201,7 @@ def install(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("where", ["HOME", "GEANT4_DATA_DIR"])
 def test_physics_follows_the_data(install, where):
-    choose = _physics.choose_physics
+    choose = physics_lists.choose_physics
     with pytest.raises(ValueError, match="G4EMLOW was not found; run `python -c .*GEANT4_DATA_DIR"):
         choose("auto", "e-", install(where=where))
     environment = install("G4EMLOW", where=where)
@@ -213,8 +219,8 @@ def test_physics_follows_the_data(install, where):
 def test_variables_of_single_data_sets_count(install, tmp_path):
     folder = tmp_path / "elsewhere"
     (folder / "x").mkdir(parents=True)
-    environment = {variable: str(folder) for variable in _physics.DATA.values()}
-    assert _physics.choose_physics("auto", "e-", environment) == "FTFP_BERT"
+    environment = {variable: str(folder) for variable in physics_lists.DATA.values()}
+    assert physics_lists.choose_physics("auto", "e-", environment) == "FTFP_BERT"
 
 
 # Processes.
@@ -235,7 +241,7 @@ def test_gather_yields_everything_and_raises_what_happened():
 def geant4():
     # Not imported here: without data the package asks for a download.
     try:
-        return _physics.choose_physics("auto", "e-")
+        return physics_lists.choose_physics("auto", "e-")
     except ValueError as error:
         pytest.skip(str(error))
 
@@ -253,7 +259,7 @@ BOTH = dataclasses.replace(
 def whole(geant4, tmp_path_factory):
     """A run that nobody disturbed."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    study.main(BOTH, out)
+    main(BOTH, out)
     return out
 
 
@@ -270,7 +276,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(geant4, whole, tmp_path, how):
     process.send_signal(how)
     assert process.wait() != 0
     assert not (out / "ds2.h5").exists()
-    study.main(dataclasses.replace(BOTH, processes=2), out)
+    main(dataclasses.replace(BOTH, processes=2), out)
     for name in ("ds2.h5", "ds3.h5"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
     assert not (out / "parts").exists()
@@ -280,34 +286,34 @@ def test_a_finished_run_is_not_run_again(geant4, whole):
     log, metrics = (whole / "metrics.jsonl").read_text(), (whole / "metrics.json").read_text()
     figure = whole / "figures" / "ds3.png"
     figure.unlink()
-    found = study.main(BOTH, whole, plot_only=True)
+    found = main(BOTH, whole, plot_only=True)
     assert figure.exists()
-    assert json.loads(metrics) == found == study.main(BOTH, whole)
+    assert json.loads(metrics) == found == main(BOTH, whole)
     assert (whole / "metrics.jsonl").read_text() == log
     assert len(log.splitlines()) == 15
     response = rows(whole).voxels.sum(1) / rows(whole).energies
     np.testing.assert_allclose(found["response/ds2"], response.mean(), rtol=1e-5)
     with pytest.raises(ValueError, match=r"another configuration \(seed: 0 -> 3\)"):
-        study.main(dataclasses.replace(BOTH, seed=3), whole)
+        main(dataclasses.replace(BOTH, seed=3), whole)
 
 
 def test_a_range_is_a_part_of_the_sample(geant4, whole, tmp_path):
-    study.main(dataclasses.replace(BOTH, first=23, num=7, chunk=4, grids=("ds2",)), tmp_path / "x")
+    main(dataclasses.replace(BOTH, first=23, num=7, chunk=4, grids=("ds2",)), tmp_path / "x")
     for part, all_of_them in zip(rows(tmp_path / "x"), rows(whole), strict=True):
         np.testing.assert_array_equal(part, all_of_them[23:])
     assert len(np.unique(rows(whole).energies)) == 30
 
 
 def test_other_physics_is_refused_in_the_middle_of_a_run(geant4, tmp_path):
-    folder = study.RunFolder(tmp_path / "run", study.SMOKE)
-    folder.write_json("physics.json", {"physics": "another", "geant4_pybind": "0"})
+    with RunFolder(tmp_path / "run", study.SMOKE) as folder:
+        folder.write_json("physics.json", {"physics": "another", "geant4_pybind": "0"})
     with pytest.raises(ValueError, match="began with {'physics': 'another'"):
-        study.main(study.SMOKE, tmp_path / "run")
+        main(study.SMOKE, tmp_path / "run")
 
 
 def test_a_custom_grid_is_read_by_its_attributes(geant4, tmp_path):
     grid = Grid(num_z=15, num_alpha=5, z_step=10.2)
-    study.main(
+    main(
         dataclasses.replace(
             study.SMOKE,
             num=2,
@@ -344,7 +350,7 @@ def test_response_and_shape_are_those_of_the_bundled_sample(geant4, tmp_path):
     config = dataclasses.replace(
         study.SMOKE, num=60, energy_range=(1e3, 5e3), physics="G4EmStandardPhysics"
     )
-    study.main(config, tmp_path / "x")
+    main(config, tmp_path / "x")
     old = read_showers(sample_path(), get_geometry("ds2"))
 
     def quantities(showers):
@@ -365,4 +371,4 @@ def test_response_and_shape_are_those_of_the_bundled_sample(geant4, tmp_path):
 def test_unknown_material_is_an_error(geant4, tmp_path):
     detector = Detector(absorber="G4_Unobtainium")
     with pytest.raises(ValueError, match="Geant4 knows no material 'G4_Unobtainium'"):
-        study.main(dataclasses.replace(study.SMOKE, detector=detector), tmp_path / "x")
+        main(dataclasses.replace(study.SMOKE, detector=detector), tmp_path / "x")

@@ -80,7 +80,7 @@ class Grid:
         layers = tuple(Layer(i, edges, self.num_alpha) for i in range(self.num_z))
         return Geometry(name, layers, threshold=threshold, histogram_floor=threshold)
 
-    def check(self, name: str, detector: Detector) -> None:
+    def check_in(self, name: str, detector: Detector) -> None:
         """Raise a ValueError unless the grid fits into the detector."""
         for field in ("num_z", "num_alpha", "num_r", "r_step", "z_step"):
             if not getattr(self, field) > 0:

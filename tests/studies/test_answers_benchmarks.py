@@ -7,17 +7,26 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import showers
-from experiments.benchmarks._timing import flops
+from experiments.benchmarks.timing import flops
+from experiments.study import execute
+from jgen.nets import num_parameters
 from jgen.nets.transfusion import TransfusionConfig, transfusion
 from jgen.nets.vit import ViTConfig, vit
 from tests.helpers import random_params
+
+
+def counts_of(module, config):
+    parts = module.build(config)
+    return {name: num_parameters(part.init) for name, part in parts.items()}
+
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="compares with PyTorch")
 
 
+@pytest.mark.study
 def test_smoke_measures_everything(tmp_path, capsys):
-    metrics = showers.main(showers.SMOKE, tmp_path)
+    metrics = execute(showers.STUDY, showers.SMOKE, tmp_path / "run")
     pairs = [("vit", "forward"), ("vit", "gradient")]
     pairs += [("energy", kind) for kind in ("contexts", "forward", "sample")]
     expected = {"showers_per_second/2", "showers_per_cpu_second/2", "compile_s/showers/2"}
@@ -38,22 +47,22 @@ def test_smoke_measures_everything(tmp_path, capsys):
         expected |= {f"ensemble{clock}_ratio/mlp/{how}" for clock in ("", "_wall")}
     assert set(metrics) == expected
     assert all(np.isfinite(value) and value > 0 for value in metrics.values())
-    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
     assert HAS_TORCH or "pip install -e .[benchmarks]" in capsys.readouterr().out
 
-    figure = tmp_path / "figures" / "ratios.png"
+    figure = tmp_path / "run" / "figures" / "ratios.png"
     figure.unlink()
-    assert showers.main(showers.SMOKE, tmp_path, plot_only=True) == metrics
+    assert execute(showers.STUDY, showers.SMOKE, tmp_path / "run", plot_only=True) == metrics
     assert figure.exists()
 
 
 def test_nothing_to_plot_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="run without --plot-only"):
-        showers.main(showers.SMOKE, tmp_path / "new", plot_only=True)
+    with pytest.raises(ValueError, match="run without --plot-only"):
+        execute(showers.STUDY, showers.SMOKE, tmp_path / "new", plot_only=True)
 
 
 def test_default_measures_the_published_networks():
-    counts = showers.count_parameters(showers.DEFAULT)
+    counts = counts_of(showers, showers.DEFAULT)
     assert (counts["vit"], counts["energy"]) == (26_042_688, 2_384_705)
     assert counts["vit_ds3"] == 5_868_870
 
@@ -72,12 +81,12 @@ def test_operations_of_the_published_networks(shape, config, gflop):
 
 @needs_torch
 def test_published_parameter_counts_in_pytorch():
-    from experiments.benchmarks import _pytorch
+    from experiments.benchmarks import pytorch
 
-    shape_network = _pytorch.ViT((45, 16, 9), 46, ViTConfig())
-    energy_network = _pytorch.EnergyNetwork(45, TransfusionConfig())
-    assert _pytorch.num_parameters(shape_network) == 26_042_688
-    assert _pytorch.num_parameters(energy_network) == 2_384_705
+    shape_network = pytorch.ViT((45, 16, 9), 46, ViTConfig())
+    energy_network = pytorch.EnergyNetwork(45, TransfusionConfig())
+    assert pytorch.num_parameters(shape_network) == 26_042_688
+    assert pytorch.num_parameters(energy_network) == 2_384_705
 
 
 def load(module, params):
@@ -93,10 +102,10 @@ def load(module, params):
 def test_shape_network_is_the_same_in_pytorch(key):
     import torch
 
-    from experiments.benchmarks import _pytorch
+    from experiments.benchmarks import pytorch
 
     shape, config = (4, 6, 3), ViTConfig((2, 3, 1), width=14, heads=2, blocks=2, mlp_width=16)
-    network, module = vit(shape, 5, config), _pytorch.ViT(shape, 5, config)
+    network, module = vit(shape, 5, config), pytorch.ViT(shape, 5, config)
     params = random_params(network.init)
     trunk = params["trunk"]
     load(module.patch_in, params["patch_in"])
@@ -164,11 +173,11 @@ def load_energy_network(module, params):
 def test_energy_network_is_the_same_in_pytorch(key):
     import torch
 
-    from experiments.benchmarks import _pytorch
+    from experiments.benchmarks import pytorch
 
     num = 4
     config = TransfusionConfig(8, heads=2, layers=2, feed_forward=12, head_width=10, head_layers=4)
-    network, module = transfusion(num, config), _pytorch.EnergyNetwork(num, config).eval()
+    network, module = transfusion(num, config), pytorch.EnergyNetwork(num, config).eval()
     params = random_params(network.init)
     load_energy_network(module, params)
     ratios, x, t = (jax.random.normal(k, (2, num)) for k in jax.random.split(key, 3))

@@ -1,3 +1,0 @@
-"""Moved to experiments.showers.presets."""
-
-from experiments.showers.presets import DEFAULT, SMOKE, SMOKE_LATENT  # noqa: F401

@@ -245,7 +245,8 @@ def test_a_network_with_a_bayesian_last_layer_trains_and_resumes(tmp_path):
         optimizer = OptimizerConfig(schedule="constant")
         config = TrainConfig(steps, batch_size=16, ensemble=2, optimizer=optimizer)
         key = jax.random.key(0)
-        return fit(model, data, key, config, folder=tmp_path, devices=one, progress=False)
+        options = {"folder": tmp_path, "extend": True, "devices": one, "progress": False}
+        return fit(model, data, key, config, **options)
 
     first, resumed = run(3), run(4)
     assert [row["step"] for row in resumed.history] == [3, 4]

@@ -48,7 +48,7 @@ class Study:
 
     Attributes:
       presets: configurations by name, frozen dataclasses of one type with a docstring a field and
-        a `seed`; "default" and "smoke" are among them.
+        a `seed`, or one in the block of data and networks; "default" and "smoke" are among them.
       compute: (config, run) -> metrics: numbers, `Estimate` and `Judged` by name. Long work is in
         `run.fit` and `run.cached`, so that a rerun goes on and --plot-only only reads.
       report: (config, run, metrics) -> the table that is printed; draws figures by `run.save`.

@@ -41,9 +41,11 @@ def test_statistics_are_those_of_the_events(smoke):
         made = rings.networks(SMOKE.rings, 2, run, None)
         stage = run.stage("statistics/network-2d-1")
     params, key = made.params[0][1], rings.event_key(made, 0, 1)
-    events = study.draw_inside(SMOKE, made.sample, params, key)
+    events = study.draw_inside(SMOKE, made.model.sample, params, key)
     assert np.abs(rings.radius(events) - 1).max() < 0.164485 + 1e-4
-    ratio = log_density_ratio(ring(2).log_prob, lambda x: made.log_prob(params, None, x), events)
+    ratio = log_density_ratio(
+        ring(2).log_prob, lambda x: made.model.log_prob(params, None, x), events
+    )
     np.testing.assert_allclose(stage["generated/R"], rings.radius(events))
     np.testing.assert_allclose(stage["generated/LR truth"], ratio, atol=1e-5)
     known = study.references(SMOKE, 2)

@@ -150,9 +150,8 @@ def report(config: Config, run: Run, metrics: dict[str, float]) -> str:
     clock = "" if jax.default_backend() == "cpu" else "_wall"
     ways = [n.split("/")[1] for n in metrics if n.startswith(f"step{clock}_ms/")]
     curves = {
-        way.capitalize(): plotting.Curve(
-            np.array(config.members),
-            np.array([metrics[f"step{clock}_ms/{way}/{num}"] for num in config.members]),
+        way.capitalize(): plotting.Curve.of(
+            config.members, [metrics[f"step{clock}_ms/{way}/{num}"] for num in config.members]
         )
         for way in dict.fromkeys(ways)
     }

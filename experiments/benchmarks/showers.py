@@ -43,7 +43,7 @@ from experiments.benchmarks.timing import (
     ratio,
 )
 from experiments.showers import presets
-from experiments.study import Run, Study, at_least, main, table
+from experiments.study import Run, Study, at_least, main, table, variant
 from jgen import Batch, GenerativeModel, draw, models
 from jgen.nets import (
     Network,
@@ -340,20 +340,19 @@ def report(config: Config, run: Run, metrics: dict[str, float]) -> str:
 
 _TINY_VIT = ViTConfig(width=12, heads=2, blocks=1, mlp_width=12)
 _TINY_ENERGY = TransfusionConfig(layers=1, feed_forward=16, head_width=16, head_layers=3)
-_TINY_CALODREAM = dataclasses.replace(
-    presets.DEFAULT,
-    energy_network=_TINY_ENERGY,
-    shape_network=_TINY_VIT,
-    energy_solver=SolverConfig("euler", 2),
-    shape_solver=SolverConfig("euler", 2),
-)
+_TINY_CALODREAM = {
+    "energy_network": _TINY_ENERGY,
+    "shape_network": _TINY_VIT,
+    **dict.fromkeys(("energy_solver", "shape_solver"), SolverConfig("euler", 2)),
+}
 DEFAULT = Config()
-SMOKE = Config(
+SMOKE = variant(
+    DEFAULT,
     vit=_TINY_VIT,
     energy=_TINY_ENERGY,
     energy_solver=SolverConfig("kutta38", 2),
     vit_batches=(2,),
-    vit_ds3=dataclasses.replace(_TINY_VIT, patch=(9, 10, 6)),
+    vit_ds3=variant(_TINY_VIT, patch=(9, 10, 6)),
     vit_ds3_batches=(2,),
     peak_size=256,
     energy_batches=(2,),

@@ -13,7 +13,6 @@ log-likelihood from the probability-flow ODE, less that of the truth on the same
 Kullback-Leibler divergence. Numbers: results/models.md.
 """
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments.study import Run, Study, at_least, known, main, table
+from experiments.study import Run, Study, at_least, known, main, table, variant
 from jgen import (
     Batch,
     Estimate,
@@ -132,7 +131,8 @@ class Config:
 
 
 DEFAULT = Config()
-SMOKE = Config(
+SMOKE = variant(
+    DEFAULT,
     samplers=("Heun", "Ancestral", "EDM Heun"),
     calls=(16, 64),
     num_events=1000,
@@ -143,7 +143,7 @@ SMOKE = Config(
     num_train=2000,
     num_test=200,
     likelihood_steps=10,
-    training=dataclasses.replace(DEFAULT.training, steps=200, save_every=200),
+    training={"steps": 200, "save_every": 200},
 )
 
 
@@ -213,8 +213,8 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
         model, where = moons_model(config, name), name.replace(" ", "_")
         train = lambda: Batch(true_events(MOONS, config.num_train, run.key("train")))
         params[name] = run.fit(where, model, train, config.training, key=run.key(name)).one
-        ratio = lambda: log_ratio(config, run, model, params[name])  # noqa: B023
-        excess = mean_estimate(run.cached(f"{where}/log_ratio", ratio))
+        ratio = run.cached(f"{where}/log_ratio", log_ratio, config, run, model, params[name])
+        excess = mean_estimate(ratio)
         label = name.replace(" ", "/")
         metrics[f"nll/{label}"] = excess._replace(value=entropy + excess.value)
         metrics[f"excess/{label}"] = excess
@@ -269,7 +269,7 @@ def sampler_errors(
         return np.array(values)
 
     return {"floor": run.cached(f"{target}/floor", floor)} | {
-        name: run.cached(f"{target}/{slug(name)}", lambda: errors(name))  # noqa: B023
+        name: run.cached(f"{target}/{slug(name)}", errors, name)
         for name in samplers_of(config, target)
     }
 
@@ -304,7 +304,7 @@ def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
     }
     for figure, (target, among) in figures.items():
         curves = {
-            name: plotting.Curve(np.array(config.calls), np.array(values))
+            name: plotting.Curve.of(config.calls, values)
             for (of, name), values in errors.items()
             if of == target and SAMPLERS[name][0] in among
         }

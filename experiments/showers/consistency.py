@@ -16,14 +16,15 @@ The functions learn the ends of trajectories that the teacher solves once, with 
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
 from experiments.showers import presets
 from experiments.showers.presets import given_or_trained, model_config
-from experiments.study import Run, Study, at_least, main, table
-from jgen import Batch, OptimizerConfig, TrainConfig, draw, metrics, models, plotting
+from experiments.study import Run, Study, at_least, main, table, variant
+from jgen import Batch, Estimate, TrainConfig, draw, metrics, models, plotting
 from jgen.plotting import Curve
 from jgen.plotting.shower_labels import observable_label
 from jgen.showers import Showers, calodream, compute_high_level_inputs, get_geometry
@@ -63,13 +64,17 @@ class Config:
 
     model: str = ""
     """Run folder of a finished calodream; without, one is trained in OUT/calodream."""
-    calodream: presets.Config = dataclasses.replace(presets.DEFAULT, energies="parallel")
+    calodream: presets.Config = variant(presets.DEFAULT, energies="parallel")
     """What is trained if there is no model."""
     trajectories: str = "midpoint-24"
     """Solver of the teacher's trajectories that the consistency functions learn from."""
-    energy: Distillation = Distillation(5000)
+    energy: Distillation = Distillation(
+        5000, training=variant(presets.DEFAULT.energy_training, steps=1000)
+    )
     """Distillation of the energy network."""
-    shape: Distillation = Distillation(3000)
+    shape: Distillation = Distillation(
+        3000, training=variant(presets.DEFAULT.shape_training, steps=1000)
+    )
     """Distillation of the shape network."""
     cut: float = 1e-6
     """Decoded voxels up to this fraction of their layer are empty, for all samplers. 1e-6 is the
@@ -169,11 +174,8 @@ def compute(config: Config, run: Run) -> dict:
     truth, other = (Showers(*[a[: config.num_showers] for a in s]) for s in (reference, showers))
     found = {}
     for row in ("truth", *config.rows):
-        measured = run.cached(
-            f"samplers/{row.replace('/', '-')}",
-            lambda: measure(config, trained, students, row, truth, other, run),  # noqa: B023
-        )
-        found |= measured["metrics"]
+        args = (config, trained, students, row, truth, other, run)
+        found |= run.cached(f"samplers/{row.replace('/', '-')}", measure, *args)["metrics"]
     teacher = config.judged[f"Teacher, {config.teacher.partition('-')[2]} calls"]
     distances = {
         row: np.array([found[f"w1/{row}/{name}"].value for name in OBSERVABLES])
@@ -204,7 +206,7 @@ def distil(config: Config, trained: Trained, showers: Showers, run: Run) -> dict
         part: run.fit(
             part,
             _function(trained, part, getattr(config, part).huber),
-            lambda: ends(part),  # noqa: B023
+            functools.partial(ends, part),
             getattr(config, part).training,
             key=run.key(f"distil {part}"),
         ).one
@@ -274,10 +276,8 @@ def report(config: Config, run: Run, found: dict) -> str:
         methods.setdefault(row.partition("/")[0], []).append(row)
 
     def curve(rows, name, scale=1.0):
-        values = [found[name.format(row)] for row in rows]
-        times = [found[f"ms_per_shower/{row}"] for row in rows]
-        value, error = np.array(values).T / scale
-        return Curve(np.array(times), value, error)
+        values = [Estimate(*np.divide(found[name.format(row)], scale)) for row in rows]
+        return Curve.of([found[f"ms_per_shower/{row}"] for row in rows], values)
 
     truth = {name: found[f"w1/truth/{name}"].value for name in OBSERVABLES}
     label = lambda name: _LABELS.get(name) or observable_label(name, unit=False)
@@ -320,20 +320,11 @@ def report(config: Config, run: Run, found: dict) -> str:
     return "\n\n".join([*lines, table(["value"], {name: [found[name]] for name in names})])
 
 
-_OPTIMIZER = OptimizerConfig(learning_rate=2e-3, warmup=0.05, clip_norm=1.0)
-_ENERGY = TrainConfig(steps=1000, batch_size=128, optimizer=_OPTIMIZER, ema_decay=0.99)
-_SHAPE = dataclasses.replace(_ENERGY, batch_size=32)
-DEFAULT = Config(
-    energy=Distillation(5000, training=_ENERGY), shape=Distillation(3000, training=_SHAPE)
-)
+DEFAULT = Config()
 _SMOKE = Distillation(40, training=TrainConfig(steps=10, batch_size=16, log_every=1))
-SMOKE = dataclasses.replace(
+SMOKE = variant(
     DEFAULT,
-    calodream=dataclasses.replace(
-        presets.SMOKE,
-        energies="parallel",
-        shape_network=dataclasses.replace(presets.SMOKE.shape_network, blocks=1),
-    ),
+    calodream=variant(presets.SMOKE, energies="parallel", shape_network={"blocks": 1}),
     trajectories="euler-2",
     energy=_SMOKE,
     shape=_SMOKE,

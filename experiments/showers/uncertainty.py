@@ -27,7 +27,7 @@ that the fluctuation of a finite sample is not taken for the networks' (`jgen.me
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +35,7 @@ import jax
 import numpy as np
 
 from experiments.showers import presets
-from experiments.study import Run, Study, at_least, main, table
+from experiments.study import Run, Study, at_least, main, table, variant
 from jgen import Batch, GenerativeModel, TrainConfig, member, metrics, plotting
 from jgen.metrics.members import ONE_SIGMA
 from jgen.random import member_keys
@@ -74,7 +74,7 @@ class Posterior:
     that of a normal density of width 1; larger ones widen the posterior."""
     energy_training: TrainConfig = presets.DEFAULT.energy_training
     """Training of the energy network."""
-    shape_training: TrainConfig = dataclasses.replace(presets.DEFAULT.shape_training, steps=2500)
+    shape_training: TrainConfig = variant(presets.DEFAULT.shape_training, steps=2500)
     """Training of the shape network; one draw of the weights a minibatch makes it noisier."""
 
 
@@ -82,10 +82,7 @@ class Posterior:
 class Config:
     """One study of uncertainties."""
 
-    calodream: presets.Config = dataclasses.replace(
-        presets.DEFAULT,
-        shape_training=dataclasses.replace(presets.DEFAULT.shape_training, steps=1500),
-    )
+    calodream: presets.Config = variant(presets.DEFAULT, shape_training={"steps": 1500})
     """Data, networks and solvers, and the training of each member of the ensemble."""
     method: Literal["both", "ensemble", "bayesian"] = "both"
     """What is trained and judged."""
@@ -193,14 +190,9 @@ def compute(config: Config, run: Run) -> dict:
                 key=run.key(part if method == "ensemble" else f"bayesian {part}"),
             )
         params = {part: one.params for part, one in fitted.items()}
-        losses = run.cached(
-            f"{method}/losses",
-            lambda: held_out_losses(config, members(config, method, params, run), held_out()),  # noqa: B023
-        )
-        run.cached(
-            f"{method}/observables",
-            lambda: generate(config, method, params, preprocessing, run),  # noqa: B023
-        )
+        args = (config, method, params)
+        losses = run.cached(f"{method}/losses", held_out_losses, *args, held_out, run)
+        run.cached(f"{method}/observables", generate, *args, preprocessing, run)
         for name, bins in observable_bins(config, method, run).items():
             found |= {f"{q}/{method}/{name}": value for q, value in bins.metrics().items()}
         for part in PARTS:
@@ -230,12 +222,16 @@ def members(
 
 
 def held_out_losses(
-    config: Config, every: Iterator[dict[str, Params]], data: calodream.TrainingData
+    config: Config,
+    method: str,
+    params: dict[str, Params],
+    held_out: Callable[[], calodream.TrainingData],
+    run: Run,
 ) -> dict[str, np.ndarray]:
     """Losses of all members without a KL divergence, at the same times and noise for each."""
 
     def loss_of(part):
-        model, batch = calodream.parts(config.calodream)[part].model, getattr(data, part)
+        model, batch = calodream.parts(config.calodream)[part].model, getattr(held_out(), part)
         size = min(_CHUNK, len(batch.x))
         num = len(batch.x) // size
         cut = lambda a: a[: num * size].reshape(num, size, *a.shape[1:])
@@ -249,7 +245,8 @@ def held_out_losses(
         return lambda params: float(np.mean(loss(params, keys, pieces)))
 
     losses = {part: loss_of(part) for part in PARTS}
-    rows = [{part: losses[part](params[part]) for part in PARTS} for params in every]
+    every = members(config, method, params, run)
+    rows = [{part: losses[part](one[part]) for part in PARTS} for one in every]
     return {part: np.array([row[part] for row in rows]) for part in PARTS}
 
 
@@ -342,16 +339,13 @@ def report(config: Config, run: Run, found: dict) -> str:
 
 
 DEFAULT = Config()
-_SMOKE_TRAINING = dataclasses.replace(presets.SMOKE.shape_training, steps=10)
+_SHORT = dict.fromkeys(
+    ("energy_training", "shape_training"), variant(presets.SMOKE.shape_training, steps=10)
+)
+# The parallel energy network compiles faster.
 SMOKE = Config(
-    # The parallel energy network compiles faster.
-    calodream=dataclasses.replace(
-        presets.SMOKE,
-        energies="parallel",
-        energy_training=_SMOKE_TRAINING,
-        shape_training=_SMOKE_TRAINING,
-    ),
-    posterior=Posterior(draws=4, energy_training=_SMOKE_TRAINING, shape_training=_SMOKE_TRAINING),
+    calodream=variant(presets.SMOKE, energies="parallel", **_SHORT),
+    posterior=Posterior(draws=4, **_SHORT),
 )
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build, inputs)
 

@@ -47,6 +47,15 @@ class Interval(NamedTuple):
     low: Float[np.ndarray, " sizes"]
     high: Float[np.ndarray, " sizes"]
 
+    @property
+    def last(self) -> "Interval":
+        """That of the largest size, in plain numbers."""
+        return Interval(*(float(end[-1]) for end in self))
+
+    def over(self, num: float) -> "Interval":
+        """In units of `num`, such as equivalent events in those of the training set."""
+        return Interval(*(end / num for end in self))
+
 
 class Averaging(NamedTuple):
     """Variances and what follows from them, one number a size; sums over the regions.
@@ -234,7 +243,7 @@ def _estimate(integrals, deviation, freedom, sizes, num_train, level) -> Averagi
         variance - stat,
         degrees,
         Interval(*equivalent),
-        Interval(*[n / num_train for n in equivalent]),
+        Interval(*equivalent).over(num_train),
     )
 
 

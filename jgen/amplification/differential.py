@@ -53,7 +53,7 @@ class Differential(NamedTuple):
     @property
     def amplification(self) -> Interval:
         """G = n_equiv / n_train with its interval (arXiv:2509.08048, Eq. 4)."""
-        return Interval(*(number / self.num_train for number in self.n_equiv))
+        return self.n_equiv.over(self.num_train)
 
 
 def prefix_sizes(num: int, first: int = 100, per_decade: int = 10) -> Int[np.ndarray, " sizes"]:

@@ -15,7 +15,6 @@ start in the left minimum. A flow has seen 2 million energies in its training, t
 alternating ones, and no loss on a reaction coordinate.
 """
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.energies.boltzmann import report
-from experiments.study import Run, Study, at_least, known, main
+from experiments.study import Run, Study, at_least, known, main, variant
 from jgen import (
     Batch,
     GenerativeModel,
@@ -156,21 +155,18 @@ class Config:
 
 
 DEFAULT = Config()
-SMOKE = Config(
+SMOKE = variant(
+    DEFAULT,
     wells=("tilted",),
-    flow=FlowConfig(
-        depth=4,
-        hidden=(16,),
-        training=dataclasses.replace(FlowConfig().training, steps=150, batch_size=128),
-    ),
-    chain=ChainConfig(chains=4, steps=1000),
-    vae=VaeConfig(
-        num_train=1000,
-        hidden=(16,),
-        training=dataclasses.replace(VaeConfig().training, steps=150, batch_size=64),
-        num_test=200,
-        num_importance=20,
-    ),
+    flow={"depth": 4, "hidden": (16,), "training": {"steps": 150, "batch_size": 128}},
+    chain={"chains": 4, "steps": 1000},
+    vae={
+        "num_train": 1000,
+        "hidden": (16,),
+        "training": {"steps": 150, "batch_size": 64},
+        "num_test": 200,
+        "num_importance": 20,
+    },
     num_gen=5000,
     num_walk=100,
     num_corrected=1000,

@@ -18,7 +18,6 @@ Learned solvers start from midpoint or Kutta's rule, whichever is better, and ar
 worse one on held-out trajectories.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ import numpy as np
 from experiments.showers import presets
 from experiments.showers.bespoke_solvers.training import SolverTraining, learn, trajectories
 from experiments.showers.presets import given_or_trained, model_config
-from experiments.study import Run, Study, at_least, main, table
+from experiments.study import Run, Study, at_least, main, table, variant
 from jgen import Estimate, GenerativeModel, draw, plotting
 from jgen.metrics import ClassifierConfig
 from jgen.plotting import Curve
@@ -89,10 +88,10 @@ class Config:
 
 DEFAULT = Config()
 _SMOKE = SolverTraining((8,), SolverConfig("rk4", 16), 24, 40, 200, 8)
-SMOKE = dataclasses.replace(
+SMOKE = variant(
     DEFAULT,
     calodream=presets.SMOKE,
-    energy=dataclasses.replace(_SMOKE, num_pool=8, batch_size=2),
+    energy=variant(_SMOKE, num_pool=8, batch_size=2),
     shape=_SMOKE,
     num_energies=100,
     num_error=16,
@@ -188,10 +187,8 @@ def compute(config: Config, run: Run) -> dict:
             stored = run.cached(f"solvers/{part}-{n}", learned)
             for name in SOLVERS:
                 solver = NonStationary(**stored[BESPOKE[name]]) if name in BESPOKE else name
-                row = run.cached(
-                    f"{part}/{name}-{n}",
-                    lambda: measure(task(), part, solver, n, trained, run),  # noqa: B023
-                )
+                stage, args = f"{part}/{name}-{n}", (part, solver, n, trained, run)
+                row = run.cached(stage, lambda: measure(task(), *args))  # noqa: B023
                 found |= {f"{part}/{metric}/{name}/{n}": value for metric, value in row.items()}
     return found
 
@@ -315,10 +312,8 @@ def report(config: Config, run: Run, found: dict) -> str:
             for suffix, xlabel in (("", {}), ("_time", {"xlabel": time_label})):
                 curves = {}
                 for name in SOLVERS:
-                    values = np.array([_pair(value) for value in read(metric, name)])
                     cost = read("ms", name) if suffix else columns
-                    error = None if np.isnan(values).any() else values[:, 1]
-                    curves[name] = Curve(np.array(cost, np.float64), values[:, 0], error)
+                    curves[name] = Curve.of(cost, read(metric, name))
                 # Distances that are zero, as those of few showers may be, have no logarithm.
                 lowest = min(curve.value.min() for curve in curves.values())
                 log_y = not metric.startswith("auc") and bool(lowest > 0)
@@ -326,10 +321,6 @@ def report(config: Config, run: Run, found: dict) -> str:
                 figure = plotting.quality_curves(curves, title, truth=truth, log_y=log_y, **xlabel)
                 run.save(f"{part}_{metric}{suffix}", figure)
     return "\n\n".join(tables)
-
-
-def _pair(value) -> tuple[float, float]:
-    return value if isinstance(value, Estimate) else (float(value), np.nan)
 
 
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build, inputs)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from experiments.study import at_least
+from experiments.study import at_least, positive
 from jgen import (
     Batch,
     GenerativeModel,
@@ -22,7 +22,7 @@ from jgen import (
     transforms,
 )
 from jgen.showers import box, get_geometry, read_showers, sample_path
-from jgen.training import make_optimizer, per_player
+from jgen.training import game_optimizer
 from jgen.typing import Params
 
 GEOMETRY = get_geometry("ds2")
@@ -59,16 +59,12 @@ class DataConfig:
     def check(self) -> None:
         """Refuse bad options."""
         at_least(self, layers=1, side=1, copies=1, num_test=100, num_validation=2)
-        if not self.scale > 0:
-            raise ValueError(f"data.scale must be positive, got {self.scale}")
+        positive(self, "scale")
         if GEOMETRY.shape[0] % self.layers:
             raise ValueError(
                 f"data.layers is {self.layers}, which does not divide the {GEOMETRY.shape[0]} "
                 "layers of the showers; choose a divisor"
             )
-
-
-_GAME = OptimizerConfig(learning_rate=5e-4, beta1=0.5, beta2=0.9)
 
 
 @dataclass(frozen=True)
@@ -90,10 +86,10 @@ class AutoencoderConfig:
     every: int = 2
     """Encoder and decoder move at every so many steps of the critics (published: 5)."""
     training: TrainConfig = TrainConfig(
-        steps=6000,
-        batch_size=64,
+        6000,
+        64,
         ema_decay=0.998,
-        optimizer=_GAME,
+        optimizer=OptimizerConfig(5e-4, beta1=0.5, beta2=0.9),
         log_every=100,
         save_every=3000,
     )
@@ -109,14 +105,14 @@ class AutoencoderConfig:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """Of all players."""
-        steps, game = self.training.steps, self.training.optimizer
-        slow = dataclasses.replace(game, learning_rate=self.learning_rate)
-        slow = make_optimizer(slow, max(steps // self.every, 1))
-        fast = make_optimizer(game, steps)
-        return per_player(
-            {"encoder": slow, "decoder": slow, "critic": fast, "latent_critic": fast},
-            {"encoder": self.every, "decoder": self.every},
-        )
+        fast = self.training.optimizer
+        slow = dataclasses.replace(fast, learning_rate=self.learning_rate)
+        players = {"encoder": slow, "decoder": slow, "critic": fast, "latent_critic": fast}
+        every = {"encoder": self.every, "decoder": self.every}
+        return game_optimizer(players, self.training.steps, every)
+
+
+_DENSITY = TrainConfig(2000, 200, keep="best", validate_every=100, log_every=100, save_every=2000)
 
 
 @dataclass(frozen=True)
@@ -127,23 +123,14 @@ class FlowsConfig:
     """Couplings of the latent's flow."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of its networks."""
-    response: TrainConfig = TrainConfig(
-        steps=2000, batch_size=200, keep="best", validate_every=100, log_every=100, save_every=2000
-    )
-    """Training of the response's flow, stopped where the validation loss is smallest."""
-    latent: TrainConfig = TrainConfig(
-        steps=3000, batch_size=200, keep="best", validate_every=100, log_every=100, save_every=3000
-    )
-    """Training of the latent's flow, stopped likewise."""
+    response: TrainConfig = _DENSITY
+    """Training of the response's flow, which keeps the parameters of smallest validation loss."""
+    latent: TrainConfig = dataclasses.replace(_DENSITY, steps=3000, save_every=3000)
+    """Training of the latent's flow, likewise."""
 
 
 _POST = TrainConfig(
-    steps=2500,
-    batch_size=8,
-    ema_decay=0.99,
-    optimizer=OptimizerConfig(learning_rate=5e-3),
-    log_every=100,
-    save_every=2500,
+    2500, 8, ema_decay=0.99, optimizer=OptimizerConfig(5e-3), log_every=100, save_every=2500
 )
 
 
@@ -175,8 +162,7 @@ class PostConfig:
     def check(self) -> None:
         """Refuse bad options."""
         at_least(self, stride=1, window=1)
-        if not self.floor > 0:
-            raise ValueError(f"post.floor must be positive, got {self.floor}")
+        positive(self, "floor")
 
 
 @dataclass(frozen=True)

@@ -18,20 +18,14 @@ pace; a flow for the density estimate of the latent, for which 2112.09709 has ke
 another loss in the post-processor.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.showers.bib_ae.models import (
     GEOMETRY,
-    AutoencoderConfig,
     Config,
     Data,
-    DataConfig,
-    FlowsConfig,
-    PostConfig,
     game_model,
     latent_model,
     load_data,
@@ -39,39 +33,37 @@ from experiments.showers.bib_ae.models import (
     response_model,
 )
 from experiments.showers.bib_ae.report import GENERATED, measure, report
-from experiments.study import Run, Study, at_least, main
+from experiments.study import Run, Study, at_least, main, variant
 from jgen import Batch, GenerativeModel, draw
 from jgen.showers import box, count_showers, sample_path
-from jgen.typing import Params
+from jgen.typing import Key, Params
 
 DEFAULT = Config()
 
 
-def _short(training, steps):
-    return dataclasses.replace(training, steps=steps, log_every=50, save_every=1000)
-
-
-SMOKE = Config(
-    data=DataConfig(layers=9, side=4, copies=2, num_test=300, num_validation=100),
-    autoencoder=AutoencoderConfig(
-        num_latent=4,
-        hidden=(32,),
-        critic_hidden=(16,),
-        latent_hidden=(16,),
-        training=_short(DEFAULT.autoencoder.training, 300),
-    ),
-    flows=FlowsConfig(
-        depth=1,
-        hidden=(16,),
-        response=_short(DEFAULT.flows.response, 300),
-        latent=_short(DEFAULT.flows.latent, 200),
-    ),
-    post=PostConfig(
-        hidden=(16,),
-        num=64,
-        training=_short(DEFAULT.post.training, 200),
-        sorted_training=_short(DEFAULT.post.training, 50),
-    ),
+_SHORT = {"log_every": 50, "save_every": 1000}
+SMOKE = variant(
+    DEFAULT,
+    data={"layers": 9, "side": 4, "copies": 2, "num_test": 300, "num_validation": 100},
+    autoencoder={
+        "num_latent": 4,
+        "hidden": (32,),
+        "critic_hidden": (16,),
+        "latent_hidden": (16,),
+        "training": _SHORT | {"steps": 300},
+    },
+    flows={
+        "depth": 1,
+        "hidden": (16,),
+        "response": _SHORT | {"steps": 300},
+        "latent": _SHORT | {"steps": 200},
+    },
+    post={
+        "hidden": (16,),
+        "num": 64,
+        "training": _SHORT | {"steps": 200},
+        "sorted_training": _SHORT | {"steps": 50},
+    },
     num_bins=2,
     num_repeats=3,
     classifier_epochs=2,
@@ -122,8 +114,8 @@ def compute(config: Config, run: Run) -> dict:
     """
     data = load_data(config.data)
     models, params = train(config, data, run)
-    samples = run.cached("samples", lambda: generate(config, data, models, params, run))
-    return run.cached("measured", lambda: measure(config, data, samples, run.key("classifier")))
+    samples = run.cached("samples", generate, config, data, models, params, run.key("sample"))
+    return run.cached("measured", measure, config, data, samples, run.key("classifier"))
 
 
 def train(
@@ -156,7 +148,7 @@ def generate(
     data: Data,
     models: dict[str, GenerativeModel],
     params: dict[str, Params],
-    run: Run,
+    key: Key,
 ) -> dict[str, np.ndarray]:
     """Showers [n, z, y, x] in MeV for `energies` [n] of the test showers, by how they were made.
 
@@ -180,7 +172,7 @@ def generate(
         return made
 
     energies = np.repeat(data.test.energies, config.num_repeats)
-    made = draw(sample, params, run.key("sample"), len(energies), energies)
+    made = draw(sample, params, key, len(energies), energies)
     return {"energies": energies, **made}
 
 

@@ -9,7 +9,12 @@ from jgen.showers.evaluation.judge import (
 from jgen.showers.evaluation.protocol import Evaluation, EvaluationConfig, evaluate
 from jgen.showers.evaluation.report import summary_table
 from jgen.showers.evaluation.response import Profile, ResponseTest, response_test
-from jgen.showers.evaluation.separations import apply_threshold, low_level_inputs, separations
+from jgen.showers.evaluation.separations import (
+    apply_threshold,
+    low_level_inputs,
+    separations,
+    voxel_counts,
+)
 
 __all__ = [
     "Evaluation",
@@ -26,4 +31,5 @@ __all__ = [
     "separations",
     "shower_judge",
     "summary_table",
+    "voxel_counts",
 ]

@@ -55,7 +55,7 @@ def separations(
     size = min(len(s.energies) for s in (reference, holdout, generated))
     first, second, third = (s.voxels[:size] for s in (reference, holdout, generated))
     edges = binning(geometry, "voxel", np.atleast_1d(first.max()))
-    counts = [_voxel_counts(voxels, edges) for voxels in (first, second, third)]
+    counts = [voxel_counts(voxels, edges) for voxels in (first, second, third)]
     truth, value = (
         _voxel_metrics(counts[0], other, edges, num_bootstrap, key) for other in counts[1:]
     )
@@ -74,7 +74,7 @@ def _blocks(voxels: np.ndarray) -> Iterator[np.ndarray]:
     return (voxels[i : i + _BLOCK] for i in range(0, len(voxels), _BLOCK))
 
 
-def _voxel_counts(
+def voxel_counts(
     voxels: Float[np.ndarray, "n num_voxels"], edges: Float[np.ndarray, " edges"]
 ) -> Int[np.ndarray, "n bins"]:
     """Voxels of every shower in every bin, underflow first and overflow last."""

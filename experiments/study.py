@@ -153,17 +153,19 @@ def short_name(module: str) -> str:
 
 
 def at_least(config: Any, **least: float) -> None:
-    """Refuse fields below a smallest value: `at_least(config, num_train=100)`."""
+    """Refuse numbers, also in tuples, below a smallest one: `at_least(config, num_train=100)`."""
     for name, bound in least.items():
-        if not getattr(config, name) >= bound:
-            raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
+        value = getattr(config, name)
+        if not min(value if isinstance(value, tuple) else (value,), default=bound) >= bound:
+            raise ValueError(f"{name} must be at least {bound}, got {value}")
 
 
-def positive(config: Any, *names: str) -> None:
-    """Refuse fields that are not above zero: `positive(config, "cut")`."""
+def positive(config: Any, *names: str, block: str = "") -> None:
+    """Refuse numbers of a block that are not above zero, and tuples of such or of none."""
     for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
+        value = getattr(config, name)
+        if not min(value if isinstance(value, tuple) else (value,), default=0) > 0:
+            raise ValueError(f"{block}{name} must be positive, got {value}")
 
 
 def known(config: Any, **choices: Sequence[str]) -> None:

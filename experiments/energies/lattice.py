@@ -12,7 +12,7 @@ autocorrelation stand beside those of hybrid Monte Carlo, all in configurations 
 Numbers: results/energies.md.
 
 Deviations: the couplings start from a free field with a trained spectrum and have the symmetries of
-the lattice; see `jgen.lattice`. Learning rates and sizes were chosen by hand on this lattice.
+the lattice; see `jgen.lattice`. Learning rates and sizes were tuned on this lattice.
 """
 
 import time
@@ -420,17 +420,9 @@ def weights(config: Config, samplers: dict, log_z: float):
     for name in config.flows:
         ours, theirs = (samplers[name][kind] - log_z for kind in ("log_weight", "forward"))
         edges = np.linspace(*np.quantile(np.append(ours, theirs), [0.001, 0.999]), 41)
-        panels.append(
-            plotting.Panel(
-                edges,
-                theirs,
-                {"Flow": ours},
-                LABELS[name] + r": $\log w - \log Z$",
-                log_y=True,
-                ratio_range=(0, 3),
-                reference_label=LABELS["hmc"],
-            )
-        )
+        label = LABELS[name] + r": $\log w - \log Z$"
+        options = {"log_y": True, "ratio_range": (0, 3), "reference_label": LABELS["hmc"]}
+        panels.append(plotting.Panel(edges, theirs, {"Flow": ours}, label, **options))
     return plotting.histogram_grid(panels, num_columns=2)
 
 

@@ -64,18 +64,9 @@ TARGETS: dict[Target, Toy] = {"exact": toys.mixture_toy(MIXTURE), "trained": MOO
 MEAN, SCALE = np.array([0.5, 0.25], np.float32), np.array([0.868, 0.497], np.float32)
 
 
-def _churned(n):
-    return solvers.EDMHeun(n // 2, churn=n / 8, churn_range=(0.05, 5.0))
-
-
-def _corrected(n):
-    return solvers.PredictorCorrector(solvers.Ancestral(n // 2), 1, 0.5)
-
-
-def _reverse_sde(n):
-    return solvers.EulerMaruyama(n, paths.reverse_sde_noise(PATHS["vp"]))
-
-
+_reverse = paths.reverse_sde_noise(PATHS["vp"])
+_corrected = lambda n: solvers.PredictorCorrector(solvers.Ancestral(n // 2), 1, 0.5)
+_churned = lambda n: solvers.EDMHeun(n // 2, churn=n / 8, churn_range=(0.05, 5.0))
 # Name in figures -> (path, network calls -> sampler).
 SAMPLERS = {
     "Euler": ("vp", lambda n: solvers.runge_kutta("euler", n)),
@@ -83,7 +74,7 @@ SAMPLERS = {
     "RK4": ("vp", lambda n: solvers.runge_kutta("rk4", n // 4)),
     "DDIM": ("vp", solvers.DDIM),
     "Ancestral": ("vp", solvers.Ancestral),
-    "Reverse SDE": ("vp", _reverse_sde),
+    "Reverse SDE": ("vp", lambda n: solvers.EulerMaruyama(n, _reverse)),
     "Ancestral VE": ("ve", solvers.Ancestral),
     "Predictor-corrector VE": ("ve", _corrected),
     "Annealed Langevin VE": ("ve", lambda n: solvers.AnnealedLangevin(n // 8, 8, 0.2)),

@@ -22,7 +22,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.datasets import load_digits
 
-from experiments.study import Run, Study, main, table, variant
+from experiments.study import Run, Study, at_least, main, positive, table, variant
 from jgen import Batch, GenerativeModel, OptimizerConfig, TrainConfig, models, nets, plotting
 from jgen.estimate import flatten, mean_estimate
 from jgen.metrics import bernoulli_mixture_log_prob, pca_log_prob
@@ -56,11 +56,7 @@ class LinearConfig:
                 f"the {self.num_features} features need fewer latent numbers, at least one, got "
                 f"{self.num_latent}"
             )
-        if self.num_events <= self.num_features:
-            raise ValueError(
-                f"num_events must be more than the {self.num_features} features, got "
-                f"{self.num_events}"
-            )
+        at_least(self, num_events=self.num_features + 1)
 
 
 @dataclass(frozen=True)
@@ -132,8 +128,8 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     if config.num_importance < 2 or config.num_importance & (config.num_importance - 1):
         raise ValueError(f"num_importance must be a power of two, got {config.num_importance}")
-    if not config.mixtures or min(config.mixtures) < 2:
-        raise ValueError(f"mixtures need two components or more, got {config.mixtures}")
+    positive(config, "mixtures")
+    at_least(config, mixtures=2)
     if config.linear.training.ensemble != 1 or config.digits.training.ensemble != 1:
         raise ValueError("this study trains one member of each VAE; leave ensemble at 1")
 

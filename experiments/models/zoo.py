@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from experiments.models.data import TOYS, DataSet
+from experiments.study import positive
 from jgen import GenerativeModel, bijectors, models, nets, solvers
 from jgen.bijectors import Bijector, Element, TrainableBijector
 from jgen.paths import edm
@@ -187,10 +188,7 @@ class Sizes:
 
     def check(self) -> None:
         """Raise a ValueError for sizes that no model can have."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if min(value if isinstance(value, tuple) else (value,), default=0) <= 0:
-                raise ValueError(f"{field.name} must be positive, got {value}")
+        positive(self, *(field.name for field in dataclasses.fields(self)))
 
 
 def make_model(

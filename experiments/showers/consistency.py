@@ -92,9 +92,7 @@ class Config:
     """Showers at once, for the timing."""
     bootstrap: int = 20
     """Resamplings behind the errors of the distances."""
-    classifier: metrics.ClassifierConfig = metrics.ClassifierConfig(
-        batch_size=128, epochs=30, num_seeds=2, patience=4
-    )
+    classifier: metrics.ClassifierConfig = presets.JUDGE
     """Classifier of high-level features, of the teacher and of the consistency functions."""
     seed: int = 0
     """Seed of everything random."""
@@ -139,11 +137,8 @@ def check(config: Config) -> None:
 def inputs(config: Config) -> tuple[Showers, Showers]:
     """Training and reference showers."""
     showers, reference = presets.load_showers(model_config(config))
-    if config.num_showers > min(len(showers.energies), len(reference.energies)):
-        raise ValueError(
-            f"num_showers is {config.num_showers}, but there are {len(showers.energies)} showers "
-            f"to train on and {len(reference.energies)} others; ask for as many at most"
-        )
+    for sample in (showers, reference):
+        presets.check_enough("num_showers", config.num_showers, sample)
     return showers, reference
 
 
@@ -172,18 +167,18 @@ def compute(config: Config, run: Run) -> dict:
     students = distil(config, trained, showers, run)
     # Energies of the training sample, another draw from the spectrum of the reference.
     truth, other = (Showers(*[a[: config.num_showers] for a in s]) for s in (reference, showers))
-    found = {}
+    results = {}
     for row in ("truth", *config.rows):
         args = (config, trained, students, row, truth, other, run)
-        found |= run.cached(f"samplers/{row.replace('/', '-')}", measure, *args)["metrics"]
+        results |= run.cached(f"samplers/{row.replace('/', '-')}", measure, *args)["metrics"]
     teacher = config.judged[f"Teacher, {config.teacher.partition('-')[2]} calls"]
     distances = {
-        row: np.array([found[f"w1/{row}/{name}"].value for name in OBSERVABLES])
+        row: np.array([results[f"w1/{row}/{name}"].value for name in OBSERVABLES])
         for row in (teacher, STUDENT)
     }
-    found["speedup"] = found[f"ms_per_shower/{teacher}"] / found[f"ms_per_shower/{STUDENT}"]
-    found["largest_w1_ratio"] = np.max(distances[STUDENT] / distances[teacher])
-    return found
+    results["speedup"] = results[f"ms_per_shower/{teacher}"] / results[f"ms_per_shower/{STUDENT}"]
+    results["largest_w1_ratio"] = np.max(distances[STUDENT] / distances[teacher])
+    return results
 
 
 def distil(config: Config, trained: Trained, showers: Showers, run: Run) -> dict[str, Params]:
@@ -247,39 +242,39 @@ def measure(
 
     Of the row "truth", those other showers themselves are compared with the truth.
     """
-    geometry, showers, found = trained.geometry, other, {}
+    geometry, showers, results = trained.geometry, other, {}
     if row != "truth":
         model, params = sampler(trained, students, row)
         times = calodream.milliseconds_per_shower(
             model, params, run.key("time"), other.energies, (config.batch,), repeats=5
         )
-        found[f"ms_per_shower/{row}"] = times[config.batch]
+        results[f"ms_per_shower/{row}"] = times[config.batch]
         num = len(other.energies)
         voxels = draw(
             model, params, run.key("showers"), num, other.energies, batch_size=config.batch
         )
         showers = Showers(other.energies, voxels.reshape(num, -1))
     distances = observable_distances(geometry, truth, showers, num_bootstrap=config.bootstrap)
-    found |= {f"w1/{row}/{name}": value for name, value in distances.items()}
+    results |= {f"w1/{row}/{name}": value for name, value in distances.items()}
     if row not in config.judged.values():
-        return {"metrics": found}
+        return {"metrics": results}
     features = [compute_high_level_inputs(geometry, s) for s in (truth, showers)]
     result = metrics.classifier_test(*features, run.key("classifier"), config.classifier)
-    found[f"auc/{row}"] = result.auc_estimate
-    return {"metrics": found, "observables": compared_observables(geometry, showers)}
+    results[f"auc/{row}"] = result.auc_estimate
+    return {"metrics": results, "observables": compared_observables(geometry, showers)}
 
 
-def report(config: Config, run: Run, found: dict) -> str:
+def report(config: Config, run: Run, results: dict) -> str:
     """Draw distances and AUCs against time, and observables; a table of distances."""
     methods = {}
     for row in config.rows:
         methods.setdefault(row.partition("/")[0], []).append(row)
 
     def curve(rows, name, scale=1.0):
-        values = [Estimate(*np.divide(found[name.format(row)], scale)) for row in rows]
-        return Curve.of([found[f"ms_per_shower/{row}"] for row in rows], values)
+        values = [Estimate(*np.divide(results[name.format(row)], scale)) for row in rows]
+        return Curve.of([results[f"ms_per_shower/{row}"] for row in rows], values)
 
-    truth = {name: found[f"w1/truth/{name}"].value for name in OBSERVABLES}
+    truth = {name: results[f"w1/truth/{name}"].value for name in OBSERVABLES}
     label = lambda name: _LABELS.get(name) or observable_label(name, unit=False)
     panels = {
         label(name): {
@@ -294,7 +289,7 @@ def report(config: Config, run: Run, found: dict) -> str:
     told = [row for row in config.judged.values() if row != "truth"]
     curves = {row.partition("/")[0]: curve([row], "auc/{}") for row in told}
     figure = plotting.quality_curves(
-        curves, "AUC of high-level features", xlabel=_TIME, truth=found["auc/truth"]
+        curves, "AUC of high-level features", xlabel=_TIME, truth=results["auc/truth"]
     )
     run.save("auc_time", figure)
 
@@ -311,13 +306,13 @@ def report(config: Config, run: Run, found: dict) -> str:
     run.save("observables", plotting.histogram_grid(panels))
 
     cells = {
-        row: [found[f"ms_per_shower/{row}"]]
-        + [found[f"w1/{row}/{name}"].value / truth[name] for name in OBSERVABLES]
+        row: [results[f"ms_per_shower/{row}"]]
+        + [results[f"w1/{row}/{name}"].value / truth[name] for name in OBSERVABLES]
         for row in config.rows
     }
     lines = [table(["ms", *OBSERVABLES], cells, title="W1 / W1 of truth")]
     names = ("speedup", "largest_w1_ratio", *(f"auc/{row}" for row in config.judged.values()))
-    return "\n\n".join([*lines, table(["value"], {name: [found[name]] for name in names})])
+    return "\n\n".join([*lines, table(["value"], {name: [results[name]] for name in names})])
 
 
 DEFAULT = Config()

@@ -5,17 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.study import at_least, variant
+from experiments.study import Run, at_least, variant
+from jgen import plotting
 from jgen.metrics import ClassifierConfig
 from jgen.nets import ConvAutoencoderConfig, SequenceConfig, TransfusionConfig, ViTConfig
 from jgen.showers import (
+    Evaluation,
     EvaluationConfig,
+    Geometry,
     Showers,
     calodream,
     count_showers,
+    evaluate,
     get_geometry,
     read_showers,
     sample_path,
+    summary_table,
 )
 from jgen.showers.calodream import CaloDreamConfig
 from jgen.solvers import SolverConfig
@@ -77,6 +82,15 @@ def load_showers(config: Config) -> tuple[Showers, Showers]:
     return train, read_showers(files, geometry, num_left, num)
 
 
+def check_enough(name: str, wanted: int, showers: Showers) -> None:
+    """Refuse to take more showers from a sample than it has."""
+    if wanted > (num := len(showers.energies)):
+        raise ValueError(
+            f"{name} is {wanted}, but the model's sample for it has {num} showers; ask for as many "
+            "at most"
+        )
+
+
 def model_config(config: Any) -> Config:
     """Of the model of a study that takes a finished one (`model`) or trains `calodream`."""
     return load_config(Config, Path(config.model)) if config.model else config.calodream
@@ -90,6 +104,27 @@ def given_or_trained(config: Any, showers: Showers, run: RunFolder) -> calodream
         return calodream.train(config.calodream, showers, own)
 
 
+def evaluated(
+    run: Run, geometry: Geometry, reference: Showers, generated: Showers, holdout: Showers | None
+) -> Evaluation:
+    """The metrics of `jgen.showers.evaluate`, a stage of the run."""
+    args = (geometry, reference, generated, run.key("evaluation"), run.config.evaluation)
+    return run.cached("evaluation", evaluate, *args, holdout=holdout, progress=True)
+
+
+def report_evaluation(
+    run: Run, geometry: Geometry, reference: Showers, samples: dict[str, Showers], metrics: dict
+) -> str:
+    """Draw the figures of the stage and tabulate the metrics; `samples` by their names there."""
+    stage, threshold = run.stage("evaluation"), run.config.evaluation.threshold
+    figures = plotting.shower_figures(geometry, reference, samples, stage, threshold=threshold)
+    for name, figure in figures.items():
+        run.save(name, figure)
+    return summary_table(metrics, stage.notes)
+
+
+JUDGE = ClassifierConfig(batch_size=128, epochs=30, num_seeds=2, patience=4)
+"""Classifiers of the studies of samplers."""
 # As published: sizes, optimisers, schedules and solver steps of the authors' configuration files,
 # which reproduce the parameter counts of the CaloChallenge (the paper's tables do not).
 _ONE_CYCLE = {"learning_rate": 1e-3, "schedule": "onecycle", "warmup": 0.3}

@@ -48,27 +48,21 @@ from jgen.showers import (
     judged_observables,
     read_showers,
 )
-from jgen.transforms import bayesian, draw_weights
+from jgen.transforms import BayesianConfig, draw_weights
 from jgen.typing import Params
 
 PARTS = ("energy", "shape")
 """Networks of a member."""
-# A width of pulls is finite for four members on average, not for three.
-_FEWEST = 4
 # Showers whose loss is computed at once.
 _CHUNK = 50
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(BayesianConfig):
     """The Bayesian networks, of the same sizes as the ensemble's."""
 
     draws: int = 8
     """Draws of the weights; each generates a data set of its own."""
-    prior_scale: float = 1.0
-    """Standard deviation of every weight before training."""
-    initial_scale: float = 0.003
-    """Standard deviation of every weight when training starts."""
     temperature: float = 1.0
     """Weight of the KL divergence. At 1 the squared error of each voxel or layer ratio counts as
     that of a normal density of width 1; larger ones widen the posterior."""
@@ -105,18 +99,15 @@ class Config:
 
 def check(config: Config) -> None:
     """Refuse bad options."""
-    one, posterior = config.calodream, config.posterior
+    one = config.calodream
     if one.space != "voxel" or one.num_validation:
         raise ValueError(
             "this study takes networks in voxels and no validation showers; leave "
             "--calodream.space and --calodream.num-validation as they are"
         )
-    if (fewest := min(config.members, posterior.draws)) < _FEWEST:
-        raise ValueError(
-            f"members and posterior.draws must be at least {_FEWEST}, for a spread that is known "
-            f"well enough to be judged, got {fewest}"
-        )
-    at_least(config, smallest_bin=5)  # for normal errors
+    # The mean width of pulls is finite for four members, not for three; errors are normal.
+    at_least(config, members=4, smallest_bin=5)
+    at_least(config.posterior, draws=4)
     num = get_geometry(one.geometry).num_layers
     if not 0 <= config.layer < num:
         raise ValueError(f"layer must be one of the {num} layers, 0 to {num - 1}: {config.layer}")
@@ -148,18 +139,10 @@ def training(config: Config, method: str, part: str) -> TrainConfig:
 
 def trained_model(config: Config, method: str, part: str, num_train: int) -> GenerativeModel:
     """The model as it is trained, Bayesian or not."""
-    one, posterior = calodream.parts(config.calodream)[part], config.posterior
+    one = calodream.parts(config.calodream)[part]
     if method == "ensemble":
         return one.model
-    return bayesian(
-        one.model,
-        num_train=num_train,
-        prior_scale=posterior.prior_scale,
-        initial_scale=posterior.initial_scale,
-        # The loss is a mean of squares, twice the negative logarithm of a normal density of width
-        # one over the number of features: this turns the KL divergence into the same unit.
-        temperature=posterior.temperature * 2 / int(np.prod(one.shape)),
-    )
+    return config.posterior.make(one.model, num_train, features=int(np.prod(one.shape)))
 
 
 def compute(config: Config, run: Run) -> dict:
@@ -177,7 +160,7 @@ def compute(config: Config, run: Run) -> dict:
         functools.cache(functools.partial(calodream.training_data, s, preprocessing))
         for s in (showers, reference)
     )
-    found = {}
+    results = {}
     for method in config.methods:
         fitted = {}
         for part in PARTS:
@@ -194,16 +177,16 @@ def compute(config: Config, run: Run) -> dict:
         losses = run.cached(f"{method}/losses", held_out_losses, *args, held_out, run)
         run.cached(f"{method}/observables", generate, *args, preprocessing, run)
         for name, bins in observable_bins(config, method, run).items():
-            found |= {f"{q}/{method}/{name}": value for q, value in bins.metrics().items()}
+            results |= {f"{q}/{method}/{name}": value for q, value in bins.metrics().items()}
         for part in PARTS:
-            found[f"loss/{method}/{part}"] = np.mean(losses[part])
-            found[f"loss/{method}/{part}_spread"] = np.std(losses[part], ddof=1)
-            found[f"train_seconds/{method}/{part}"] = fitted[part].seconds
+            results[f"loss/{method}/{part}"] = np.mean(losses[part])
+            results[f"loss/{method}/{part}_spread"] = np.std(losses[part], ddof=1)
+            results[f"train_seconds/{method}/{part}"] = fitted[part].seconds
             if method == "bayesian":
                 scales = jax.tree.leaves(fitted[part].params["log_scale"])
                 median = np.median(np.concatenate([np.ravel(leaf) for leaf in scales]))
-                found[f"scale/{part}"] = np.exp(median)
-    return found
+                results[f"scale/{part}"] = np.exp(median)
+    return results
 
 
 def members(
@@ -264,7 +247,8 @@ def generate(
     each = []
     for i, one in enumerate(members(config, method, params, run)):
         path = run.path / method / f"samples-{i}.h5"
-        make = functools.partial(
+        run.cached(
+            f"{method}/sampling-{i}",
             generate_showers,
             path,
             model,
@@ -277,7 +261,6 @@ def generate(
             batch_size=config.calodream.sample_batch,
             progress=True,
         )
-        run.cached(f"{method}/sampling-{i}", make)
         each.append(judged_observables(geometry, read_showers(path, geometry)))
     return {name: np.stack([one[name] for one in each]) for name in each[0]}
 
@@ -293,7 +276,7 @@ def observable_bins(config: Config, method: str, run: Run) -> dict[str, metrics.
     """Bins of every observable, and of all of them."""
     geometry, made = get_geometry(config.calodream.geometry), run.stage(f"{method}/observables")
     known, true = true_observables(config)
-    found = {
+    results = {
         name: metrics.member_bins(
             functools.partial(binning, geometry, name),
             true[name],
@@ -303,10 +286,10 @@ def observable_bins(config: Config, method: str, run: Run) -> dict[str, metrics.
         )
         for name in true
     }
-    return found | {"all": metrics.join_bins(list(found.values()))}
+    return results | {"all": metrics.join_bins(list(results.values()))}
 
 
-def report(config: Config, run: Run, found: dict) -> str:
+def report(config: Config, run: Run, results: dict) -> str:
     """Draw members, coverage, pulls and trainings; a table of widths, coverage and errors."""
     geometry, (_, true) = get_geometry(config.calodream.geometry), true_observables(config)
     quantities, rows = ("pull_width", "coverage_68", "predicted_error", "actual_error"), {}
@@ -328,10 +311,10 @@ def report(config: Config, run: Run, found: dict) -> str:
             figure = plotting.training_curves(history, log_y=True)
             run.save(f"training_{method}_{part}", figure)
         rows |= {
-            f"{method} {name}": [found[f"{quantity}/{method}/{name}"] for quantity in quantities]
+            f"{method} {name}": [results[f"{quantity}/{method}/{name}"] for quantity in quantities]
             for name in bins
         }
-        expected = found[f"pull_width/{method}/all"].expected
+        expected = results[f"pull_width/{method}/all"].expected
         rows[f"{method} calibrated"] = [expected, ONE_SIGMA, None, None]
     run.save("coverage", plotting.coverage_curves(curves))
     run.save("pulls", plotting.pull_distribution(pulls, truth="Geant4"))

@@ -29,7 +29,7 @@ _CHUNK = 2**20
 
 
 class Differential(NamedTuple):
-    """What `differential_amplification` found for one set of generated values.
+    """Result of `differential_amplification` for one set of generated values.
 
     Attributes:
       sizes: numbers of generated events.

@@ -131,7 +131,7 @@ def calochallenge_classifier(
 
 
 class ClassifierResult(NamedTuple):
-    """What the trainings found on the test split, one row a seed.
+    """Results of the trainings on the test split, one row a seed.
 
     Attributes:
       auc: area under the ROC curve, 0.5 if the samples cannot be told apart.

@@ -1,4 +1,4 @@
-"""The honest table: every metric of the generated sample beside truth against truth.
+"""Every metric of the generated sample beside truth against truth.
 
 A separation power of 0.003 means nothing until one knows what two samples of the truth itself
 give with as many events. Both columns are computed here by the same code at the same size.

@@ -74,13 +74,6 @@ class Spread(NamedTuple):
     max: float
 
 
-class PullWidth(NamedTuple):
-    """Root mean square pull, and that of calibrated members."""
-
-    value: float
-    expected: float
-
-
 class Worth(NamedTuple):
     """Estimates and truth of a kind of generator in some regions.
 
@@ -210,7 +203,8 @@ def _metrics(key: str, one: Worth, num_train: int) -> dict[str, Any]:
         ratio = (a / b) ** 0.5
         error = 0.5 * ratio * np.hypot(a_error / a, b_error / b)
         metrics[f"sigma_ratio/{key}"] = Estimate(ratio, error)
-    metrics[f"pull_width/{key}"] = PullWidth(one.pulls.width, one.pulls.expected_width)
+    metrics[f"pull_width/{key}"] = one.pulls.width
+    metrics[f"pull_width/{key}_expected"] = one.pulls.expected_width
     return metrics
 
 
@@ -241,7 +235,6 @@ def _row(metrics: dict[str, Any], kind: str, dim: int, name: str) -> list[Any]:
     """Numbers that are not there are infinite or negative."""
     key = f"{kind}/{dim}d/{name}"
     spread = metrics.get(f"G/{key}")
-    pulls = metrics.get(f"pull_width/{key}")
     return [
         PAPER.get((dim, name), "") if kind == "network" else "",
         # The memoriser is worth its training events, n / (n - 1) by bootstrap.
@@ -251,7 +244,7 @@ def _row(metrics: dict[str, Any], kind: str, dim: int, name: str) -> list[Any]:
         metrics.get(f"G_true/{key}"),
         metrics.get(f"G_mean/{key}"),
         metrics.get(f"sigma_ratio/{key}"),
-        pulls and pulls.value,
+        metrics.get(f"pull_width/{key}"),
     ]
 
 

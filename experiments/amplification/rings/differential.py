@@ -203,17 +203,14 @@ def _stage(kind: str, dim: int, i: int) -> str:
 def _truth(config: Config, dim: int) -> Generators:
     """The toy as a generator that nothing is wrong with."""
     toy = the_ring(dim)
-    model = Truth(lambda params, key, cond: toy.sample(key), lambda params, key, x: toy.log_prob(x))
+    model = toys.Fit(
+        lambda data, weight: {},
+        lambda params, key, cond: toy.sample(key),
+        lambda params, key, x, cond=None: toy.log_prob(x),
+    )
     params = [[{}] * config.num_draws] * config.rings.data_sets
     key = stream(jax.random.key(config.rings.seed), f"truth {dim}")
     return Generators(dim, model, params, key)
-
-
-class Truth(NamedTuple):
-    """The truth as a generator: what statistics need of one."""
-
-    sample: Any
-    log_prob: Any
 
 
 def statistics(

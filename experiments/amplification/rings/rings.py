@@ -41,18 +41,12 @@ CONTROLS = {"radial fit": toys.radial_fit, "memoriser": lambda dim: toys.memoris
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(transforms.BayesianConfig):
     """The variational posterior of Bayesian networks."""
 
+    initial_scale: float = 0.012
     layers: Literal["output", "all"] = "output"
     """Weights that have a distribution: those of the output layer, as in 2412.12074, or all."""
-    prior_scale: float = 1.0
-    """Standard deviation of every such weight before training."""
-    initial_scale: float = 0.012
-    """Standard deviation of every such weight when training starts. In a short training it ends
-    near there, so that it, not the data, sets the spread: the number to calibrate."""
-    temperature: float = 1.0
-    """Weight of the KL divergence; 1 is Bayes' theorem."""
 
 
 @dataclass(frozen=True)
@@ -208,14 +202,8 @@ def trained_model(rings: Rings, dim: int) -> GenerativeModel:
     model, posterior = make_model(rings, dim), rings.posterior
     if rings.members != "bayesian":
         return model
-    return transforms.bayesian(
-        model,
-        num_train=rings.num_train - rings.num_validation,
-        prior_scale=posterior.prior_scale,
-        initial_scale=posterior.initial_scale,
-        temperature=posterior.temperature,
-        which=lambda path, leaf: posterior.layers == "all" or path.startswith("out/"),
-    )
+    which = lambda path, leaf: posterior.layers == "all" or path.startswith("out/")
+    return posterior.make(model, rings.num_train - rings.num_validation, which=which)
 
 
 def trainings(rings: Rings) -> dict[str, TrainConfig]:

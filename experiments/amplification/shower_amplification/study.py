@@ -318,10 +318,10 @@ def _tables(config: Config, numbers: dict[str, Any]) -> str:
         ("pulls, width", "pull/{}"),
         ("   calibrated", "pull/{}_expected"),
     )
-    cells = {label: [_cell(numbers[key.format(n)]) for n in OBSERVABLES] for label, key in rows}
+    cells = {label: [numbers[key.format(n)] for n in OBSERVABLES] for label, key in rows}
     bins = [2**level for level in range(1, config.levels + 1)][-3:]
     by_bins = {
-        label: [_cell(numbers[f"{key}/{num}"]) for num in bins]
+        label: [numbers[f"{key}/{num}"] for num in bins]
         for label, key in (("JSD", "G/jsd"), ("   training showers", "G/jsd_control"))
     }
     heads = [str(num) for num in bins]
@@ -330,15 +330,6 @@ def _tables(config: Config, numbers: dict[str, Any]) -> str:
         + "\n\n"
         + table(heads, by_bins, title="bins of all observables")
     )
-
-
-def _cell(value: float | Interval) -> str:
-    if not isinstance(value, Interval):
-        return f"{value:.2f}"
-    number = "inf" if np.isinf(value.value) else f"{value.value:.2g}"
-    if np.isinf(value.high):
-        return f"{number} [> {value.low:.2g}]"
-    return f"{number} [{value.low:.2g}, {value.high:.2g}]"
 
 
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, build=build, inputs=load)

@@ -36,6 +36,7 @@ from jgen import (
     log_densities,
     models,
     nets,
+    toys,
     transforms,
 )
 from jgen.random import stream
@@ -276,7 +277,7 @@ def flow_events(run: Run, flow: GenerativeModel, well: str, method: str) -> dict
         params = run.fit(name, trained, data, training).one
         key = run.key(f"{well} {method}")
         keys = jax.random.split(key, 3)
-        exact = report.exact_events(well, stream(key, "exact"), config.num_gen)
+        exact = toys.true_events(WELLS[well].toy, stream(key, "exact"), config.num_gen)
         weights = lambda key, x: inference.log_weights(flow, params, key, x, energy, **size)
         own = inference.draw_weighted(flow, params, keys[0], config.num_gen, energy, **size)
         events = {
@@ -379,7 +380,7 @@ def vae_events(run: Run) -> dict[str, np.ndarray]:
     def generate():
         key = run.key("vae")
         train, test = (
-            report.exact_events("tilted", stream(key, name), num)
+            toys.true_events(WELLS["tilted"].toy, stream(key, name), num)
             for name, num in (("train", options.num_train), ("test", options.num_test))
         )
         inner, autoencoder = make_vae(options)

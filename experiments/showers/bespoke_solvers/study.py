@@ -78,9 +78,7 @@ class Config:
     """Showers for classifiers and Frechet distances; 0 leaves them out."""
     fpd_batches: int = 3
     """Batches of each of five sizes of the Frechet distance."""
-    classifier: ClassifierConfig = ClassifierConfig(
-        batch_size=128, epochs=30, num_seeds=2, patience=4
-    )
+    classifier: ClassifierConfig = presets.JUDGE
     """Classifier tests."""
     seed: int = 0
     """Seed of everything random."""
@@ -113,15 +111,8 @@ def check(config: Config) -> None:
 def inputs(config: Config) -> tuple[Showers, Showers]:
     """Training and reference showers."""
     showers, reference = presets.load_showers(model_config(config))
-    for name, wanted, most in (
-        ("num_showers", config.num_showers, reference),
-        ("energy.num_pool", config.energy.num_pool, showers),
-    ):
-        if wanted > len(most.energies):
-            raise ValueError(
-                f"{name} is {wanted}, but the model's sample for it has {len(most.energies)} "
-                "showers; ask for as many at most"
-            )
+    presets.check_enough("num_showers", config.num_showers, reference)
+    presets.check_enough("energy.num_pool", config.energy.num_pool, showers)
     return showers, reference
 
 
@@ -168,13 +159,13 @@ def compute(config: Config, run: Run) -> dict:
     PART/ms             milliseconds a shower by the clock, of this network alone
     """
     showers, reference = inputs(config)
-    trained, found = given_or_trained(config, showers, run), {}
+    trained, metrics = given_or_trained(config, showers, run), {}
     for part, prepare in (("energy", energy_task), ("shape", shape_task)):
         training = getattr(config, part)
         task = functools.cache(functools.partial(prepare, config, trained, showers, reference, run))
         pool = functools.cache(lambda: trajectories(task().flow, training))  # noqa: B023
         truth = run.cached(f"{part}/truth", lambda: task().truth)  # noqa: B023
-        found |= {f"{part}/{metric}_truth": value for metric, value in truth.items()}
+        metrics |= {f"{part}/{metric}_truth": value for metric, value in truth.items()}
         for n in training.n_evals:
             path, key = calodream.solver_path(trained.folder, part, n), run.key(f"{part} solvers")
 
@@ -189,8 +180,8 @@ def compute(config: Config, run: Run) -> dict:
                 solver = NonStationary(**stored[BESPOKE[name]]) if name in BESPOKE else name
                 stage, args = f"{part}/{name}-{n}", (part, solver, n, trained, run)
                 row = run.cached(stage, lambda: measure(task(), *args))  # noqa: B023
-                found |= {f"{part}/{metric}/{name}/{n}": value for metric, value in row.items()}
-    return found
+                metrics |= {f"{part}/{metric}/{name}/{n}": value for metric, value in row.items()}
+    return metrics
 
 
 def measure(
@@ -277,11 +268,11 @@ def shape_task(
         truth = told(other)
 
     def judge(x):
-        found = {"rmse": root_mean_square(x[:few] - fine)}
+        metrics = {"rmse": root_mean_square(x[:few] - fine)}
         if told:
             voxels = trained.preprocessing.decode(u[rows], x[rows], energies[rows])
-            found |= told(Showers(energies[rows], voxels.reshape(len(voxels), -1)))
-        return found
+            metrics |= told(Showers(energies[rows], voxels.reshape(len(voxels), -1)))
+        return metrics
 
     return Task(flow, model, num, cond[:num], judge, truth, bespoke)
 
@@ -295,15 +286,15 @@ def root_mean_square(difference: np.ndarray) -> Estimate:
     return Estimate(rmse, float(error))
 
 
-def report(config: Config, run: Run, found: dict) -> str:
+def report(config: Config, run: Run, metrics: dict) -> str:
     """Draw each metric against n_eval and against time; a table of each network."""
     tables = []
     for part, titles in TITLES.items():
         columns, rows = getattr(config, part).n_evals, {}
         time_label = f"Time of the {part} network [ms / shower]"
-        read = lambda metric, name: [found[f"{part}/{metric}/{name}/{n}"] for n in columns]  # noqa: B023
+        read = lambda metric, name: [metrics[f"{part}/{metric}/{name}/{n}"] for n in columns]  # noqa: B023
         for metric in (*titles, "ms"):
-            if f"{part}/{metric}/{SOLVERS[0]}/{columns[0]}" in found:
+            if f"{part}/{metric}/{SOLVERS[0]}/{columns[0]}" in metrics:
                 rows |= {f"{metric} {name}": read(metric, name) for name in SOLVERS}
         tables.append(table(list(map(str, columns)), rows, title=f"{part} network, n_eval"))
         for metric, title in titles.items():
@@ -317,7 +308,7 @@ def report(config: Config, run: Run, found: dict) -> str:
                 # Distances that are zero, as those of few showers may be, have no logarithm.
                 lowest = min(curve.value.min() for curve in curves.values())
                 log_y = not metric.startswith("auc") and bool(lowest > 0)
-                truth = found.get(f"{part}/{metric}_truth")
+                truth = metrics.get(f"{part}/{metric}_truth")
                 figure = plotting.quality_curves(curves, title, truth=truth, log_y=log_y, **xlabel)
                 run.save(f"{part}_{metric}{suffix}", figure)
     return "\n\n".join(tables)

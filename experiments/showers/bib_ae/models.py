@@ -59,7 +59,7 @@ class DataConfig:
     def check(self) -> None:
         """Refuse bad options."""
         at_least(self, layers=1, side=1, copies=1, num_test=100, num_validation=2)
-        positive(self, "scale")
+        positive(self, "scale", block="data.")
         if GEOMETRY.shape[0] % self.layers:
             raise ValueError(
                 f"data.layers is {self.layers}, which does not divide the {GEOMETRY.shape[0]} "
@@ -162,7 +162,7 @@ class PostConfig:
     def check(self) -> None:
         """Refuse bad options."""
         at_least(self, stride=1, window=1)
-        positive(self, "floor")
+        positive(self, "floor", block="post.")
 
 
 @dataclass(frozen=True)

@@ -94,19 +94,13 @@ def classifiers(
         hidden=(128, 128), learning_rate=1e-3, batch_size=200,
         epochs=config.classifier_epochs, num_seeds=2,
     )  # fmt: skip
-
-    def cells(s):
-        compressed = np.log1p(s.cells.reshape(len(s.cells), -1) / config.data.scale)
-        return np.concatenate([np.log(s.energies)[:, None], compressed], axis=1)
-
-    few = lambda s: np.stack([np.log(s.energies), *s.observables.values()], axis=1)
+    flat = lambda s: np.log1p(s.cells.reshape(len(s.cells), -1) / config.data.scale)
+    cells = lambda s: np.column_stack([np.log(s.energies), flat(s)])
+    few = lambda s: np.column_stack([np.log(s.energies), *s.observables.values()])
+    inputs = {"cells_sorted": (cells, "sorted"), "cells": (cells, "with")}
     results = {}
-    for tag, inputs, name in (
-        ("cells_sorted", cells, "sorted"),
-        ("cells", cells, "with"),
-        ("observables", few, "with"),
-    ):
-        triple = (inputs(test), inputs(truth), inputs(made[name]))
+    for tag, (of, name) in (inputs | {"observables": (few, "with")}).items():
+        triple = (of(test), of(truth), of(made[name]))
         results |= metrics.classifier_comparison(*triple, key, tag, options).metrics
     return results
 

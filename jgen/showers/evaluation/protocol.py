@@ -81,7 +81,7 @@ class EvaluationConfig:
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` found; `jgen.save` and `jgen.load` keep it in a file.
+    """Results of `evaluate`; `jgen.save` and `jgen.load` keep it in a file.
 
     Attributes:
       metrics: name -> `Judged`, or a number that has no truth beside it; `jgen.estimate.flatten`

@@ -46,7 +46,7 @@ def separations(
       num_bootstrap: resamplings behind each error.
       key: of the resampling.
     """
-    found = compare(
+    result = compare(
         *(judged_observables(geometry, s) for s in (reference, holdout, generated)),
         lambda name, values: binning(geometry, name, values),
         num_bootstrap=num_bootstrap,
@@ -59,9 +59,9 @@ def separations(
     truth, value = (
         _voxel_metrics(counts[0], other, edges, num_bootstrap, key) for other in counts[1:]
     )
-    found.metrics.update({f"{name}/voxel": Judged(value[name], truth[name]) for name in value})
-    found.num_events["voxel"] = size
-    return found
+    result.metrics.update({f"{name}/voxel": Judged(value[name], truth[name]) for name in value})
+    result.num_events["voxel"] = size
+    return result
 
 
 def low_level_inputs(showers: Showers) -> Float[np.ndarray, "n inputs"]:
@@ -100,13 +100,13 @@ def _voxel_metrics(first, second, edges, num_bootstrap, key):
         num = len(counts)
         return filled(rng.multinomial(num, np.full(num, 1 / num)) @ counts)
 
-    found = separation(filled(first.sum(axis=0)), filled(second.sum(axis=0)), num_bootstrap=0)
+    result = separation(filled(first.sum(axis=0)), filled(second.sum(axis=0)), num_bootstrap=0)
     replicas = [
         separation(resampled(first), resampled(second), num_bootstrap=0).value
         for _ in range(num_bootstrap)
     ]
     return {
-        "separation": Estimate(found.value, float(np.std(replicas))),
-        "underflow": float(abs(np.subtract(*found.underflow))),
-        "overflow": float(abs(np.subtract(*found.overflow))),
+        "separation": Estimate(result.value, float(np.std(replicas))),
+        "underflow": float(abs(np.subtract(*result.underflow))),
+        "overflow": float(abs(np.subtract(*result.overflow))),
     }

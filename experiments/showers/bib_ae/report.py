@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from scipy.stats import norm
 
-from experiments.showers.bib_ae.models import GEOMETRY, HALF_WIDTH, Config, Data, Showers, load_data
+from experiments.showers.bib_ae.data import GEOMETRY, HALF_WIDTH, Config, Data, Showers, load_data
 from experiments.study import Run, metric_table
 from jgen import Estimate, metrics, plotting
 from jgen.amplification import jensen_shannon

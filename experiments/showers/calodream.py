@@ -55,6 +55,7 @@ def compute(config: Config, run: Run) -> dict:
         run.key("evaluation"),
         config.evaluation,
         holdout=showers,
+        training=showers,
         progress=True,
     )
     metrics = dict(run.cached("evaluation", judge).metrics)

@@ -48,7 +48,7 @@ def test_a_generator_that_returns_its_training_is_seen(fraction):
     for part, exact in ((training.rows(np.s_[:num]), fraction), (noisy, 0.0)):
         found = copies(points(0), points(1), joined(part, points(2, 400 - num)), training)
         assert fraction <= found["copies/training"].value.value < fraction + 0.02
-        assert found["copies/training_p"].value < 1e-4 < found["copies/training_p"].truth
+        assert found["copies/training_p"].value < 1e-3 < found["copies/training_p"].truth
         assert found["copies/training_exact"].value.value == exact
         assert (found["copies/training_exact_p"].value < 1e-4) == (exact > 0)
         assert found["copies/within_p"].value > 0.01
@@ -84,10 +84,15 @@ def test_p_values_of_near_training_showers_are_those_of_the_exact_law():
 
 
 def test_quoted_errors_of_near_fractions_cover_truth():
-    found = [copies(points(i), points(i + 100), points(i + 200), points(999)) for i in range(60)]
+    found = [
+        copies(points(i, 1200), points(i + 100, 1200), points(i + 200, 1200), points(999, 1200))
+        for i in range(40)
+    ]
     for name in ("copies/within", "copies/training"):
         value, error = np.array([f[name].value for f in found]).T
-        assert 0.55 < np.mean(np.abs(value - value.mean()) < error) < 0.9
+        assert np.std(value) / np.mean(error) == pytest.approx(1, abs=0.35)
+        # 60 to 76 % for many counts; here there are six, so that the law is wide.
+        assert 0.5 < np.mean(np.abs(value - value.mean()) < error) < 0.9
 
 
 def test_empty_showers_are_no_copies():

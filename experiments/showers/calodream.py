@@ -66,7 +66,8 @@ def compute(config: Config, run: Run) -> dict:
         progress=True,
     )
     generated = read_showers(run.path / "samples.h5", trained.geometry)
-    metrics = dict(evaluated(run, trained.geometry, reference, generated, showers).metrics)
+    own = {"holdout": showers, "training": showers}
+    metrics = dict(evaluated(run, trained.geometry, reference, generated, **own).metrics)
     if sampling.num_timed:  # one batch alone is timed with its compilation, so not at all
         metrics["ms_per_shower"] = 1e3 * sampling.seconds / sampling.num_timed
     for name in trained.parts:

@@ -105,11 +105,11 @@ def given_or_trained(config: Any, showers: Showers, run: RunFolder) -> calodream
 
 
 def evaluated(
-    run: Run, geometry: Geometry, reference: Showers, generated: Showers, holdout: Showers | None
+    run: Run, geometry: Geometry, reference: Showers, generated: Showers, **others: Showers
 ) -> Evaluation:
-    """The metrics of `jgen.showers.evaluate`, a stage of the run."""
+    """The metrics of `jgen.showers.evaluate`, a stage; `others` are its holdout and training."""
     args = (geometry, reference, generated, run.key("evaluation"), run.config.evaluation)
-    return run.cached("evaluation", evaluate, *args, holdout=holdout, progress=True)
+    return run.cached("evaluation", evaluate, *args, progress=True, **others)
 
 
 def report_evaluation(

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jgen.estimate import Estimate, Judged
-from jgen.metrics import Comparison, Histogram, compare, separation
+from jgen.metrics import Comparison, Histogram, compare, separation, separation_replicas
 from jgen.random import numpy_generator
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers
@@ -96,17 +96,18 @@ def _voxel_metrics(first, second, edges, num_bootstrap, key):
         sums = counts.astype(np.float64)
         return Histogram(edges, sums[1:-1], sums[1:-1], float(sums[0]), float(sums[-1]))
 
-    def resampled(counts):
-        num = len(counts)
-        return filled(rng.multinomial(num, np.full(num, 1 / num)) @ counts)
+    def inside(counts):
+        return counts[..., 1:-1].astype(np.float64)
 
-    result = separation(filled(first.sum(axis=0)), filled(second.sum(axis=0)), num_bootstrap=0)
-    replicas = [
-        separation(resampled(first), resampled(second), num_bootstrap=0).value
-        for _ in range(num_bootstrap)
-    ]
+    def drawn(counts):
+        num = len(counts)
+        return inside(rng.multinomial(num, np.full(num, 1 / num), size=num_bootstrap) @ counts)
+
+    sums = [counts.sum(axis=0) for counts in (first, second)]
+    result = separation(*map(filled, sums), num_bootstrap=0)
+    replicas = separation_replicas(*map(inside, sums), drawn(first), drawn(second))
     return {
-        "separation": Estimate(result.value, float(np.std(replicas))),
+        "separation": Estimate(result.value, float(replicas.error)),
         "underflow": float(abs(np.subtract(*result.underflow))),
         "overflow": float(abs(np.subtract(*result.overflow))),
     }

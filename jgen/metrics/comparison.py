@@ -5,16 +5,19 @@ give with as many events. Both columns are computed here by the same code at the
 The results are name -> `Judged`; `jgen.estimate.flatten` makes the numbers of a `metrics.json`.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Real
 
+from jgen.arrays import SampleWarning, check_unmasked
 from jgen.estimate import Estimate, Judged
 from jgen.metrics.classifier import ClassifierConfig, ClassifierResult, classifier_test
 from jgen.metrics.distances import wasserstein
 from jgen.metrics.histograms import Separation, histogram, separation
+from jgen.overlap import COPIES, check_disjoint, largest_share
 from jgen.typing import Key
 
 Observables = Mapping[str, Real[np.ndarray, "_ ..."]]
@@ -61,6 +64,14 @@ class ClassifierComparison(NamedTuple):
             f"jsd_{self.tag}": Judged(*(r.jsd_estimate for r in both)),
         }
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the classifiers of both columns say of their inputs."""
+        both = {"generated": self.generated, "truth": self.truth}
+        return tuple(
+            f"Classifier {self.tag}, {name}: {note}" for name, r in both.items() for note in r.notes
+        )
+
 
 def compare(
     reference: Observables,
@@ -95,7 +106,8 @@ def compare(
 
     Raises:
       ValueError: if the observables or their shapes differ, a value is not finite, or `holdout`
-        is `reference`.
+        has events of `reference` (see `jgen.overlap`). If generated events are of `reference`,
+        a warning says so.
     """
     _check_samples(reference, holdout, generated)
     out = Comparison({}, {}, {})
@@ -137,7 +149,7 @@ def classifier_comparison(
     the errors of `ClassifierResult`'s estimates.
 
     Raises:
-      ValueError: as `classifier_test`, or if `holdout` is `reference`.
+      ValueError: as `classifier_test` and `compare`.
     """
     _check_samples({tag: reference}, {tag: holdout}, {tag: generated})
     size = min(len(reference), len(holdout), len(generated))
@@ -156,16 +168,23 @@ def _check_samples(reference, holdout, generated):
                 "compute the same ones for every sample"
             )
         for name, values in sample.items():
+            check_unmasked(values, f"{name} of {label}")
+            check_unmasked(reference[name], f"{name} of reference")
             shape, expected = np.shape(values), np.shape(reference[name])
             if len(shape) not in (1, 2) or shape[1:] != expected[1:]:
                 raise ValueError(
                     f"{name} has shape {shape} in {label} and {expected} in reference: "
                     "it must be [n] or [n, k] in both, with the same k"
                 )
-    if reference and all(np.array_equal(reference[name], holdout[name]) for name in reference):
-        raise ValueError(
-            "holdout is the reference itself, so truth against truth would be zero: "
-            "pass other events of the truth"
+    if not reference:
+        raise ValueError("there are no observables to compare")
+    check_disjoint(reference, holdout)
+    if (share := largest_share(generated, reference)) > COPIES:
+        warnings.warn(
+            f"{100 * share:.3g} % of the generated events are events of the reference, number for "
+            "number: they look better than they are",
+            SampleWarning,
+            stacklevel=3,
         )
 
 

@@ -174,6 +174,8 @@ def test_what_matters_is_noted(showers):
     )
     assert note(generated) == ""
     assert "100 % of the generated showers have an incident energy of" in note(reference)
+    assert "% of the generated showers are showers of the reference, voxel" in note(reference)
+    assert "% of the generated showers are showers of the holdout, voxel" in note(reference)
     hard = rows(generated, generated.energies > np.median(generated.energies))
     assert "spectra of incident energies differ" in note(hard)
     outside = generated._replace(voxels=generated.voxels * 0.4)
@@ -185,6 +187,13 @@ def test_what_matters_is_noted(showers):
     kpd = dataclasses.replace(QUICK, kpd=True)
     found = evaluate(GEOMETRY, faint, generated, jax.random.key(0), kpd, holdout=reference)
     assert "times the largest reference value" in " ".join(found.notes)
+
+
+def test_a_holdout_of_reference_showers_is_refused(showers):
+    reference, generated = rows(showers, np.s_[:300]), rows(showers, np.s_[300:])
+    part = rows(reference, np.random.default_rng(0).permutation(300)[:100])
+    with pytest.raises(ValueError, match="100 % of the events of holdout are in reference"):
+        evaluate(GEOMETRY, reference, generated, jax.random.key(0), QUICK, holdout=part)
 
 
 def test_parts_can_be_left_out_and_chosen(showers):

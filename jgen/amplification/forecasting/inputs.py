@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Float, Int, UInt64
+from jaxtyping import Float, Int
 
 from jgen.amplification.differential import prefix_sizes
 from jgen.amplification.quantiles import sample_quantile_edges
+from jgen.overlap import COPIES, check_disjoint, row_keys
 
 Events = Any
 """An array [events] or [events, columns], or what gives such an array when it is sliced and has a
@@ -20,7 +21,6 @@ resampled events. bayesian: draws of the weights."""
 FEWEST = 10  # events that a region needs, and outside of it
 FEWEST_REFERENCE = 100  # true events that a distance means something for
 COMPARED = 1000  # first events of each sample that are searched for copies
-COPIES = 0.01  # share of equal rows that is no accident
 MOST_TIES = COPIES / 4  # more equal rows in one sample make equal ones in two an accident
 
 
@@ -137,16 +137,6 @@ def check_inputs(
     if len(asked):
         _check_filled(inputs, inputs.generated(0)[:, column])
     return inputs._replace(correlation=_correlation(starts))
-
-
-def row_keys(events: Float[np.ndarray, "num d"]) -> UInt64[np.ndarray, " num"]:
-    """A number for each row in single precision; those of different rows differ."""
-    keys = np.zeros(len(events), np.uint64)
-    for column in events.T:
-        bits = np.ascontiguousarray(column, np.float32).view(np.uint32)
-        keys = (keys ^ bits) * np.uint64(0x9E3779B97F4A7C15)
-        keys ^= keys >> np.uint64(32)
-    return keys
 
 
 def _check_options(kind, members, quantiles, per_decade):
@@ -285,14 +275,8 @@ def _check_copies(inputs, true_labels, starts):
 
     So a copy is noticed though a few numbers were changed, or some of it was cut off.
     """
-    if inputs.held_out is not None and inputs.ties < MOST_TIES:
-        known = int(np.isin(row_keys(inputs.held_out), row_keys(inputs.train)).sum())
-        if known > COPIES * len(inputs.held_out):
-            raise ValueError(
-                f"{known} of the {len(inputs.held_out)} events of {true_labels[1]} are also in "
-                f"{true_labels[0]}, number for number; held-out events must be others than those "
-                "of training"
-            )
+    if inputs.held_out is not None:
+        check_disjoint({"": inputs.train}, {"": inputs.held_out}, tuple(true_labels))
     true = [inputs.train] if inputs.held_out is None else [inputs.train, inputs.held_out]
     labels, samples = [*true_labels, *inputs.labels], [*true, *starts]
     num = min(COMPARED, *map(len, samples))
@@ -307,6 +291,27 @@ def _check_copies(inputs, true_labels, starts):
                 "events must be others than those of training, and each member needs its own "
                 "parameters and random numbers"
             )
+    _check_shuffled(inputs, [row_keys(rows) for rows in starts])
+
+
+def _check_shuffled(inputs, starts):
+    """Refuse members that hold most of another one's events in another order."""
+    train = row_keys(inputs.train)
+    # A generator that gives its training events back is a finding and no mistake of files.
+    own = [keys[~np.isin(keys, train)] for keys in starts]
+    for j in range(len(starts)):
+        known = row_keys(inputs.generated(j))
+        values, counts = np.unique(known, return_counts=True)
+        accident = np.isin(own[j], values[counts > 1]).mean() if len(own[j]) else 0.0
+        for i in range(len(starts)):
+            if i == j or len(own[i]) < FEWEST:
+                continue
+            if np.isin(own[i], known).mean() > (1 + accident) / 2:
+                raise ValueError(
+                    f"{inputs.labels[max(i, j)]} and {inputs.labels[min(i, j)]} hold the same "
+                    "events in another order; each member needs its own parameters and random "
+                    "numbers"
+                )
 
 
 def _correlation(starts) -> float:

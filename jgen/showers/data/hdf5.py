@@ -214,7 +214,10 @@ def _as_list(paths: Paths) -> list[Path]:
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not paths:
         raise ValueError("no shower file given; pass a path or a list of at least one path")
-    return [Path(path) for path in paths]
+    paths = [Path(path) for path in paths]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"a file is given twice: {_join(paths)}; its showers would count twice")
+    return paths
 
 
 def _join(paths: list[Path]) -> str:

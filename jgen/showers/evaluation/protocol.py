@@ -1,13 +1,16 @@
 """The CaloChallenge's protocol as one call: every metric beside that of truth against truth."""
 
 import functools
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import ks_2samp
 
+from jgen.arrays import SampleWarning
 from jgen.estimate import Judged
 from jgen.metrics import (
     ClassifierComparison,
@@ -19,6 +22,8 @@ from jgen.metrics import (
     kernel_physics_distance,
     precision_recall_density_coverage,
 )
+from jgen.metrics.frechet import scale_notes
+from jgen.overlap import COPIES, check_disjoint, largest_share
 from jgen.random import stream
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers, check_showers
@@ -99,6 +104,15 @@ class Evaluation(NamedTuple):
     notes: tuple[str, ...]
 
 
+@contextmanager
+def _warnings_are_notes() -> Iterator[None]:
+    """What metrics warn of by themselves is among the notes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SampleWarning)
+        yield
+
+
+@_warnings_are_notes()
 def evaluate(
     geometry: Geometry,
     reference: Showers,
@@ -141,15 +155,16 @@ def evaluate(
       progress: show progress bars.
 
     Raises:
-      ValueError: if showers are not usable (NaN, negative, wrong number of voxels, too few) or the
-        geometry is not a regular grid.
+      ValueError: if showers are not usable (NaN, negative, wrong number of voxels, too few), the
+        holdout has showers of the reference, or the geometry is not a regular grid.
     """
     config = EvaluationConfig() if config is None else config
     whole = reference
     if holdout is None:
         reference, holdout = (_rows(whole, np.s_[i::2]) for i in (0, 1))
     _check(geometry, {"reference": reference, "holdout": holdout, "generated": generated})
-    notes = _spectrum_notes(spectra := _compare_spectra(whole, generated))
+    notes = _copy_notes(generated, {"reference": reference, "holdout": holdout})
+    notes += _spectrum_notes(spectra := _compare_spectra(whole, generated))
     responses = {}
     if config.response:
         responses = _responses(geometry, whole, reference, holdout, generated, config)
@@ -173,6 +188,7 @@ def evaluate(
         if name.startswith("separation/"):
             metrics[name.replace("/", "_cut/")] = value
     notes += _scale_notes(*features, config) + _range_notes(metrics)
+    notes += tuple(note for test in tests.values() for note in test.notes)
     return Evaluation(metrics, table, tests, responses, notes)
 
 
@@ -189,6 +205,7 @@ def _check(geometry: Geometry, samples: Mapping[str, Showers]) -> None:
                 f"{name} has {len(showers.energies)} showers, but a comparison needs "
                 f"{FEWEST_SHOWERS} at least; without a holdout the reference is cut in two halves"
             )
+    check_disjoint(*(samples[name]._asdict() for name in ("reference", "holdout")))
 
 
 def _rows(showers, index):
@@ -229,15 +246,28 @@ def _spectrum_notes(spectra: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _copy_notes(generated: Showers, truths: Mapping[str, Showers]) -> tuple[str, ...]:
+    """Samples of the truth that generated showers are copied from."""
+    shares = {name: largest_share(generated._asdict(), s._asdict()) for name, s in truths.items()}
+    return tuple(
+        f"{100 * share:.3g} % of the generated showers are showers of the {name}, voxel for voxel: "
+        "they look better than they are."
+        for name, share in shares.items()
+        if share > COPIES
+    )
+
+
 def _scale_notes(reference, holdout, generated, config) -> tuple[str, ...]:
     """Features that the scale of the Frechet and kernel distances, max |reference|, blows up."""
     if not (config.fpd or config.kpd):
         return ()
     largest = [np.abs(sample).max(axis=0) for sample in (reference, holdout, generated)]
     beyond = [int(np.sum((largest[0] > 0) & (a > 100 * largest[0]))) for a in largest[1:]]
+    notes = tuple(f"FPD and KPD: {note}" for note in scale_notes(reference))
     if not any(beyond):
-        return ()
+        return notes
     return (
+        *notes,
         f"{beyond[1]} features of the generated showers ({beyond[0]} of truth) exceed 100 times "
         "the largest reference value, by which FPD and KPD divide: these two mean nothing here. "
         "Take more reference showers.",

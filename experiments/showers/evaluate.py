@@ -17,7 +17,6 @@ import functools
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import h5py
 import tyro
 
 from experiments.showers import presets
@@ -34,6 +33,7 @@ from jgen.showers import (
     read_showers,
     summary_table,
 )
+from jgen.tables import open_hdf5
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Config:
     """Further files of generated showers."""
     holdout: tuple[str, ...] = ()
     """Files of other true showers; without any the reference is cut in two halves."""
-    geometry: Literal["auto", "ds2", "ds3"] = "auto"
+    geometry: Literal["auto", "ds1-photons", "ds1-pions", "ds2", "ds3"] = "auto"
     """Voxels of the files; auto looks at how many there are."""
     max_showers: int = 0
     """Showers read from the start of each sample; 0 reads all."""
@@ -88,7 +88,7 @@ def find_geometry(config: Config) -> Geometry:
     if config.geometry != "auto":
         return get_geometry(config.geometry)
     count_showers(config.reference)  # refuses a file of another layout with a clear message
-    with h5py.File(config.reference) as file:
+    with open_hdf5(config.reference) as file:
         num = file["showers"].shape[1]
     for geometry in GEOMETRIES.values():
         if geometry.num_voxels == num:

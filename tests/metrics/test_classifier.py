@@ -330,6 +330,11 @@ def separated(num, spread=1.0, offset=0.0, outlier=None):
     return samples
 
 
+ONE_COLUMN = ClassifierConfig(
+    hidden=(16,), learning_rate=0.01, batch_size=100, epochs=5, num_seeds=1
+)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -343,8 +348,7 @@ def separated(num, spread=1.0, offset=0.0, outlier=None):
     ids=str,
 )
 def test_neither_offsets_nor_outliers_blind_a_classifier(options):
-    config = ClassifierConfig(hidden=(16,), learning_rate=0.01, epochs=5, num_seeds=1)
-    result = classifier_test(*separated(3000, **options), jax.random.key(0), config)
+    result = classifier_test(*separated(3000, **options), jax.random.key(0), ONE_COLUMN)
     expected = norm.cdf(1.5 / np.sqrt(2))
     assert abs(result.mean("auc") - expected) < 3 * result.auc_statistical_error
     assert result.auc_statistical_error < 0.012
@@ -352,10 +356,9 @@ def test_neither_offsets_nor_outliers_blind_a_classifier(options):
 
 
 def test_constant_columns_and_integers():
-    config = ClassifierConfig(hidden=(16,), learning_rate=0.01, epochs=5, num_seeds=1)
     counts = [np.rint(10 * sample).astype(int) for sample in separated(1000)]
     samples = [np.hstack([sample, np.full_like(sample, 7)]) for sample in counts]
-    result = classifier_test(*samples, jax.random.key(0), config)
+    result = classifier_test(*samples, jax.random.key(0), ONE_COLUMN)
     assert abs(result.mean("auc") - norm.cdf(1.5 / np.sqrt(2))) < 3 * result.auc_statistical_error
     assert result.notes == (
         "1 of 2 columns never change in training and are left out; the first is column 1, 7.",

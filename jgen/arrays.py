@@ -54,6 +54,11 @@ def real_array(values: Any, name: str, *, booleans: bool = True) -> Real[np.ndar
     )
 
 
+def double_array(values: Any, name: str) -> Real[np.ndarray, "..."]:
+    """`real_array` in double precision."""
+    return real_array(values, name).astype(np.float64, copy=False)
+
+
 def check_unmasked(values: Any, name: str) -> None:
     """Refuse a masked array, whose hidden numbers would become data.
 

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen import Batch, GenerativeModel, TrainConfig, draw, fit
+from jgen import Batch, GenerativeModel, TrainConfig, draw, fit, metrics
+from jgen.amplification import differential_amplification, forecast
+from jgen.amplification.quantiles import sample_quantile_edges
 from jgen.arrays import SampleWarning, event_arrays, explained, real_array
+from jgen.estimate import mean_estimate
 from jgen.generative_model import log_densities, mean_loss
 
 NUMBERS = np.array([[1, 0], [3, 1], [2, 5]])
@@ -182,3 +185,38 @@ def test_errors_on_purpose_stay_what_they_are():
     with pytest.raises(ValueError, match=r"the model does not take x int64\[20, 2\]"):
         with explained("the model", x=X, cond=None):
             jnp.zeros(3) @ jnp.zeros(4)
+
+
+ONE = np.linspace(0, 1, 200)
+TWO = np.stack([ONE, ONE**2], axis=1)
+DOORS = {
+    "wasserstein": lambda f: metrics.wasserstein(ONE, f(ONE)),
+    "weights": lambda f: metrics.wasserstein(ONE, ONE, f(ONE)),
+    "sliced_wasserstein": lambda f: metrics.sliced_wasserstein(f(TWO), TWO),
+    "histogram": lambda f: metrics.histogram(f(ONE), [0, 1]),
+    "histogram weights": lambda f: metrics.histogram(ONE, [0, 1], f(ONE)),
+    "moments": lambda f: metrics.moments(f(TWO)),
+    "polynomial_mmd": lambda f: metrics.polynomial_mmd(TWO, f(TWO)),
+    "frechet": lambda f: metrics.frechet_physics_distance(TWO, f(TWO)),
+    "kernel": lambda f: metrics.kernel_physics_distance(f(TWO), TWO),
+    "precision": lambda f: metrics.precision_recall_density_coverage(f(TWO), TWO),
+    "area": lambda f: metrics.area_under_curve(f(ONE), ONE),
+    "classifier": lambda f: metrics.classifier_test(TWO, f(TWO), jax.random.key(0)),
+    "cross": lambda f: metrics.cross_fitted_log_ratio(f(TWO), TWO, jax.random.key(0)),
+    "compare": lambda f: metrics.compare({"x": ONE}, {"x": ONE}, {"x": f(ONE)}, lambda *_: [0, 1]),
+    "pulls": lambda f: metrics.pulls(f(ONE), np.stack([ONE, ONE])),
+    "members": lambda f: metrics.member_bins(lambda x: [0.5], f(ONE), np.stack([ONE, ONE])),
+    "differential": lambda f: differential_amplification(f(ONE), ONE, 10),
+    "edges": lambda f: sample_quantile_edges(f(ONE), 4),
+    "mean": lambda f: mean_estimate(f(ONE)),
+    "forecast": lambda f: forecast(TWO, f(TWO), [TWO]),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_masks_and_text_are_no_data_at_any_door(door):
+    with pytest.raises(ValueError, match="entries of .* are masked"):
+        DOORS[door](lambda a: np.ma.masked_greater(a, 0.9))
+    for kind in (complex, str, object):
+        with pytest.raises(ValueError, match="must be an array of real numbers"):
+            DOORS[door](lambda a: a.astype(kind))  # noqa: B023

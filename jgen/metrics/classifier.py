@@ -307,7 +307,7 @@ def area_under_curve(
     Raises:
       ValueError: if weights do not fit, are negative or all zero.
     """
-    scores = [np.asarray(s) for s in (reference_scores, generated_scores)]
+    scores = [real_array(s, "scores") for s in (reference_scores, generated_scores)]
     weights = [
         event_weights(w, len(s))
         for w, s in zip((reference_weights, generated_weights), scores, strict=True)

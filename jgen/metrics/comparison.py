@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Real
 
-from jgen.arrays import SampleWarning, check_unmasked
+from jgen.arrays import SampleWarning, real_array
 from jgen.estimate import Estimate, Judged
 from jgen.metrics.classifier import ClassifierConfig, ClassifierResult, classifier_test
 from jgen.metrics.distances import wasserstein
@@ -25,6 +25,7 @@ Observables = Mapping[str, Real[np.ndarray, "_ ..."]]
 Binning = Callable[[str, Real[np.ndarray, " _"]], Real[np.ndarray, " _"]]
 """(name, reference values of one column) -> bin edges."""
 _SIDES = ("underflow", "overflow")
+_LABELS = ("reference", "holdout", "generated")
 
 
 class Comparison(NamedTuple):
@@ -109,6 +110,10 @@ def compare(
         has events of `reference` (see `jgen.overlap`). If generated events are of `reference`,
         a warning says so.
     """
+    reference, holdout, generated = (
+        {name: real_array(values, f"{name} of {label}") for name, values in sample.items()}
+        for label, sample in zip(_LABELS, (reference, holdout, generated), strict=True)
+    )
     _check_samples(reference, holdout, generated)
     out = Comparison({}, {}, {})
     for name in reference:
@@ -151,6 +156,10 @@ def classifier_comparison(
     Raises:
       ValueError: as `classifier_test` and `compare`.
     """
+    reference, holdout, generated = (
+        real_array(sample, f"{tag} of {label}")
+        for label, sample in zip(_LABELS, (reference, holdout, generated), strict=True)
+    )
     _check_samples({tag: reference}, {tag: holdout}, {tag: generated})
     size = min(len(reference), len(holdout), len(generated))
     truth, result = (
@@ -168,8 +177,6 @@ def _check_samples(reference, holdout, generated):
                 "compute the same ones for every sample"
             )
         for name, values in sample.items():
-            check_unmasked(values, f"{name} of {label}")
-            check_unmasked(reference[name], f"{name} of reference")
             shape, expected = np.shape(values), np.shape(reference[name])
             if len(shape) not in (1, 2) or shape[1:] != expected[1:]:
                 raise ValueError(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 from scipy.optimize import nnls
 
-from jgen.arrays import SampleWarning, real_array
+from jgen.arrays import SampleWarning, double_array
 from jgen.estimate import Estimate
 from jgen.metrics.distances import event_weights
 from jgen.random import numpy_generator
@@ -80,7 +80,7 @@ class KernelPhysicsDistance(NamedTuple):
 
 def moments(sample: Real[np.ndarray, "n d"]) -> Moments:
     """Mean and unbiased covariance of a sample of two or more events."""
-    sample = np.asarray(sample, np.float64)
+    sample = double_array(sample, "sample")
     mean = sample.mean(axis=0)
     centred = sample - mean
     return Moments(mean, centred.T @ centred / (len(sample) - 1))
@@ -196,7 +196,7 @@ def polynomial_mmd(
     one distribution, so it is often negative there. With weights a pair counts as the product of
     its two weights.
     """
-    x, y = (np.asarray(sample, np.float64) for sample in (reference, generated))
+    x, y = double_array(reference, "reference"), double_array(generated, "generated")
     v, w = event_weights(reference_weights, len(x)), event_weights(generated_weights, len(y))
     within = 0.0
     for sample, weights in ((x, v), (y, w)):
@@ -286,7 +286,7 @@ def scaled_features(
         or are not finite.
     """
     reference, generated = (
-        real_array(sample, name).astype(np.float64, copy=False)
+        double_array(sample, name)
         for name, sample in (("reference", reference), ("generated", generated))
     )
     for name, sample in (("reference", reference), ("generated", generated)):
@@ -344,7 +344,7 @@ def scale_notes(reference: Float[np.ndarray, "n d"]) -> tuple[str, ...]:
 
 
 def _checked(mean, covariance):
-    mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
+    mean, covariance = double_array(mean, "mean"), double_array(covariance, "covariance")
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise ValueError(
             f"needs a mean [d] and a covariance [d, d], got {mean.shape} and {covariance.shape}"

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Real
 
+from jgen.arrays import real_array
 from jgen.estimate import Estimate
 from jgen.metrics.calibration import Coverage, Pulls, coverage, pulls
 from jgen.overlap import check_disjoint
@@ -194,6 +195,7 @@ def member_bins(
       ValueError: for fewer than two members, if they do not have as many events as the reference,
         if training events are among those of the reference, or no bin is left.
     """
+    reference, generated = real_array(reference, "reference"), real_array(generated, "generated")
     num = len(reference)
     if generated.ndim != reference.ndim + 1 or len(generated) < 2 or generated.shape[1] != num:
         raise ValueError(

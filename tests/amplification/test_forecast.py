@@ -256,7 +256,7 @@ def test_what_cannot_be_forecast_is_refused():
         ({"kind": "mixed"}, "kind must be one of unknown, plain"),
         ({"classifiers": Classifiers()}, "classifiers need a key"),
         ({"classifiers": Classifiers(folds=1)}, "classifiers.folds must be at least 2"),
-        ({"train": np.array([["a", "b"]])}, "must be real numbers"),
+        ({"train": np.array([["a", "b"]])}, "train must be an array of real numbers, got text"),
         ({"members": [broken]}, r"members\[0\]: column 1 of event 7 is nan"),
         ({"members": [g, np.sort(other, axis=0)]}, r"members\[1\]: column 0 .* shuffle them"),
         # Copies, also if a few numbers of them were changed or the order is another.

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from jgen.amplification.differential import prefix_sizes
 from jgen.amplification.quantiles import sample_quantile_edges
+from jgen.arrays import real_array
 from jgen.overlap import COPIES, check_disjoint, row_keys
 
 Events = Any
@@ -226,9 +227,7 @@ def _check_numbers(shapes, reference, labels, num_train):
 
 def _read(label, events, names, stop=None):
     """Rows [num, d] with contiguous columns; single precision stays, the rest becomes double."""
-    rows = np.asarray(events[:stop] if hasattr(events, "shape") else np.asarray(events)[:stop])
-    if rows.dtype.kind not in "fiub":
-        raise ValueError(f"{label} holds {rows.dtype}, but events must be real numbers")
+    rows = real_array(events[:stop], label)
     dtype = np.float32 if rows.dtype in (np.float16, np.float32) else np.float64
     rows = np.asarray(rows.reshape(len(rows), -1), dtype, order="F")
     finite = np.isfinite(rows)

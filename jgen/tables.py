@@ -176,7 +176,9 @@ def hdf5_dataset(
         raise ValueError(f"{where} is a dataset without any values; write the file again")
     dtype = found.dtype
     if dtype.kind not in ("fiub" if booleans else "fiu"):
-        kind = "lists of different lengths" if h5py.check_vlen_dtype(dtype) else dtype
+        text = h5py.check_string_dtype(dtype) or dtype.kind in "SU"
+        lists = h5py.check_vlen_dtype(dtype) and not text
+        kind = "text" if text else "lists of different lengths" if lists else dtype
         raise ValueError(f"{where} holds {kind}, but events must be real numbers in one array")
     if missing := _missing_sources(found):
         raise ValueError(

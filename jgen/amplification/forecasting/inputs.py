@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from jgen.amplification.differential import prefix_sizes
 from jgen.amplification.quantiles import sample_quantile_edges
 from jgen.arrays import real_array
-from jgen.overlap import COPIES, check_disjoint, row_keys
+from jgen.overlap import COPIES, check_disjoint, repeated_share, row_keys
 
 Events = Any
 """An array [events] or [events, columns], or what gives such an array when it is sliced and has a
@@ -290,27 +290,34 @@ def _check_copies(inputs, true_labels, starts):
                 "events must be others than those of training, and each member needs its own "
                 "parameters and random numbers"
             )
-    _check_shuffled(inputs, [row_keys(rows) for rows in starts])
+    _check_shuffled(inputs)
 
 
-def _check_shuffled(inputs, starts):
-    """Refuse members that hold most of another one's events in another order."""
-    train = row_keys(inputs.train)
-    # A generator that gives its training events back is a finding and no mistake of files.
-    own = [keys[~np.isin(keys, train)] for keys in starts]
-    for j in range(len(starts)):
-        known = row_keys(inputs.generated(j))
-        values, counts = np.unique(known, return_counts=True)
-        accident = np.isin(own[j], values[counts > 1]).mean() if len(own[j]) else 0.0
-        for i in range(len(starts)):
-            if i == j or len(own[i]) < FEWEST:
-                continue
-            if np.isin(own[i], known).mean() > (1 + accident) / 2:
-                raise ValueError(
-                    f"{inputs.labels[max(i, j)]} and {inputs.labels[min(i, j)]} hold the same "
-                    "events in another order; each member needs its own parameters and random "
-                    "numbers"
-                )
+def _check_shuffled(inputs):
+    """Refuse members that hold most of another one's events in another order.
+
+    Of each the events with the smallest keys are compared: a copy has the same, whatever the order.
+    """
+    train, members = row_keys(inputs.train), []
+    for i in range(len(inputs.members)):
+        keys = row_keys(inputs.generated(i))
+        num = min(COMPARED, len(keys) - 1)
+        keys = np.partition(keys, num)[:num]
+        # A generator that gives its training events back is a finding and no mistake of files,
+        # and whole numbers are the same by accident.
+        own = np.unique(keys[~np.isin(keys, train)])
+        members.append(own if repeated_share(keys) < COPIES else own[:0])
+    shared, counts = np.unique(np.concatenate(members), return_counts=True)
+    shared = shared[counts > 1]
+    for i, keys in enumerate(members):
+        if len(keys) < FEWEST or np.isin(keys, shared).mean() < 0.5:
+            continue
+        shares = [np.isin(keys, other).mean() for other in members[:i]]
+        if shares and max(shares) > 0.5:
+            raise ValueError(
+                f"{inputs.labels[i]} and {inputs.labels[int(np.argmax(shares))]} hold the same "
+                "events in another order; each member needs its own parameters and random numbers"
+            )
 
 
 def _correlation(starts) -> float:

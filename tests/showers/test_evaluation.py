@@ -213,6 +213,9 @@ def test_what_matters_is_noted(showers):
     assert "100 % of the generated showers have an incident energy of" in note(reference)
     assert "% of the generated showers are showers of the reference, voxel" in note(reference)
     assert "% of the generated showers are showers of the holdout, voxel" in note(reference)
+    assert "removes 100 % of the energy" in note(
+        generated, dataclasses.replace(QUICK, threshold=15_150.0)
+    )
     hard = rows(generated, generated.energies > np.median(generated.energies))
     assert "spectra of incident energies differ" in note(hard)
     outside = generated._replace(voxels=generated.voxels * 0.4)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -300,6 +302,9 @@ def test_a_threshold_in_other_units_is_noticed():
     check_units(showers, geometry)
     with pytest.raises(ValueError, match="these look like keV"):
         check_units(Showers(*(a * np.float32(1000) for a in showers)), geometry)
+    other = replace(geometry, threshold=500.0)
+    with pytest.raises(ValueError, match="of the energy is in voxels below the threshold of 500"):
+        check_units(showers, other)
 
 
 def test_a_file_counts_once(tmp_path):

@@ -231,6 +231,14 @@ def check_units(showers: Showers, geometry: Geometry, source: object = "showers"
             f"{'GeV' if response < 1 else 'keV'} beside incident energies in MeV, or the other way "
             "round; both must be in MeV"
         )
+    below = np.asarray(showers.voxels) < geometry.threshold
+    faint = np.sum(showers.voxels, where=below, dtype=np.float64) / total.sum()
+    if faint > 0.5:
+        raise ValueError(
+            f"{source}: {100 * faint:.0f} % of the energy is in voxels below the threshold of "
+            f"{geometry.threshold:g} MeV, which are read as empty; these look like GeV, or the "
+            "threshold is of other units"
+        )
     # Voxels reach down to the threshold. In keV they end at a thousand of it, but for rounding.
     lowest = float(np.min(showers.voxels, where=np.asarray(showers.voxels) > 0, initial=np.inf))
     if 0 < 990 * geometry.threshold < lowest:

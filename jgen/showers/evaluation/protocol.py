@@ -175,6 +175,7 @@ def evaluate(
     cut = {}
     if config.threshold is not None:
         kept = [apply_threshold(s, config.threshold) for s in samples]
+        notes += _threshold_notes(samples[0], kept[0], config.threshold)
         cut = separations(geometry, *kept, num_bootstrap=config.bootstrap).metrics
     features = [compute_high_level_inputs(geometry, s) for s in samples]
     tests = _classifier_tests(geometry, samples, features, key, config, progress)
@@ -268,6 +269,17 @@ def _copy_notes(generated: Showers, truths: Mapping[str, Showers]) -> tuple[str,
         "they look better than they are."
         for name, share in shares.items()
         if share > COPIES
+    )
+
+
+def _threshold_notes(reference: Showers, kept: Showers, threshold: float) -> tuple[str, ...]:
+    """Whether a cut leaves next to nothing, as one in other units does."""
+    removed = 1 - kept.voxels.sum(dtype=np.float64) / reference.voxels.sum(dtype=np.float64)
+    if not removed > 0.5:
+        return ()
+    return (
+        f"The threshold of {threshold:g} MeV removes {100 * removed:.0f} % of the energy of the "
+        "reference: is it in MeV?",
     )
 
 

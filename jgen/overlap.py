@@ -54,6 +54,8 @@ def shared_share(
     one as often as a known one meets another. Two samples of more than a few different rows with
     the same number of each are one, however often they repeat.
     """
+    if not len(keys) or not len(known):
+        return 0.0
     if len(keys) == len(known) and np.array_equal(np.sort(keys), np.sort(known)):
         if len(np.unique(keys)) >= _FEWEST_VALUES:
             return 1.0

@@ -107,8 +107,8 @@ def compare(
 
     Raises:
       ValueError: if the observables or their shapes differ, a value is not finite, or `holdout`
-        has events of `reference` (see `jgen.overlap`). If generated events are of `reference`,
-        a warning says so.
+        has events of `reference` (see `jgen.overlap`). If generated events are of `reference`
+        or an outlier sets the bins, a warning says so.
     """
     reference, holdout, generated = (
         {name: real_array(values, f"{name} of {label}") for name, values in sample.items()}
@@ -120,6 +120,7 @@ def compare(
         size = min(len(sample[name]) for sample in (reference, holdout, generated))
         first = np.asarray(reference[name][:size])
         edges = [np.asarray(binning(name, column)) for column in _columns(first)]
+        _warn_of_outliers(name, _columns(first), edges)
         out.num_events[name] = size
         pairs = [(first, np.asarray(sample[name][:size])) for sample in (generated, holdout)]
         powers = [_separations(*pair, edges, num_bootstrap, key) for pair in pairs]
@@ -190,6 +191,25 @@ def _check_samples(reference, holdout, generated):
         warnings.warn(
             f"{100 * share:.3g} % of the generated events are events of the reference, number for "
             "number: they look better than they are",
+            SampleWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_outliers(name, columns, edges):
+    """Of bins from the smallest to the largest value, of which an outlier leaves one in use."""
+    for column, own in zip(columns, edges, strict=True):
+        if not np.allclose(own[[0, -1]], [column.min(), column.max()], rtol=1e-9, atol=0):
+            continue
+        counts = np.histogram(column, own)[0]
+        fullest, num = int(np.argmax(counts)), len(column)
+        inside = (column >= own[fullest]) & (column <= own[fullest + 1])
+        if counts[fullest] < 0.99 * num or np.ptp(column[inside]) == 0:
+            continue
+        warnings.warn(
+            f"{counts[fullest]} of {num} values of {name} are in one bin of {len(own) - 1}, which "
+            f"reach to {column.max():.3g}: separation powers see nothing of them; choose bins by "
+            "quantiles",
             SampleWarning,
             stacklevel=3,
         )

@@ -145,3 +145,12 @@ def test_bad_input_is_refused():
     bad["mass"][3] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         compare(good, sample(2, 20), bad, edges_of)
+
+
+def test_bins_that_an_outlier_sets_are_warned_of():
+    samples = [sample(seed, 400) for seed in range(3)]
+    widest = lambda name, values: np.linspace(values.min(), values.max(), 21)
+    compare(*samples, widest, num_bootstrap=2)  # a warning would be an error
+    samples[0]["mass"][3] = 1e6
+    with pytest.warns(SampleWarning, match="399 of 400 values of mass are in one bin of 20"):
+        compare(*samples, widest, num_bootstrap=2)

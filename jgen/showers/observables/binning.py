@@ -57,7 +57,10 @@ def binning(
     floor = geometry.histogram_floor
     if name == "E_tot" and np.mean((reference > 0.5) & (reference < 1.5)) < 0.5:
         # The official range is that of the CaloChallenge's calibration; this is another one.
-        return np.linspace(reference.min(), reference.max(), 101)
+        # No single shower sets it; what is outside counts in the underflow and the overflow.
+        low, high = np.quantile(np.asarray(reference, np.float64), [0.001, 0.999])
+        margin = 0.05 * (high - low) if high > low else 0.01 * abs(high) + 1e-9
+        return np.linspace(low - margin, high + margin, 101)
     if name in ("E_layer", "voxel") and not np.any(reference > floor):
         # Without an upper edge from the reference, one bin that generated energy falls into.
         return np.array([floor, 1e6])

@@ -185,7 +185,7 @@ def draw_chunks(
     if isinstance(model, GenerativeModel):
         check_one_member(model, params)
         sample = model.sample
-    cond = _rows_of_cond(cond, num)
+    cond = _rows_of_cond(cond, num, float_type(params))
     batch_size = min(batch_size, num)
     indices = jnp.arange(batch_size)
     bar = tqdm(total=num, initial=start, unit="event", desc="sampling", disable=not progress)
@@ -216,15 +216,15 @@ def _check_counts(**counts: int) -> None:
 
 def float_type(params: Params) -> np.dtype:
     """Double precision for parameters that have it, else single."""
-    double = any(jnp.result_type(leaf) == np.float64 for leaf in jax.tree.leaves(params))
+    double = any(getattr(x, "dtype", None) == np.float64 for x in jax.tree.leaves(params))
     return np.dtype(np.float64 if double else np.float32)
 
 
-def _rows_of_cond(cond: Cond, num: int) -> Cond:
+def _rows_of_cond(cond: Cond, num: int, dtype: np.dtype) -> Cond:
     """Conditions with one row an event on the host; a single row is that of all events."""
     if cond is None:
         return None
-    cond = event_arrays(cond, "cond", integers=True)
+    cond = event_arrays(cond, "cond", dtype, integers=True)
     rows = num_events(cond)
     if rows not in (1, num):
         raise ValueError(
@@ -311,7 +311,8 @@ def log_densities(
     _check_counts(batch_size=batch_size)
     if num < 1 or batch_size < 1:
         raise ValueError(f"events and batch_size must be positive, got {num} and {batch_size}")
-    cond, batch_size = _rows_of_cond(cond, num), min(batch_size, num)
+    cond = _rows_of_cond(cond, num, float_type(params))
+    batch_size = min(batch_size, num)
     out = np.empty(num, np.float32)
     for first in range(0, num, batch_size):
         rows = np.minimum(first + np.arange(batch_size), num - 1)  # one program, the end padded

@@ -143,7 +143,7 @@ def compute_features(
         )
     _check_labels(label, path)
     _check_units(jet[:, 0], path)
-    share = float(np.median(kin[..., 0].sum(axis=1) / jet[:, 0]))
+    share = float(np.median(kin[..., 0].sum(axis=1, dtype=np.float64) / jet[:, 0]))
     if not 0.1 < share < 10:
         raise ValueError(
             f"{path}: constituents have {share:.2g} of the jets' pT in the median; both must be in "

@@ -17,7 +17,7 @@ from jgen.amplification.averaging import ONE_SIGMA, Interval
 from jgen.amplification.kolmogorov import check_level
 from jgen.arrays import double_array, real_array
 
-# Events whose bins are found at once.
+# Events that are sorted into bins at once.
 _CHUNK = 2**18
 
 

@@ -153,8 +153,8 @@ def observable_panel(
     """
     number = geometry.layer_ids[layer]
     column = layers_of(geometry, name).index(number)
-    pick = lambda found: found[name] if found[name].ndim == 1 else found[name][:, column]
-    values, samples = pick(true), {label: pick(found) for label, found in made.items()}
+    pick = lambda of: of[name] if of[name].ndim == 1 else of[name][:, column]
+    values, samples = pick(true), {label: pick(of) for label, of in made.items()}
     edges = binning(geometry, name, values, number)
     pooled = np.concatenate([values, *samples.values()])
     low, high = np.quantile(pooled, [0.002, 0.998])

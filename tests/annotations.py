@@ -5,7 +5,6 @@ arrays of numpy are. What a function refuses itself stays its ValueError.
 """
 
 import collections
-import dataclasses
 import functools
 import inspect
 import types
@@ -27,10 +26,8 @@ def check(package: str) -> None:
 
 
 def checked(function):
-    """A function or dataclass whose calls are checked."""
+    """A function whose calls are checked; fields of classes are not, functions refuse bad ones."""
     if inspect.isclass(function):
-        if dataclasses.is_dataclass(function):
-            function.__init__ = checked(function.__init__)
         return function
     strict = _jaxtyped(function, typechecker=_typechecker)
 

@@ -4,6 +4,7 @@ import os
 
 import jax
 import pytest
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compilation is most of the time here, and half of it is LLVM's work on programs that run once. In

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.models.diffusion import applied
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.paths import Path, interpolate, linear
 from jgen.random import normal
 from jgen.sets import SetCondition, event_mean, event_size, masked
@@ -39,7 +39,7 @@ def with_interval(cond: Cond, width: Float[Array, ""]) -> Cond:
 
 
 def mean_flow(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     path: Path | None = None,
@@ -129,7 +129,7 @@ def mean_flow(
 
 
 def instantaneous(
-    network: Network, condition: Callable[[Cond, Array], Cond] = with_interval
+    network: NetworkLike, condition: Callable[[Cond, Array], Cond] = with_interval
 ) -> Network:
     """The velocity field that a network of `mean_flow` is at intervals of width zero."""
     network = as_network(network)

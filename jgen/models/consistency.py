@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
 from jgen.generative_model import GenerativeModel, SampleFunction, from_noise, mean_loss
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.paths import (
     Path,
     Prediction,
@@ -40,7 +40,7 @@ from jgen.typing import Params, Schedule
 
 
 def consistency(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     path: Path | None = None,
@@ -126,7 +126,7 @@ def consistency(
 
 
 def trajectory_ends(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     path: Path | None = None,
@@ -162,7 +162,7 @@ def trajectory_ends(
 
 
 def distilled(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     teacher: Params,

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
 from jgen.generative_model import GenerativeModel, loss_at, mean_loss, num_events
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.paths import (
     Path,
     Prediction,
@@ -57,7 +57,7 @@ from jgen.typing import Cond, Key
 
 
 def diffusion(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     path: Path | None = None,
@@ -191,7 +191,7 @@ def base_log_prob(path: Path, x0: Float[Array, "*x"]) -> Float[Array, ""]:
     return normal_log_prob(x0 / path.base_std) - x0.size * jnp.log(path.base_std)
 
 
-def preconditioned(network: Network, path: Path, data_std: float) -> Network:
+def preconditioned(network: NetworkLike, path: Path, data_std: float) -> Network:
     """A network F as the data prediction c_skip x + c_out F(c_in x) (2206.00364, Eq. 7, Table 1).
 
     F sees inputs of unit variance and, under `preconditioned_weighting`, is trained on targets of
@@ -278,7 +278,7 @@ def with_unconditional(
     return model._replace(loss=loss)
 
 
-def guided(network: Network, null: Cond, weight: float) -> Network:
+def guided(network: NetworkLike, null: Cond, weight: float | Float[Array, ""]) -> Network:
     """Classifier-free guidance: (1 + w) prediction(cond) - w prediction(null) (2207.12598, Eq. 6).
 
     Works for every kind of prediction, because they are linear in one another and the two weights
@@ -299,7 +299,7 @@ def guided(network: Network, null: Cond, weight: float) -> Network:
 
 
 def variational_bound(
-    network: Network, *, path: Path, prediction: Prediction, steps: int
+    network: NetworkLike, *, path: Path, prediction: Prediction, steps: int
 ) -> Callable[..., Float[Array, ""]]:
     """Lower bound on log p of the chain of `Ancestral(steps)` and a last normal step to x1.
 

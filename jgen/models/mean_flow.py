@@ -23,20 +23,20 @@ from jaxtyping import Array, Float
 
 from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.models.diffusion import applied
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.paths import Path, interpolate, linear
 from jgen.random import normal
 from jgen.typing import Cond, Key, Velocity
 
 
-def with_interval(cond: Cond, width: Float[Array, ""]) -> Float[Array, " num_cond+1"]:
+def with_interval(cond: Cond, width: Float[Array, ""]) -> Float[Array, " num_inputs"]:
     """The condition as a vector with the width of the interval before it."""
     width = jnp.reshape(width, 1)
     return width if cond is None else jnp.concatenate([width, jnp.ravel(cond)])
 
 
 def mean_flow(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     path: Path | None = None,
@@ -120,7 +120,7 @@ def mean_flow(
 
 
 def instantaneous(
-    network: Network, condition: Callable[[Cond, Array], Cond] = with_interval
+    network: NetworkLike, condition: Callable[[Cond, Array], Cond] = with_interval
 ) -> Network:
     """The velocity field that a network of `mean_flow` is at intervals of width zero."""
     network = as_network(network)

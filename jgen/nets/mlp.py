@@ -46,7 +46,7 @@ class MLP(nn.Module):
         return Dense(self.num_outputs, dtype=self.dtype, kernel_init=init)(x)
 
 
-def dropout_masks(key: Key, hidden: Sequence[int], dropout: float) -> list[Bool[Array, " width"]]:
+def dropout_masks(key: Key, hidden: Sequence[int], dropout: float) -> list[Bool[Array, " _width"]]:
     """Which units of the hidden layers are kept in one event; no list of them without dropout."""
     if dropout == 0:
         return []

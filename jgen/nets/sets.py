@@ -213,7 +213,7 @@ def set_transformer(
     return _network(_SetTransformer(config), num_features, num_cond)
 
 
-def harmonics(t: Float[Array, ""], num: int = 8) -> Float[Array, " 2*num"]:
+def harmonics(t: Float[Array, ""], num: int = 8) -> Float[Array, " features"]:
     """Sines and cosines of pi k t for k = 1, ..., num."""
     phase = np.pi * np.arange(1, num + 1, dtype=np.float32) * t
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])

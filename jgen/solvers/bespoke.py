@@ -147,14 +147,17 @@ class Reference(NamedTuple):
 
 
 def global_truncation_error(
-    solver: NonStationary, velocity: Velocity, x0: Float[Array, "*x"], x1: Float[Array, "*x"]
+    solver: RungeKutta | NonStationary,
+    velocity: Velocity,
+    x0: Float[Array, "*x"],
+    x1: Float[Array, "*x"],
 ) -> Float[Array, ""]:
     """Squared error at t = 1, mean over components; one event (2405.09629, Eq. 16)."""
     return jnp.mean((solver(velocity, x0) - x1) ** 2)
 
 
 def global_truncation_errors(
-    solver: NonStationary,
+    solver: RungeKutta | NonStationary,
     velocity: Callable[[Params, Array, Array, PyTree], Array],
     params: Params,
     reference: Reference,

@@ -65,7 +65,7 @@ class BespokeTraining(NamedTuple):
     batch_size: int
     chunk: int
 
-    def error(self, solver: NonStationary) -> float:
+    def error(self, solver: RungeKutta | NonStationary) -> float:
         """Root mean squared error at t = 1 on held-out trajectories."""
         held_out = jax.tree.map(lambda a: a[self.num_train :], (self.reference, self.cond))
         return float(_mean_error(solver, self.velocity, self.params, held_out, self.chunk)) ** 0.5

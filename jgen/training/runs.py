@@ -262,7 +262,7 @@ def _unlock(path: Path) -> None:
         file.close()
 
 
-def load_config(kind: type, path: Path, name: str = "config.json") -> Any:
+def load_config(kind: type, path: str | os.PathLike, name: str = "config.json") -> Any:
     """The configuration of a run folder, as an instance of the dataclass `kind`.
 
     `name` is another file of the folder that holds one.

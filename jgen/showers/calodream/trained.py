@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,7 +174,7 @@ class Trained:
         return runge_kutta(method, int(n_eval) // stages)
 
 
-def solver_path(folder: Path, part: str, n_eval: int) -> Path:
+def solver_path(folder: str | os.PathLike, part: str, n_eval: int) -> Path:
     """Where the bespoke solver of one part of a model is kept."""
     return Path(folder) / "solvers" / f"{part}-bespoke-{n_eval}.npz"
 

@@ -5,7 +5,7 @@ goes from the base to data, the direction of sampling.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ class TrainableBijector(NamedTuple):
     data_init: Callable[[Params, PyTree, Cond], Params] | None = None
 
 
-def compose(*layers: Bijector | TrainableBijector) -> Bijector | TrainableBijector:
+def compose(*layers: Bijector | TrainableBijector | Any) -> Bijector | TrainableBijector:
     """Apply `layers` from left to right on the way from data to base; the inverse backwards.
 
     Of fixed maps it is a fixed one; with a trainable one among them it is trainable, and its

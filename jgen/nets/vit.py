@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from jgen.nets.dense import Dense
 from jgen.nets.dit import DiT, check_sizes
@@ -44,8 +44,8 @@ class ViTConfig:
 
 
 def patchify(
-    x: Float[Array, "*channels z a r"], patch: tuple[int, int, int]
-) -> Float[Array, "tokens features"]:
+    x: Real[Array, "*channels z a r"], patch: tuple[int, int, int]
+) -> Real[Array, "tokens features"]:
     """Cut a grid into patches; tokens and features run over (z, a, r), r faster, channels fastest.
 
     Args:
@@ -59,8 +59,8 @@ def patchify(
 
 
 def unpatchify(
-    tokens: Float[Array, "tokens features"], shape: Shape, patch: tuple[int, int, int]
-) -> Float[Array, "*channels z a r"]:
+    tokens: Real[Array, "tokens features"], shape: Shape, patch: tuple[int, int, int]
+) -> Real[Array, "*channels z a r"]:
     """Inverse of `patchify` for a grid of the given shape."""
     (z, a, r), (pz, pa, pr) = shape[-3:], patch
     x = tokens.reshape(z // pz, a // pa, r // pr, pz, pa, pr, -1)

@@ -92,7 +92,7 @@ def level_gaussian(
         )
         return (level + jnp.clip(u, 1e-6, _BELOW_ONE)) / num_levels, -log_det(z, level)
 
-    return Bijector(forward, inverse)
+    return Bijector(forward, inverse, num_cond=0)
 
 
 def _check_levels(levels: np.ndarray, num_levels: int) -> None:

@@ -17,11 +17,13 @@ class Bijector(NamedTuple):
       inverse: (z, cond) -> (x, log |dx/dz|).
       has_log_det: false where the map changes the dimension (normalising voxels to layer energies
         does), so that a density in z says nothing about one in x; log_det is then None.
+      num_cond: numbers in the condition; 0 for a map that does without, None if unknown.
     """
 
     forward: Callable[[PyTree, Cond], tuple[PyTree, Array | None]]
     inverse: Callable[[PyTree, Cond], tuple[PyTree, Array | None]]
     has_log_det: bool = True
+    num_cond: int | None = None
 
 
 def standardize(mean: Float[Array, "*x"], std: Float[Array, "*x"]) -> Bijector:
@@ -37,6 +39,7 @@ def standardize(mean: Float[Array, "*x"], std: Float[Array, "*x"]) -> Bijector:
     return Bijector(
         lambda x, cond=None: ((x - mean) / std, log_det(x)),
         lambda z, cond=None: (z * std + mean, -log_det(z)),
+        num_cond=0,
     )
 
 
@@ -45,7 +48,7 @@ def logit(alpha: float = 1e-6) -> Bijector:
 
     Both logarithms are taken of sums of positive numbers, so that float32 resolves either end.
     """
-    if not 0 <= alpha < 0.5:
+    if not isinstance(alpha, int | float) or not 0 <= alpha < 0.5:
         raise ValueError(f"alpha must be in [0, 0.5), got {alpha}")
 
     def parts(x):
@@ -63,7 +66,7 @@ def logit(alpha: float = 1e-6) -> Bijector:
         x = (1 / (1 + jnp.exp(-z)) - alpha) / (1 - 2 * alpha)
         return x, -log_det(x)
 
-    return Bijector(forward, inverse)
+    return Bijector(forward, inverse, num_cond=0)
 
 
 def log() -> Bijector:
@@ -71,4 +74,5 @@ def log() -> Bijector:
     return Bijector(
         lambda x, cond=None: (jnp.log(x), -jnp.sum(jnp.log(x))),
         lambda z, cond=None: (jnp.exp(z), jnp.sum(z)),
+        num_cond=0,
     )

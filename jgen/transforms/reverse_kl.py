@@ -61,7 +61,7 @@ def reverse_kl(
         keys = jax.random.split(key_model, num_events(batch))
         terms = jax.vmap(one, in_axes=(None, 0, 0, None))
         values = terms(params, keys, batch.cond, at(temperature))
-        # Weights are those of conditions; where validation pads its last batch they are zero.
+        # Weights are those of conditions.
         divergence = jnp.mean(values if batch.weight is None else batch.weight * values)
         if not callable(likelihood) and likelihood == 0:
             return divergence

@@ -170,7 +170,8 @@ def test_a_damaged_configuration_is_named(tmp_path):
     RunFolder(tmp_path, Config()).close()
     for text, message in (
         ('{"seed": ', "is damaged"),
-        (json.dumps([1]), "no configuration but list"),
+        (json.dumps([1]), "is damaged .it holds a list, no object.; restore it, or choose"),
+        ("", "is damaged .it is empty."),
     ):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ValueError, match=rf"config.json.*{message}"):

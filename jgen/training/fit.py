@@ -13,6 +13,7 @@ import optax
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from jgen.checks import check_memory
 from jgen.generative_model import Batch, GenerativeModel, num_events
 from jgen.random import member_keys, stream
 from jgen.training.checkpoint import Checkpoints
@@ -128,6 +129,7 @@ def fit(
         raise ValueError(
             f'function is for members="repulsive", but members is {config.members!r}; leave it out'
         )
+    check_memory(jax.eval_shape(model.init, key), copies=config.ensemble)
     layout = make_layout(config.ensemble, config.batch_size, devices)
     data = _unit_weight(data, config.data_sets)
     validation = validation and _unit_weight(validation, config.data_sets)

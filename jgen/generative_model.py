@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
+from jgen.checks import check_whole
 from jgen.random import check_key
 from jgen.typing import Cond, Key, Params, PyTree
 
@@ -175,9 +176,9 @@ def draw_chunks(
         have `num` rows, or `params` are those of a stacked ensemble.
     """
     check_key(key)
-    if num < 1 or batch_size < 1:
-        raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
-    if not 0 <= start < num:
+    check_whole(num=num, batch_size=batch_size)
+    check_whole(0, start=start)
+    if not start < num:
         raise ValueError(f"start must be one of the {num} events, got {start}")
     sample = model
     if isinstance(model, GenerativeModel):
@@ -291,8 +292,9 @@ def log_densities(
     check_key(key)
     check_one_member(model, params)
     num = num_events(x)
-    if num < 1 or batch_size < 1:
-        raise ValueError(f"events and batch_size must be positive, got {num} and {batch_size}")
+    check_whole(batch_size=batch_size)
+    if num < 1:
+        raise ValueError("there are no events: x is empty")
     cond, batch_size = _rows_of_cond(cond, num), min(batch_size, num)
     out = np.empty(num, np.float32)
     for first in range(0, num, batch_size):

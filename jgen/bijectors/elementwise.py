@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.typing import Cond, PyTree
@@ -29,18 +30,46 @@ class Bijector(NamedTuple):
 def standardize(mean: Float[Array, "*x"], std: Float[Array, "*x"]) -> Bijector:
     """Map x to z = (x - mean) / std.
 
+    Args:
+      mean: one number, or one a component; numbers and lists become single precision.
+      std: likewise.
+
     Raises:
-      ValueError: if a standard deviation is not positive.
+      ValueError: for a mean that is not finite, or a standard deviation that is not positive and
+        finite; on a call, if x has not as many components.
     """
+    mean, std = _constant("means", mean), _constant("standard deviations", std)
     if not bool((std > 0).all()):
         raise ValueError("standardize needs positive standard deviations; drop constant features")
+    shape = np.broadcast_shapes(mean.shape, std.shape)
+
+    def check(x):
+        found = jnp.shape(x)
+        same = all(n in (1, m) for n, m in zip(shape[::-1], found[::-1], strict=False))
+        if len(shape) > len(found) or not same:
+            raise ValueError(f"the means are of components {shape}, but x has the shape {found}")
+        return x
+
     # Summed over the event, whether std is one number or one a component.
     log_det = lambda x: -jnp.sum(jnp.log(jnp.broadcast_to(std, x.shape)))
     return Bijector(
-        lambda x, cond=None: ((x - mean) / std, log_det(x)),
-        lambda z, cond=None: (z * std + mean, -log_det(z)),
+        lambda x, cond=None: ((check(x) - mean) / std, log_det(x)),
+        lambda z, cond=None: (check(z) * std + mean, -log_det(z)),
         num_cond=0,
     )
+
+
+def _constant(what, values):
+    array = values if hasattr(values, "dtype") else np.asarray(values, object)
+    if array.dtype == object:
+        try:
+            array = np.asarray(values, np.float32)
+        except (TypeError, ValueError):
+            raise ValueError(f"the {what} must be numbers, got {values!r}") from None
+    real = jnp.issubdtype(array.dtype, np.floating) or jnp.issubdtype(array.dtype, np.integer)
+    if not real or not np.isfinite(np.asarray(array, np.float64)).all():
+        raise ValueError(f"the {what} must be finite real numbers, got {array}")
+    return array
 
 
 def logit(alpha: float = 1e-6) -> Bijector:

@@ -129,7 +129,7 @@ def fit(
         raise ValueError(
             f'function is for members="repulsive", but members is {config.members!r}; leave it out'
         )
-    check_memory(jax.eval_shape(model.init, key), copies=config.ensemble)
+    check_memory(jax.eval_shape(model.init, jax.random.key(0)), copies=config.ensemble)
     layout = make_layout(config.ensemble, config.batch_size, devices)
     data = _unit_weight(data, config.data_sets)
     validation = validation and _unit_weight(validation, config.data_sets)

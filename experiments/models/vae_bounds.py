@@ -23,7 +23,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.datasets import load_digits
 
-from experiments.study import Run, Study, main, table
+from experiments.study import Run, Study, at_least, main, table
 from jgen import (
     Batch,
     Estimate,
@@ -34,6 +34,7 @@ from jgen import (
     nets,
     plotting,
 )
+from jgen.checks import check_positive
 from jgen.estimate import flatten, mean_estimate
 from jgen.metrics import bernoulli_mixture_log_prob, pca_log_prob
 from jgen.models import Autoencoder
@@ -96,6 +97,12 @@ class DigitsConfig:
 
     def check(self) -> None:
         """Refuse bad options."""
+        at_least(self, num_test=2, num_validation=1)
+        if self.num_test + self.num_validation > 1500:
+            raise ValueError(
+                "num_test and num_validation must leave 297 of the 1797 digits to train on, got "
+                f"{self.num_test} and {self.num_validation}"
+            )
         if self.grid < 3 or self.grid % 2 == 0:
             raise ValueError(f"grid must be an odd number from 3 on, got {self.grid}")
 
@@ -146,6 +153,7 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     if config.num_importance < 2 or config.num_importance & (config.num_importance - 1):
         raise ValueError(f"num_importance must be a power of two, got {config.num_importance}")
+    check_positive(widening=config.widening)
     if not config.mixtures or min(config.mixtures) < 2:
         raise ValueError(f"mixtures need two components or more, got {config.mixtures}")
     if config.linear.training.ensemble != 1 or config.digits.training.ensemble != 1:

@@ -24,6 +24,7 @@ from experiments.showers import presets
 from experiments.showers.presets import given_or_trained, model_config
 from experiments.study import Run, Study, at_least, main, table
 from jgen import Batch, OptimizerConfig, TrainConfig, draw, metrics, models, plotting
+from jgen.checks import check_positive
 from jgen.plotting import Curve
 from jgen.plotting.shower_labels import observable_label
 from jgen.showers import Showers, calodream, compute_high_level_inputs, get_geometry
@@ -55,6 +56,7 @@ class Distillation:
     def check(self) -> None:
         """Refuse bad options."""
         at_least(self, trajectories=1)
+        check_positive(huber=self.huber)
 
 
 @dataclass(frozen=True)

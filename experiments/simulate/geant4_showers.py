@@ -44,6 +44,7 @@ from experiments.simulate.physics import ADVICE, choose_physics
 from experiments.simulate.processes import gather
 from experiments.simulate.voxels import GRIDS, Detector, Grid, shower_coordinates, voxelise
 from experiments.study import Run, Study, main, table
+from jgen.checks import check_not_negative, check_positive
 from jgen.files import atomic_path
 from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
 from jgen.showers import Geometry, Showers, iterate_showers, read_showers, write_showers
@@ -153,11 +154,9 @@ def draw_event(config: Config, index: int) -> tuple[float, tuple[int, int]]:
 def check(config: Config) -> None:
     """Raise a ValueError for options that make no sense."""
     for name in ("num", "chunk", "processes", "cut", "sampling_fraction"):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
+        check_positive(**{name: getattr(config, name)})
     for name in ("first", "seed", "threshold"):
-        if not getattr(config, name) >= 0:
-            raise ValueError(f"{name} must not be negative, got {getattr(config, name)}")
+        check_not_negative(**{name: getattr(config, name)})
     low, high = config.energy_range
     if not 0 < low <= high < np.inf or not all(0 < e < np.inf for e in config.energies):
         raise ValueError(

@@ -297,5 +297,4 @@ def conditioned(bijector: TrainableBijector, network: Network) -> TrainableBijec
         init,
         lambda params, x, cond=None, key=None: bijector.forward(at(params, cond), x, cond, key),
         lambda params, z, cond=None, key=None: bijector.inverse(at(params, cond), z, cond, key),
-        num_cond=network.num_cond,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from experiments.study import at_least
 from jgen import OptimizerConfig
+from jgen.checks import check_positive
 from jgen.random import stream
 from jgen.showers.calodream import Flow
 from jgen.solvers import NonStationary, SolverConfig
@@ -35,6 +36,7 @@ class SolverTraining:
 
     def check(self) -> None:
         """Refuse bad options."""
+        check_positive(learning_rate=self.learning_rate)
         at_least(self, num_pool=4, local_steps=1, global_evaluations=1, batch_size=1)
         if bad := [n for n in self.n_evals if n < 4 or n % 4]:
             raise ValueError(f"n_evals must be multiples of 4, got {bad}")

@@ -21,6 +21,8 @@ from jgen import (
     nets,
     transforms,
 )
+from jgen.checks import check_not_negative, check_positive
+from jgen.models.mmd import check_scales
 from jgen.showers import box, get_geometry, read_showers, sample_path
 from jgen.training import make_optimizer, per_player
 from jgen.typing import Params
@@ -59,8 +61,7 @@ class DataConfig:
     def check(self) -> None:
         """Refuse bad options."""
         at_least(self, layers=1, side=1, copies=1, num_test=100, num_validation=2)
-        if not self.scale > 0:
-            raise ValueError(f"data.scale must be positive, got {self.scale}")
+        check_positive(scale=self.scale)
         if GEOMETRY.shape[0] % self.layers:
             raise ValueError(
                 f"data.layers is {self.layers}, which does not divide the {GEOMETRY.shape[0]} "
@@ -104,6 +105,7 @@ class AutoencoderConfig:
     def check(self) -> None:
         """Refuse bad options."""
         at_least(self, num_latent=1, every=1)
+        check_positive(learning_rate=self.learning_rate)
         at_least(self.training, batch_size=2)
 
     @property
@@ -175,8 +177,9 @@ class PostConfig:
     def check(self) -> None:
         """Refuse bad options."""
         at_least(self, stride=1, window=1)
-        if not self.floor > 0:
-            raise ValueError(f"post.floor must be positive, got {self.floor}")
+        check_positive(floor=self.floor)
+        check_not_negative(mse=self.mse, mmd=self.mmd)
+        check_scales(self.scales)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class _Unknown:
     def _stop(self, *_, **__):
         raise _LookedAtError
 
-    __getattr__ = __getitem__ = __iter__ = __len__ = __array__ = __jax_array__ = _stop
+    # Arrays are asked for more than these: all other names come to `__getattr__`.
+    __getattr__ = __getitem__ = __iter__ = __len__ = _stop
     __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = __bool__ = _stop
 
 
@@ -70,7 +71,9 @@ def _certain(question, key, inputs) -> bool:
     try:
         jax.eval_shape(lambda key, inputs: question(key, inputs, _Unknown()), key, inputs)
     except Exception as error:
-        while error is not None and not isinstance(error, _LookedAtError):
+        # JAX says of what is no array of which class it is.
+        looked_at = lambda e: isinstance(e, _LookedAtError) or _Unknown.__name__ in str(e)
+        while error is not None and not looked_at(error):
             error = error.__cause__ or error.__context__
         return error is None
     return False

@@ -130,7 +130,8 @@ def check_bijector(bijector: Any, base: Any) -> None:
     """Refuse a bijector that does not take what its base draws."""
     z = jax.eval_shape(base.sample, jax.eval_shape(lambda: jax.random.key(0)))
     question = lambda key, z, cond: bijector.inverse(bijector.init(key), z, cond)[0]
-    ask(question, f"the bijector does not take z of the base's shape {z.shape}", bijector, inputs=z)
+    shape = jax.tree.map(jnp.shape, z)
+    ask(question, f"the bijector does not take z of the base's shape {shape}", bijector, inputs=z)
 
 
 def check_contexts(network: CausalNetwork, num: int, num_outputs: int | None = None) -> None:

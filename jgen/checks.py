@@ -77,27 +77,27 @@ def check_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
 
 def check_positive(**numbers: Any) -> None:
     """Refuse what is no finite positive number."""
-    _check_numbers(numbers, "a positive finite number", lambda v: v > 0)
+    _check_numbers(numbers, "positive and finite", lambda v: v > 0)
 
 
 def check_not_negative(**numbers: Any) -> None:
     """Refuse what is no finite number from zero on."""
-    _check_numbers(numbers, "a finite number, zero or positive", lambda v: v >= 0)
+    _check_numbers(numbers, "zero or positive and finite", lambda v: v >= 0)
 
 
 def check_finite(**numbers: Any) -> None:
     """Refuse what is no finite number."""
-    _check_numbers(numbers, "a finite number", lambda v: True)
+    _check_numbers(numbers, "finite", lambda v: True)
 
 
 def check_fraction(**numbers: Any) -> None:
     """Refuse what is no number in [0, 1)."""
-    _check_numbers(numbers, "a number in [0, 1)", lambda v: 0 <= v < 1)
+    _check_numbers(numbers, "in [0, 1)", lambda v: 0 <= v < 1)
 
 
 def check_open_fraction(**numbers: Any) -> None:
     """Refuse what is no number in (0, 1)."""
-    _check_numbers(numbers, "a number between 0 and 1", lambda v: 0 < v < 1)
+    _check_numbers(numbers, "between 0 and 1", lambda v: 0 < v < 1)
 
 
 def check_known(choices: Any, **names: Any) -> None:

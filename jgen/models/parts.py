@@ -54,6 +54,8 @@ def ask(question: Callable[..., PyTree], what: str, *parts: Any, inputs: PyTree)
     Raises:
       ValueError: if the parts do not fit together.
     """
+    if any(getattr(part, "init", ask) is None for part in parts):
+        return None  # parameters that come from elsewhere
     sizes = [getattr(part, "num_cond", None) for part in parts]
     size = max((n for n in sizes if n), default=0)
     cond = number(size) if size else None

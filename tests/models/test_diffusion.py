@@ -280,7 +280,7 @@ def test_bad_input():
         ),
         (
             lambda: with_unconditional(None, None, 0.0),
-            "probability must be a number between 0 and 1",
+            "probability must be between 0 and 1",
         ),
         (
             lambda: variational_bound(network, path=VP, prediction="noise", steps=0),

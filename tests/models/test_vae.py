@@ -369,9 +369,9 @@ def test_two_networks_make_an_autoencoder(key):
 
 def test_bad_input(key):
     model = linear_autoencoder()
-    with pytest.raises(ValueError, match="scale must be a positive finite number, got 0"):
+    with pytest.raises(ValueError, match="scale must be positive and finite, got 0"):
         gaussian(0)
-    with pytest.raises(ValueError, match="beta must be .* zero or positive, got -1"):
+    with pytest.raises(ValueError, match="beta must be .* zero or positive and finite, got -1"):
         vae(model, (Q,), beta=-1)
     with pytest.raises(ValueError, match="reduction must be one of sum, mean, got 'max'"):
         vae(model, (Q,), reduction="max")
@@ -381,7 +381,7 @@ def test_bad_input(key):
         vae(model, (Q,), num_importance=-5)
     with pytest.raises(ValueError, match="num_importance must be a whole number .*got 2.5"):
         vae(model, (Q,), num_importance=2.5)
-    with pytest.raises(ValueError, match="scale must be a positive finite number, got 0"):
+    with pytest.raises(ValueError, match="scale must be positive and finite, got 0"):
         with_width(Network(None, None), 0.0)
     x = np.zeros((3, D), np.float32)
     with pytest.raises(ValueError, match="num must be a whole number from 1 .*got 0"):

@@ -156,7 +156,7 @@ def test_given_energies_are_taken_in_turn():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num": 0}, "num must be a positive finite number, got 0"),
+        ({"num": 0}, "num must be positive and finite, got 0"),
         ({"first": -1}, "first must be .*zero or positive"),
         ({"energy_range": (5.0, 1.0)}, "energies must be positive"),
         ({"energies": (1.0, math.nan)}, "energies must be positive"),

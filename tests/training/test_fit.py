@@ -194,8 +194,8 @@ def test_nan_loss_names_step_and_member():
     [
         ({"steps": 0}, "steps must be a whole number from 1 .*got 0"),
         ({"keep": "best"}, 'keep="best" needs validation data'),
-        ({"ema_decay": 1.0}, r"ema_decay must be a number in \[0, 1\)"),
-        ({"optimizer": OptimizerConfig(warmup=1.5)}, "warmup must be a number in"),
+        ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
+        ({"optimizer": OptimizerConfig(warmup=1.5)}, "warmup must be in"),
         ({"batch_size": 31, "ensemble": 3}, "multiple of 8"),
     ],
 )

@@ -164,5 +164,5 @@ def test_other_bad_options():
     with pytest.raises(ValueError, match="are no dictionary"):
         per_player({"generator": optax.sgd(0.1)}).init(jnp.zeros(3))
     for name in ("beta1", "beta2"):
-        with pytest.raises(ValueError, match=rf"{name} must be a number in \[0, 1\), got 1"):
+        with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\), got 1"):
             make_optimizer(OptimizerConfig(**{name: 1.0}), 10)

@@ -219,7 +219,8 @@ def test_damaged_files_of_a_run_are_named_with_what_to_do(tmp_path):
     model = GenerativeModel(
         lambda key: jnp.zeros(2), lambda params, key, batch: jnp.mean((params - batch.x) ** 2), None
     )
-    config, data = TrainConfig(steps=2, batch_size=2, save_every=2), Batch(np.ones((4, 2)))
+    config = TrainConfig(steps=2, batch_size=8, save_every=2)
+    data = Batch(np.ones((8, 2), np.float32))
 
     def run():
         with RunFolder(tmp_path, Config()) as folder:

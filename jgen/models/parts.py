@@ -5,7 +5,8 @@ length; others are asked without, and if that fails they get the benefit of the 
 looked at the condition.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -20,6 +21,10 @@ from jgen.typing import Cond, PyTree
 
 
 class _LookedAtError(Exception):
+    pass
+
+
+class _RefusedError(ValueError):
     pass
 
 
@@ -65,6 +70,18 @@ def ask(question: Callable[..., PyTree], what: str, *parts: Any, inputs: PyTree)
     except Exception as error:
         if None in sizes and not _certain(question, key, inputs):
             return None
+        with saying(what):
+            raise error
+
+
+@contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Refuse with the sentence `what` and the reason, unless the reason is such a sentence."""
+    try:
+        yield
+    except _RefusedError:
+        raise
+    except Exception as error:
         raise refusal(what, error) from error
 
 
@@ -84,7 +101,7 @@ def _certain(question, key, inputs) -> bool:
 def refusal(what: str, error: Exception) -> ValueError:
     """The sentence that says what a part does not do, and why."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ValueError(f"{what}: {first}")
+    return _RefusedError(f"{what}: {first}")
 
 
 def check_prediction_network(network: Network, shape: tuple[int, ...]) -> None:
@@ -146,11 +163,7 @@ def check_contexts(network: CausalNetwork, num: int, num_outputs: int | None = N
     contexts = ask(question, what, network, inputs=number(num))
     if contexts is None:
         return
-    if contexts.shape[:1] != (num,) or len(contexts.shape) != 2:
-        raise ValueError(
-            f"the network's contexts have the shape {contexts.shape}, but events have {num} "
-            "components, each with a context of its own"
-        )
+    _check_rows(contexts, num)
     if num_outputs is not None and contexts.shape[1] != num_outputs:
         raise ValueError(
             f"the network has {contexts.shape[1]} outputs a component, but the head needs "
@@ -158,14 +171,24 @@ def check_contexts(network: CausalNetwork, num: int, num_outputs: int | None = N
         )
 
 
+def _check_rows(contexts, num):
+    if contexts.shape[:1] != (num,) or len(contexts.shape) != 2:
+        raise ValueError(
+            f"the network's contexts have the shape {contexts.shape}, but events have {num} "
+            "components, each with a context of its own"
+        )
+
+
 def check_autoregressive_velocity(network: AutoregressiveNetwork, num: int) -> None:
     """Refuse a network of another number of components, or whose velocity is no number."""
-    check_contexts(network, num)
 
     def question(key, inputs, cond):
         params, (t, x) = network.init(key), inputs
-        context = network.contexts(params, x, cond)[0]
-        return network.velocity(params, network.embed_time(params, t), x[0], context)
+        with saying(f"the network does not take events of {num} components"):
+            contexts = network.contexts(params, x, cond)
+            _check_rows(contexts, num)
+        features = network.embed_time(params, t)
+        return network.velocity(params, features, x[0], contexts[0])
 
     what = "the velocity network does not take (params, features of t, x_i, context)"
     velocity = ask(question, what, network, inputs=(number(), number(num)))
@@ -204,21 +227,21 @@ def check_verdict(value: Array) -> Array:
 def check_autoencoder(autoencoder: Any, latent_shape: tuple[int, ...]) -> PyTree | None:
     """Refuse an autoencoder whose halves do not fit together; shapes of what it decodes to."""
 
-    def decode(key, r, cond):
-        return autoencoder.likelihood.mean(autoencoder.decode(autoencoder.init(key), r, cond))
+    def question(key, r, cond):
+        params = autoencoder.init(key)
+        x = autoencoder.likelihood.mean(autoencoder.decode(params, r, cond))
+        if not hasattr(x, "shape"):
+            return x, None
+        with saying(f"the encoder does not take x of the shape {x.shape} that the decoder makes"):
+            return x, autoencoder.encode(params, x, cond)
 
     what = f"the decoder does not take r of the latent shape {latent_shape}"
-    x = ask(decode, what, autoencoder, inputs=number(*latent_shape))
-    if x is None or not hasattr(x, "shape"):
+    answer = ask(question, what, autoencoder, inputs=number(*latent_shape))
+    if answer is None or answer[1] is None:
         return None
-
-    def encode(key, x, cond):
-        return autoencoder.encode(autoencoder.init(key), x, cond)
-
-    what = f"the encoder does not take x of the shape {x.shape} that the decoder makes"
-    encoded = ask(encode, what, autoencoder, inputs=x)
-    shapes = [getattr(part, "shape", None) for part in encoded or ()]
-    if encoded is not None and shapes != [latent_shape] * 2:
+    x, encoded = answer
+    shapes = [getattr(part, "shape", None) for part in encoded]
+    if shapes != [latent_shape] * 2:
         raise ValueError(
             f"the encoder must return the pair (mean, log_variance), each of the latent shape "
             f"{latent_shape}, got {', '.join(map(str, shapes))}"

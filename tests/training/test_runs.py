@@ -217,7 +217,9 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
 def test_damaged_files_of_a_run_are_named_with_what_to_do(tmp_path):
     """Emptied, cut, or of other bytes."""
     model = GenerativeModel(
-        lambda key: jnp.zeros(2), lambda params, key, batch: jnp.mean((params - batch.x) ** 2), None
+        lambda key: jnp.zeros(2),
+        lambda params, key, batch: jnp.mean((params[None] - batch.x) ** 2),
+        None,
     )
     config = TrainConfig(steps=2, batch_size=8, save_every=2)
     data = Batch(np.ones((8, 2), np.float32))

@@ -28,7 +28,7 @@ from jax.errors import JaxRuntimeError
 
 from jgen import plotting
 from jgen.checks import LARGEST_COUNT, check_literals, check_memory
-from jgen.estimate import Estimate
+from jgen.estimate import Estimate, flatten
 from jgen.training import RunFolder, initialize_distributed
 
 
@@ -165,13 +165,25 @@ def short_name(module: str) -> str:
 
 
 def at_least(config: Any, **least: float) -> None:
-    """Refuse fields below a smallest value, or infinite: `at_least(config, num_train=100)`."""
+    """Refuse numbers, also in tuples, below a smallest one: `at_least(config, num_train=100)`."""
     for name, bound in least.items():
         value = getattr(config, name)
-        if not value >= bound:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not min(numbers, default=bound) >= bound:
             raise ValueError(f"{name} must be at least {bound}, got {value}")
-        if value == math.inf:
+        if math.inf in numbers:
             raise ValueError(f"{name} must be finite, got {value}")
+
+
+def positive(config: Any, *names: str, block: str = "") -> None:
+    """Refuse numbers of a block that are not above zero, and tuples of such or of none."""
+    for name in names:
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not min(numbers, default=0) > 0:
+            raise ValueError(f"{block}{name} must be positive, got {value}")
+        if math.inf in numbers:
+            raise ValueError(f"{block}{name} must be finite, got {value}")
 
 
 def known(config: Any, **choices: Sequence[str]) -> None:
@@ -181,6 +193,22 @@ def known(config: Any, **choices: Sequence[str]) -> None:
         given = value if isinstance(value, tuple) else (value,)
         if not given or set(given) - set(allowed):
             raise ValueError(f"{name} must be of {', '.join(allowed)}, got {value!r}")
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Flat metrics without infinite ones, such as the open ends of intervals."""
+    return {name: value for name, value in flatten(metrics).items() if math.isfinite(value)}
+
+
+def variant(config: Any, **changes: Any) -> Any:
+    """A configuration with changes, those of a block in a dictionary: how presets are written.
+
+    SMOKE = variant(DEFAULT, num_test=100, training={"steps": 20, "optimizer": {"warmup": 0.1}})
+    """
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            changes[name] = variant(getattr(config, name), **value)
+    return dataclasses.replace(config, **changes)
 
 
 def table(

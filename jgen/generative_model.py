@@ -222,8 +222,8 @@ def _rows_of_cond(cond: Cond, num: int) -> Cond:
 def check_one_member(model: GenerativeModel, params: Params) -> None:
     """Refuse the stacked parameters that a training of several members returns."""
     expected = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)))
-    found = jax.tree.leaves(params)
-    pairs = list(zip(found, expected, strict=len(found) == len(expected)))
+    leaves = jax.tree.leaves(params)
+    pairs = list(zip(leaves, expected, strict=len(leaves) == len(expected)))
     if pairs and all(np.shape(f)[1:] == e.shape and np.ndim(f) == e.ndim + 1 for f, e in pairs):
         raise ValueError(
             "params have an axis of ensemble members; take one of them with "
@@ -300,6 +300,6 @@ def log_densities(
     for first in range(0, num, batch_size):
         rows = np.minimum(first + np.arange(batch_size), num - 1)  # one program, the end padded
         chunk = jax.tree.map(lambda a: np.asarray(a)[rows], (x, cond))  # noqa: B023
-        found = np.asarray(_log_prob_chunk(model.log_prob, params, key, first, *chunk))
-        out[first : first + batch_size] = found[: num - first]
+        values = np.asarray(_log_prob_chunk(model.log_prob, params, key, first, *chunk))
+        out[first : first + batch_size] = values[: num - first]
     return out

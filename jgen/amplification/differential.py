@@ -29,7 +29,7 @@ _CHUNK = 2**20
 
 
 class Differential(NamedTuple):
-    """What `differential_amplification` found for one set of generated values.
+    """Result of `differential_amplification` for one set of generated values.
 
     Attributes:
       sizes: numbers of generated events.
@@ -53,7 +53,7 @@ class Differential(NamedTuple):
     @property
     def amplification(self) -> Interval:
         """G = n_equiv / n_train with its interval (arXiv:2509.08048, Eq. 4)."""
-        return Interval(*(number / self.num_train for number in self.n_equiv))
+        return self.n_equiv.over(self.num_train)
 
 
 def prefix_sizes(num: int, first: int = 100, per_decade: int = 10) -> Int[np.ndarray, " sizes"]:

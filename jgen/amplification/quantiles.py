@@ -16,7 +16,7 @@ from scipy import stats
 from jgen.amplification.averaging import ONE_SIGMA, Interval
 from jgen.amplification.kolmogorov import check_level
 
-# Events whose bins are found at once.
+# Events that are sorted into bins at once.
 _CHUNK = 2**18
 
 

@@ -148,8 +148,8 @@ def coverage(
         return _rank_coverage(*_checked(truth, predictions, truth_error), levels)
     if interval not in ("student", "normal"):
         raise ValueError(f"unknown interval {interval!r}; one of student, normal, quantile")
-    found = pulls(truth, predictions, truth_error)
-    distance, degrees = np.abs(found.values).ravel(), found.degrees_of_freedom.ravel()
+    of_mean = pulls(truth, predictions, truth_error)
+    distance, degrees = np.abs(of_mean.values).ravel(), of_mean.degrees_of_freedom.ravel()
     upper = (1 + levels[:, None]) / 2
     if interval == "student":
         bounds = stats.t.ppf(upper, degrees[None])

@@ -136,7 +136,7 @@ def calochallenge_classifier(
 
 
 class ClassifierResult(NamedTuple):
-    """What the trainings found on the test split, one row a seed.
+    """Results of the trainings on the test split, one row a seed.
 
     Attributes:
       auc: area under the ROC curve, 0.5 if the samples cannot be told apart.
@@ -149,6 +149,9 @@ class ClassifierResult(NamedTuple):
         up in the tails of either (arXiv:2305.16774).
       num_test: effective numbers of reference and generated test events, those of the events where
         they have no weights.
+      covariances: of the seeds' `auc`, `auc_calibrated` and `jsd`, by that name, due to the finite
+        test split, which they share; 1/num_seeds of the diagonal's mean is far too small for
+        classifiers that agree, and the diagonal's mean too large for those that do not.
       best_epoch: epoch whose network was kept, counted from zero.
       train_loss: mean over each epoch.
       validation_loss: after each epoch.
@@ -160,6 +163,7 @@ class ClassifierResult(NamedTuple):
     weights_reference: Float[np.ndarray, "seeds n_test"]
     weights_generated: Float[np.ndarray, "seeds m_test"]
     num_test: Float[np.ndarray, " two"]
+    covariances: dict[str, Float[np.ndarray, "seeds seeds"]]
     best_epoch: Int[np.ndarray, " seeds"]
     train_loss: Float[np.ndarray, "seeds epochs"]
     validation_loss: Float[np.ndarray, "seeds epochs"]
@@ -171,37 +175,54 @@ class ClassifierResult(NamedTuple):
     def spread(self, name: str) -> float:
         """Standard deviation over seeds of a field; 0 for one seed.
 
-        The seeds share their test events, so this does not contain the statistical error.
+        This is what papers quote. The seeds share their test events: if they agree it does not
+        contain the statistical error, and where there is nothing to learn it is that error.
         """
         values = getattr(self, name)
         return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
     @property
     def auc_statistical_error(self) -> float:
-        """Error of the mean AUC from the finite test split, `auc_error`."""
-        return auc_error(self.mean("auc"), *self.num_test)
+        """Error of the mean AUC from the finite test split (DeLong et al., Biometrics 44, 837).
+
+        Unlike `auc_error` of one classifier it knows how far the seeds agree: those of one
+        distribution against itself have learnt noise, each its own, and the mean of five
+        fluctuates up to sqrt(5) less than each.
+        """
+        return float(np.sqrt(max(np.mean(self.covariances["auc"]), 0.0)))
 
     @property
     def auc_estimate(self) -> Estimate:
         """Mean AUC over seeds.
 
-        Its error is the spread over seeds, which is what papers quote, and the statistical error
-        of the test split, in quadrature.
+        Its error is that of the test split, in quadrature with the part of the spread over seeds
+        that the test split does not explain, over the root of their number. It does not contain
+        the fluctuation from one training split to another, which is zero for two samples of one
+        distribution.
         """
-        return self._estimate("auc", self.auc_statistical_error)
+        return self._estimate("auc")
 
     @property
     def auc_calibrated_estimate(self) -> Estimate:
         """The same of the calibrated AUC."""
-        return self._estimate("auc_calibrated", self.auc_statistical_error)
+        return self._estimate("auc_calibrated")
 
     @property
     def jsd_estimate(self) -> Estimate:
-        """Mean Jensen-Shannon divergence over ln 2; its error is the spread over seeds alone."""
-        return self._estimate("jsd", 0.0)
+        """The same of the Jensen-Shannon divergence over ln 2.
 
-    def _estimate(self, name, statistical):
-        return Estimate(self.mean(name), float(np.hypot(self.spread(name), statistical)))
+        The validation split, on which the classifiers are calibrated, is not in the error.
+        """
+        return self._estimate("jsd")
+
+    def _estimate(self, name):
+        covariance, num = self.covariances[name], len(self.auc)
+        variance = np.mean(covariance)
+        if num > 1:
+            diagonal = np.trace(covariance) / num
+            shared = (np.sum(covariance) - num * diagonal) / (num * (num - 1))
+            variance += max(self.spread(name) ** 2 - (diagonal - shared), 0.0) / num
+        return Estimate(self.mean(name), float(np.sqrt(max(variance, 0.0))))
 
 
 def classifier_test(
@@ -386,21 +407,25 @@ def _evaluate(validation, test, validation_logits, logits, best_epoch, train_los
     is_reference = test.label > 0
     # In float64 the weights cannot overflow.
     validation_logits, logits = (np.asarray(a, np.float64) for a in (validation_logits, logits))
-    auc, auc_calibrated, jsd = [], [], []
+    found = {"auc": [], "auc_calibrated": [], "jsd": []}  # by seed: number, shares of test events
     for fitted, score in zip(validation_logits, logits, strict=True):
         c = _calibrated(fitted, validation, score)
-        auc.append(_area(score, test))
-        auc_calibrated.append(_area(c, test))
-        bce = -np.average(np.log(np.where(is_reference, c, 1 - c)), weights=test.weight)
-        jsd.append(1 - bce / np.log(2))
+        for name, scores in (("auc", score), ("auc_calibrated", c)):
+            found[name].append((_area(scores, test), _area_shares(scores, test)))
+        information = 1 + np.log2(np.where(is_reference, c, 1 - c))
+        jsd, weight = np.average(information, weights=test.weight), test.weight / test.weight.sum()
+        found["jsd"].append((jsd, weight * (information - jsd)))
+    covariances = {
+        name: (shares := np.array([share for _, share in seeds])) @ shares.T
+        for name, seeds in found.items()
+    }
     weights = np.exp(np.clip(logits, -50, 50))  # a certain classifier must not overflow float32
     return ClassifierResult(
-        np.array(auc),
-        np.array(auc_calibrated),
-        np.array(jsd),
+        *(np.array([number for number, _ in seeds]) for seeds in found.values()),
         weights[:, is_reference],
         weights[:, ~is_reference],
         np.array([_effective(test.weight[which]) for which in (is_reference, ~is_reference)]),
+        covariances,
         best_epoch,
         train_loss,
         validation_loss,
@@ -411,6 +436,21 @@ def _area(scores, part):
     which = part.label > 0
     parts = [a[rows] for a in (scores, part.weight) for rows in (which, ~which)]
     return area_under_curve(*parts)
+
+
+def _area_shares(scores, part):
+    """Share of each event in an AUC's deviation; the sum of squares is its variance (DeLong)."""
+    shares, is_reference = np.empty(len(scores)), part.label > 0
+    weight = part.weight.astype(np.float64)
+    for which, sign in ((is_reference, 1), (~is_reference, -1)):
+        order = np.argsort(scores[~which])
+        others, other_weight = scores[~which][order], weight[~which][order]
+        total = np.concatenate([[0.0], np.cumsum(other_weight)]) / other_weight.sum()
+        # Of the other sample's events: the fraction below, equal ones count one half.
+        sides = (total[np.searchsorted(others, scores[which], s)] for s in ("left", "right"))
+        below, own = sum(sides) / 2, weight[which] / weight[which].sum()
+        shares[which] = sign * own * (below - np.sum(own * below))
+    return shares
 
 
 def _effective(weights):

@@ -1,4 +1,4 @@
-"""The honest table: every metric of the generated sample beside truth against truth.
+"""Every metric of the generated sample beside truth against truth.
 
 A separation power of 0.003 means nothing until one knows what two samples of the truth itself
 give with as many events. Both columns are computed here by the same code at the same size.
@@ -14,7 +14,7 @@ from jaxtyping import Real
 from jgen.estimate import Estimate, Judged
 from jgen.metrics.classifier import ClassifierConfig, ClassifierResult, classifier_test
 from jgen.metrics.distances import wasserstein
-from jgen.metrics.histograms import Separation, histogram, separation
+from jgen.metrics.histograms import column_separations
 from jgen.typing import Key
 
 Observables = Mapping[str, Real[np.ndarray, "_ ..."]]
@@ -77,9 +77,8 @@ def compare(
     that of reference against generated, their `truth` that of reference against holdout, both
     estimates. `underflow/o` and `overflow/o`, numbers without an error, are the absolute
     differences of the fractions of entries outside the edges, which a separation power does not
-    see. An observable [n, k] gives means over k. The error of a mean distance is
-    bootstrapped with the same events in all columns; that of a mean separation is the mean of the
-    columns' errors, an upper limit (it takes them as fully correlated).
+    see. An observable [n, k] gives means over k, whose errors are bootstrapped with the same
+    events in all columns.
 
     Each observable is cut to the first events of every sample, as many as the smallest has,
     because both metrics depend on the sample size. The errors take rows as independent: for
@@ -107,15 +106,15 @@ def compare(
         pairs = [(first, np.asarray(sample[name][:size])) for sample in (generated, holdout)]
         powers = [_separations(*pair, edges, num_bootstrap, key) for pair in pairs]
         distances = [wasserstein(*pair, num_bootstrap=num_bootstrap, key=key) for pair in pairs]
-        out.metrics[f"separation/{name}"] = Judged(*map(_mean_separation, powers))
+        out.metrics[f"separation/{name}"] = Judged(*(p.estimate for p in powers))
         out.metrics[f"wasserstein/{name}"] = Judged(*(d.estimate for d in distances))
-        outside = {side: Judged(*(_outside(p, side) for p in powers)) for side in _SIDES}
+        outside = {side: Judged(*(getattr(p, side) for p in powers)) for side in _SIDES}
         for side, differences in outside.items():
             out.metrics[f"{side}/{name}"] = Judged(*(float(np.mean(d)) for d in differences))
         if first.ndim > 1:
-            out.columns[f"separation/{name}"] = Judged(*map(_column_separations, powers))
-            columns = (Estimate(d.value, d.error) for d in distances)
-            out.columns[f"wasserstein/{name}"] = Judged(*columns)
+            for family, found in (("separation", powers), ("wasserstein", distances)):
+                columns = (Estimate(f.value, f.error) for f in found)
+                out.columns[f"{family}/{name}"] = Judged(*columns)
             out.columns.update({f"{side}/{name}": both for side, both in outside.items()})
     return out
 
@@ -175,22 +174,5 @@ def _columns(values):
 
 def _separations(first, second, edges, num_bootstrap, key):
     """Of each column."""
-    return [
-        separation(
-            *(histogram(v, column_edges) for v in pair), num_bootstrap=num_bootstrap, key=key
-        )
-        for *pair, column_edges in zip(_columns(first), _columns(second), edges, strict=True)
-    ]
-
-
-def _column_separations(powers: list[Separation]) -> Estimate:
-    return Estimate(np.array([s.value for s in powers]), np.array([s.error for s in powers]))
-
-
-def _mean_separation(powers: list[Separation]) -> Estimate:
-    return Estimate(*(float(np.mean(a)) for a in _column_separations(powers)))
-
-
-def _outside(powers: list[Separation], side: str) -> np.ndarray:
-    """Differences of the fractions on one side of the edges, one a column."""
-    return np.array([abs(np.subtract(*getattr(s, side))) for s in powers])
+    samples = (v[:, None] if v.ndim == 1 else v for v in (first, second))
+    return column_separations(*samples, edges, num_bootstrap=num_bootstrap, key=key)

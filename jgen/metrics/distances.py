@@ -135,7 +135,7 @@ def sliced_wasserstein(
     if num_directions < 1:
         raise ValueError(f"num_directions must be positive, got {num_directions}")
     u = _directions(shapes[0][1], num_directions, key)
-    found = wasserstein(
+    along = wasserstein(
         np.asarray(reference, np.float64) @ u,
         np.asarray(generated, np.float64) @ u,
         reference_weights,
@@ -143,9 +143,9 @@ def sliced_wasserstein(
         num_bootstrap=num_bootstrap,
         key=key,
     )
-    replicas = found.replicas.mean(axis=1)
+    replicas = along.replicas.mean(axis=1)
     error = np.std(replicas) if num_bootstrap else np.array(np.nan)
-    return Wasserstein(found.value.mean(), error, replicas)
+    return Wasserstein(along.value.mean(), error, replicas)
 
 
 def _directions(dim, num, key):

@@ -133,8 +133,8 @@ def observable_panel(
       name: of the observable.
       layer: which one, of an observable that has one number a layer.
     """
-    pick = lambda found: found[name] if found[name].ndim == 1 else found[name][:, layer]
-    values, samples = pick(true), {label: pick(found) for label, found in made.items()}
+    pick = lambda of: of[name] if of[name].ndim == 1 else of[name][:, layer]
+    values, samples = pick(true), {label: pick(of) for label, of in made.items()}
     edges = binning(geometry, name, values)
     pooled = np.concatenate([values, *samples.values()])
     low, high = np.quantile(pooled, [0.002, 0.998])

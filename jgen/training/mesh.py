@@ -87,7 +87,7 @@ def fetch(tree: PyTree, layout: Layout) -> PyTree:
 def initialize_distributed() -> None:
     """Join the processes of a multi-host run; call before anything else touches a device.
 
-    Under SLURM, Open MPI and on TPU pods the coordinator is found by itself; elsewhere set
+    Under SLURM, Open MPI and on TPU pods the coordinator is detected automatically; elsewhere set
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")

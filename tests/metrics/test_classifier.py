@@ -16,7 +16,7 @@ from jgen.metrics import (
     classifier_test,
     trained_classifier,
 )
-from jgen.metrics.classifier import _calibrated, _split, calochallenge_classifier
+from jgen.metrics.classifier import _calibrated, _evaluate, _split, calochallenge_classifier
 from jgen.metrics.classifier_training import Data, Part, _epoch, _init, place
 from jgen.nets.resnet import ResNetConfig
 
@@ -129,8 +129,49 @@ def test_null_is_consistent_with_one_half():
     result = classifier_test(*gaussians(2000, 3000, 0.0, 30), jax.random.key(2), FAST)
     assert result.weights_reference.shape == (3, 400)
     assert result.weights_generated.shape == (3, 600)
-    assert result.auc_statistical_error == pytest.approx(0.0186, abs=2e-3)
+    assert [np.sqrt(v) for v in np.diag(result.covariances["auc"])] == pytest.approx(
+        [auc_error(0.5, 400, 600)] * 3, rel=0.1
+    )
+    assert result.auc_statistical_error < 0.9 * auc_error(0.5, 400, 600)
     assert abs(result.mean("auc") - 0.5) < 3 * result.auc_statistical_error
+
+
+@pytest.mark.parametrize(("columns", "low", "high"), [(5, 0.2, 0.6), (1, 0.7, 1.4)])
+def test_errors_of_a_mean_over_seeds_know_how_far_they_agree(columns, low, high):
+    """Seeds that have learnt noise disagree: their mean fluctuates less than each of them.
+
+    The classifiers are random directions, so that nothing is compiled: five of them, or one that
+    all seeds have found.
+    """
+    rng, found = np.random.default_rng(0), []
+    label = np.repeat([1.0, 0.0], [120, 80]).astype(np.float32)
+    part = Part(np.arange(200), label, np.where(label > 0, 200 / 240, 200 / 160))
+    empty = np.zeros((5, 1))
+    for _ in range(150):
+        events, directions = rng.normal(size=(200, 20)), rng.normal(size=(20, columns))
+        scores = (events @ directions).T * np.ones((5, 1))
+        found.append(_evaluate(part, part, scores, scores, np.zeros(5, int), empty, empty))
+    value, error = np.array([r.auc_estimate for r in found]).T
+    assert 0.55 < np.mean(np.abs(value - value.mean()) < error) < 0.81
+    assert np.std(value) / np.mean(error) == pytest.approx(1, abs=0.25)
+    assert low < np.mean(error) / auc_error(0.5, 120, 80) < high
+    if columns == 1:
+        # The seeds are one classifier, whose error is the known one.
+        assert np.mean(error) == pytest.approx(auc_error(0.5, 120, 80), rel=0.05)
+
+
+@pytest.mark.study
+def test_quoted_errors_of_retrained_classifiers_cover_truth_against_truth():
+    config = ClassifierConfig(
+        hidden=(16,), learning_rate=3e-3, batch_size=100, epochs=6, num_seeds=3
+    )
+    rng, found = np.random.default_rng(1), []
+    for i in range(60):
+        samples = rng.normal(size=(2, 400, 10))
+        found.append(classifier_test(*samples, jax.random.key(i), config).auc_estimate)
+    value, error = np.array(found).T
+    assert 0.54 < np.mean(np.abs(value - value.mean()) < error) < 0.82
+    assert np.std(value) / np.mean(error) == pytest.approx(1, abs=0.25)
 
 
 def test_splits_are_disjoint_and_complete():

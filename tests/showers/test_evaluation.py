@@ -21,6 +21,7 @@ from jgen.showers import (
     separations,
     summary_table,
 )
+from jgen.showers.evaluation import layer_moments, structure
 
 GEOMETRY = get_geometry("ds2")
 SMALL = EvaluationConfig(
@@ -108,6 +109,42 @@ def test_without_a_holdout_the_halves_are_the_odd_and_even_rows(showers):
     assert by_hand.response["generated"].reference.num.sum() == 200
 
 
+def test_training_showers_that_are_returned_are_seen(showers):
+    reference, holdout, training = (rows(showers, np.s_[i::3]) for i in range(3))
+    config = dataclasses.replace(QUICK, response=False, threshold=None, bootstrap=20)
+    judge = lambda made, **given: (
+        evaluate(
+            GEOMETRY, reference, made, jax.random.key(0), config, holdout=holdout, **given
+        ).metrics
+    )
+    found = judge(training, training=training)
+    for name in ("copies/training", "copies/training_exact"):
+        assert found[name].value.value == 1
+        assert found[name].truth.value < 0.05
+        assert found[f"{name}_p"].value < 1e-6 < found[f"{name}_p"].truth
+    own = summary_table(found).split("copies and structure")[1].splitlines()
+    assert [line.split()[0] for line in own if "copies/training_p" in line] == ["copies/training_p"]
+    assert not [name for name in judge(training) if "training" in name]
+    with pytest.raises(ValueError, match="200 of 200 reference showers are training showers"):
+        judge(holdout, training=reference)
+
+
+def test_geant4_is_aligned_and_a_turned_shower_is_not(showers):
+    first, second, third = (rows(showers, np.s_[i::3]) for i in range(3))
+    blocks = third.voxels.reshape(-1, *GEOMETRY.shape)
+    turned = np.stack([np.roll(blocks[:, k], 5 * k, axis=1) for k in range(45)], axis=1)
+    samples = (first, second, third._replace(voxels=turned.reshape(third.voxels.shape)))
+    found = structure(*(layer_moments(GEOMETRY, s) for s in samples), num_bootstrap=20)
+    assert found["structure/alignment"].truth.value == pytest.approx(0.283, abs=0.06)
+    # Neighbours are turned by 112.5 degrees, so their cosine by its own: 0.283 cos 112.5.
+    assert found["structure/alignment"].value.value == pytest.approx(-0.108, abs=0.06)
+    assert (
+        found["structure/alignment_p"].value < 1e-6 < 0.001 < found["structure/alignment_p"].truth
+    )
+    assert found["structure/holes"].truth.value == pytest.approx(0.016, abs=0.03)
+    assert found["structure/rayleigh"].truth.value < 7
+
+
 def test_samples_are_thinned_evenly(showers):
     """A file that is sorted by energy must not lose its upper half."""
     order = np.argsort(showers.energies[:400])
@@ -189,11 +226,11 @@ def test_what_matters_is_noted(showers):
 
 def test_parts_can_be_left_out_and_chosen(showers):
     reference, generated = rows(showers, np.s_[:100]), rows(showers, np.s_[100:150])
-    off = dataclasses.replace(QUICK, response=False)
+    off = dataclasses.replace(QUICK, response=False, copies=False)
     found = evaluate(GEOMETRY, reference, generated, jax.random.key(0), off)
     families = {name.partition("/")[0] for name in found.metrics}
     single = {"num_showers", "incident_energy_p", "shared_energies"}
-    tables = {"separation", "separation_cut", "wasserstein", "underflow", "overflow"}
+    tables = {"separation", "separation_cut", "wasserstein", "underflow", "overflow", "structure"}
     assert families == tables | single
     on = dataclasses.replace(off, fpd=True, kpd=True, prdc=True, fpd_batches=1)
     found = evaluate(GEOMETRY, reference, generated, jax.random.key(0), on)

@@ -79,9 +79,10 @@ def test_geometry_is_that_of_the_number_of_voxels(files, tmp_path):
 
 def test_several_files_are_one_sample_and_a_holdout_keeps_the_reference_whole(files):
     first, second = map(str, files)
-    config = Config(first, second, more_reference=(second,), holdout=(first,), max_showers=200)
+    files = {"more_reference": (second,), "holdout": (first,), "training": (first, second)}
+    config = Config(first, second, **files, max_showers=200)
     sizes = {name: len(s.energies) for name, s in evaluate.read_samples(config).items()}
-    assert sizes == {"reference": 200, "generated": 150, "holdout": 150}
+    assert sizes == {"reference": 200, "generated": 150, "holdout": 150, "training": 300}
 
 
 def test_the_official_preset_has_the_official_tests():

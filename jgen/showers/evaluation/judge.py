@@ -43,7 +43,7 @@ def observable_distances(
       num_bootstrap: resamplings behind each error.
     """
     first, second = (compared_observables(geometry, s) for s in (reference, generated))
-    found = {
+    distances = {
         name: wasserstein(values, second[name], num_bootstrap=num_bootstrap).estimate
         for name, values in first.items()
     }
@@ -55,7 +55,7 @@ def observable_distances(
         distance(resampled(reference)[of_x], resampled(generated)[of_y])
         for _ in range(num_bootstrap)
     ]
-    return found | {"E_voxel": Estimate(distance(), float(np.std(replicas)))}
+    return distances | {"E_voxel": Estimate(distance(), float(np.std(replicas)))}
 
 
 def _log_voxels(geometry, showers):
@@ -104,7 +104,7 @@ def shower_judge(
 
     def judge(showers: Showers) -> dict[str, Estimate]:
         new = {tag: make(showers) for tag, make in inputs.items()}
-        found = {
+        results = {
             f"auc_{tag}": classifier_test(
                 known[tag], new[tag], stream(key, tag), classifier
             ).auc_estimate
@@ -113,6 +113,6 @@ def shower_judge(
         fpd = frechet_physics_distance(
             known["high"], new["high"], num_sizes=5, num_batches=fpd_batches
         )
-        return found | {"fpd": fpd.estimate}
+        return results | {"fpd": fpd.estimate}
 
     return judge

@@ -22,8 +22,10 @@ from jgen.metrics import (
 from jgen.random import stream
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers, check_showers
+from jgen.showers.evaluation.copies import copies, fingerprints
 from jgen.showers.evaluation.response import ResponseTest, response_test
 from jgen.showers.evaluation.separations import apply_threshold, low_level_inputs, separations
+from jgen.showers.evaluation.structure import layer_moments, structure
 from jgen.showers.observables.features import compute_high_level_inputs, compute_observables
 from jgen.typing import Key
 
@@ -53,6 +55,9 @@ class EvaluationConfig:
     """Kernel physics distance."""
     prdc: bool = True
     """Precision, recall, density and coverage."""
+    copies: bool = True
+    """Showers that are returned from the training or again and again; of 100,000 showers each it
+    takes as long as precision and recall."""
     response: bool = True
     """Energy response in bins of the incident energy."""
     permutations: int = 2000
@@ -81,7 +86,7 @@ class EvaluationConfig:
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` found; `jgen.save` and `jgen.load` keep it in a file.
+    """Results of `evaluate`; `jgen.save` and `jgen.load` keep it in a file.
 
     Attributes:
       metrics: name -> `Judged`, or a number that has no truth beside it; `jgen.estimate.flatten`
@@ -107,6 +112,7 @@ def evaluate(
     config: EvaluationConfig | None = None,
     *,
     holdout: Showers | None = None,
+    training: Showers | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Every metric of generated showers beside that of a second sample of true ones.
@@ -117,7 +123,8 @@ def evaluate(
     The names are `separation/NAME` and `wasserstein/NAME` (means over layers, see `separations`),
     `separation_cut/NAME` after the threshold's cut, `auc_high` and more as
     `jgen.metrics.classifier_comparison` says, `fpd`, `kpd`, `precision`, `recall`, `density`,
-    `coverage`, and `response/NAME` as in `response_test`; each is `Judged`, with the number of
+    `coverage`, `response/NAME` as in `response_test`, `copies/NAME` as in `copies` and
+    `structure/NAME` as in `structure`; each is `Judged`, with the number of
     reference against holdout as its `truth`. Beside them: `num_showers` of each equal sample,
     `incident_energy_p`, the p-value of a Kolmogorov-Smirnov test of both spectra, and
     `shared_energies`, the fraction of generated showers with an incident energy that a reference
@@ -138,11 +145,13 @@ def evaluate(
       holdout: other true showers; the training sample will do, being drawn from the same truth.
         Without them every second reference shower becomes one. Then the response compares the
         whole reference with the generated showers.
+      training: what the generator was trained on, all of it, disjoint from the reference; without
+        it nobody sees whether these showers are returned.
       progress: show progress bars.
 
     Raises:
-      ValueError: if showers are not usable (NaN, negative, wrong number of voxels, too few) or the
-        geometry is not a regular grid.
+      ValueError: if showers are not usable (NaN, negative, wrong number of voxels, too few),
+        reference showers are training showers, or the geometry is not a regular grid.
     """
     config = EvaluationConfig() if config is None else config
     whole = reference
@@ -161,6 +170,7 @@ def evaluate(
         kept = [apply_threshold(s, config.threshold) for s in samples]
         cut = separations(geometry, *kept, num_bootstrap=config.bootstrap).metrics
     features = [compute_high_level_inputs(geometry, s) for s in samples]
+    planted = _structure_metrics(geometry, samples, features, training, config)
     tests = _classifier_tests(geometry, samples, features, key, config, progress)
     metrics = table.metrics | {"num_showers": float(size)} | spectra
     for test in tests.values():
@@ -172,6 +182,7 @@ def evaluate(
     for name, value in cut.items():
         if name.startswith("separation/"):
             metrics[name.replace("/", "_cut/")] = value
+    metrics |= planted
     notes += _scale_notes(*features, config) + _range_notes(metrics)
     return Evaluation(metrics, table, tests, responses, notes)
 
@@ -288,6 +299,19 @@ def _classifier(tag, geometry, config):
     if tag == "resnet":
         return replace(config.classifier, network="resnet3d", shape=geometry.shape, dropout=0.0)
     return config.classifier
+
+
+def _structure_metrics(geometry, samples, features, training, config):
+    """What separations of single observables do not see."""
+    found = {}
+    if config.copies:
+        known = [fingerprints(geometry, *pair) for pair in zip(samples, features, strict=True)]
+        if training is not None:
+            check_showers(training, geometry, source="training")
+            known.append(fingerprints(geometry, training))
+        found = copies(*known)
+    moments = [layer_moments(geometry, s) for s in samples]
+    return found | structure(*moments, num_bootstrap=config.bootstrap)
 
 
 def _feature_metrics(reference, holdout, generated, config):

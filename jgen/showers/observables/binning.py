@@ -26,8 +26,8 @@ JUDGED = {"E_tot": "E_ratio"} | {
 
 def judged_observables(geometry: Geometry, showers: Showers) -> dict[str, np.ndarray]:
     """Observables [n] or [n, layers] that have an official binning, by metric name."""
-    found = compute_observables(geometry, showers)
-    return {name: found[key] for name, key in JUDGED.items()}
+    observables = compute_observables(geometry, showers)
+    return {name: observables[key] for name, key in JUDGED.items()}
 
 
 def binning(

@@ -371,7 +371,7 @@ def test_bad_input(key):
     model = linear_autoencoder()
     with pytest.raises(ValueError, match="scale must be positive and finite, got 0"):
         gaussian(0)
-    with pytest.raises(ValueError, match="beta must be .* zero or positive and finite, got -1"):
+    with pytest.raises(ValueError, match="beta must be .*zero or positive and finite, got -1"):
         vae(model, (Q,), beta=-1)
     with pytest.raises(ValueError, match="reduction must be one of sum, mean, got 'max'"):
         vae(model, (Q,), reduction="max")

@@ -9,7 +9,7 @@ from jgen.random import stream
 from jgen.showers.calodream import Flow
 from jgen.solvers import NonStationary, SolverConfig
 from jgen.training import BespokeTraining, bespoke_training, make_optimizer
-from jgen.training.bespoke import OBJECTIVES
+from jgen.training.bespoke import Objective
 from jgen.typing import Key
 
 
@@ -65,7 +65,7 @@ def learn(
     from the better Runge-Kutta method is never left for a worse one.
     """
     start, solvers = training.start(n_eval), {}
-    for objective in OBJECTIVES:
+    for objective in get_args(Objective):
         steps, rate = config.local_steps, config.learning_rate
         if objective == "global":
             steps = max(10, config.global_evaluations // n_eval)

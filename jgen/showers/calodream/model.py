@@ -100,7 +100,6 @@ class CaloDreamConfig:
         check_whole(0, num_validation=self.num_validation)
         check_not_negative(beta=self.beta)
         for part in parts(self).values():
-            jax.eval_shape(part.model.init, jax.random.key(0))
             part.training.check()
             make_optimizer(part.training.optimizer, part.training.steps)
             make_layout(part.training.ensemble, part.training.batch_size)

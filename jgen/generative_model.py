@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
+from jgen.arrays import event_arrays, explained
 from jgen.checks import check_whole
 from jgen.random import check_key
 from jgen.typing import Cond, Key, Params, PyTree
@@ -173,7 +174,7 @@ def draw_chunks(
 
     Raises:
       ValueError: if `num` or `batch_size` is not positive, `start` not below `num`, `cond` does not
-        have `num` rows, or `params` are those of a stacked ensemble.
+        have `num` rows or is none of the model's, or `params` are those of a stacked ensemble.
     """
     check_key(key)
     check_whole(num=num, batch_size=batch_size)
@@ -184,7 +185,7 @@ def draw_chunks(
     if isinstance(model, GenerativeModel):
         check_one_member(model, params)
         sample = model.sample
-    cond = _rows_of_cond(cond, num)
+    cond = _rows_of_cond(cond, num, float_type(params))
     batch_size = min(batch_size, num)
     indices = jnp.arange(batch_size)
     bar = tqdm(total=num, initial=start, unit="event", desc="sampling", disable=not progress)
@@ -195,7 +196,8 @@ def draw_chunks(
         chunk_cond = jax.tree.map(lambda c: c[rows], cond)
         return _sample_chunk(sample, params, key, first, chunk_cond, indices)
 
-    chunk = dispatch(start)
+    with explained("the model", conditions=cond):
+        chunk = dispatch(start)
     for first in range(start, num, batch_size):
         # The device works on the next chunk while the caller has this one, to write it perhaps.
         done, following = chunk, first + batch_size
@@ -206,10 +208,17 @@ def draw_chunks(
     bar.close()
 
 
-def _rows_of_cond(cond: Cond, num: int) -> Cond:
+def float_type(params: Params) -> np.dtype:
+    """Double precision for parameters that have it, else single."""
+    double = any(getattr(x, "dtype", None) == np.float64 for x in jax.tree.leaves(params))
+    return np.dtype(np.float64 if double else np.float32)
+
+
+def _rows_of_cond(cond: Cond, num: int, dtype: np.dtype) -> Cond:
     """Conditions with one row an event on the host; a single row is that of all events."""
     if cond is None:
         return None
+    cond = event_arrays(cond, "cond", dtype, integers=True)
     rows = num_events(cond)
     if rows not in (1, num):
         raise ValueError(
@@ -280,7 +289,7 @@ def log_densities(
       model: with a density.
       params: its parameters (of one member, not a stacked ensemble).
       key: typed PRNG key; event i has a key of its own, for densities that are estimated.
-      x: events [n, ...].
+      x: events [n, ...], real numbers of any type.
       cond: conditions with leading axis n, or 1 for one condition of all events, or None.
       batch_size: events computed at once.
 
@@ -291,15 +300,18 @@ def log_densities(
         raise ValueError("this model has no density: its log_prob is None")
     check_key(key)
     check_one_member(model, params)
+    x = event_arrays(x, "x", float_type(params))
     num = num_events(x)
     check_whole(batch_size=batch_size)
     if num < 1:
         raise ValueError("there are no events: x is empty")
-    cond, batch_size = _rows_of_cond(cond, num), min(batch_size, num)
+    cond = _rows_of_cond(cond, num, float_type(params))
+    batch_size = min(batch_size, num)
     out = np.empty(num, np.float32)
     for first in range(0, num, batch_size):
         rows = np.minimum(first + np.arange(batch_size), num - 1)  # one program, the end padded
         chunk = jax.tree.map(lambda a: np.asarray(a)[rows], (x, cond))  # noqa: B023
-        values = np.asarray(_log_prob_chunk(model.log_prob, params, key, first, *chunk))
+        with explained("the density", x=x, cond=cond):
+            values = np.asarray(_log_prob_chunk(model.log_prob, params, key, first, *chunk))
         out[first : first + batch_size] = values[: num - first]
     return out

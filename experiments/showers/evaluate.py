@@ -18,7 +18,6 @@ import functools
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import h5py
 import tyro
 
 from experiments.showers import presets
@@ -32,6 +31,7 @@ from jgen.showers import (
     get_geometry,
     read_showers,
 )
+from jgen.tables import open_hdf5
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Config:
     """Files of other true showers; without any the reference is cut in two halves."""
     training: tuple[str, ...] = ()
     """Files of the showers that the generator was trained on; are they returned?"""
-    geometry: Literal["auto", "ds2", "ds3"] = "auto"
+    geometry: Literal["auto", "ds1-photons", "ds1-pions", "ds2", "ds3"] = "auto"
     """Voxels of the files; auto looks at how many there are."""
     max_showers: int = 0
     """Showers read from the start of each sample but the training's; 0 reads all."""
@@ -88,7 +88,7 @@ def find_geometry(config: Config) -> Geometry:
     if config.geometry != "auto":
         return get_geometry(config.geometry)
     count_showers(config.reference)  # refuses a file of another layout with a clear message
-    with h5py.File(config.reference) as file:
+    with open_hdf5(config.reference) as file:
         num = file["showers"].shape[1]
     known = {geometry.num_voxels: name for name, geometry in GEOMETRIES.items()}
     if num not in known:

@@ -13,7 +13,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-import h5py
 import jax
 import numpy as np
 
@@ -22,6 +21,7 @@ from experiments.study import Run, Study, at_least, main, table
 from jgen.generative_model import GenerativeModel
 from jgen.nets import num_parameters
 from jgen.showers import calodream, count_showers, generate_showers
+from jgen.tables import hdf5_dataset, open_hdf5, read_rows
 from jgen.training import load_config
 
 
@@ -133,8 +133,9 @@ def compute(config: Config, run: Run) -> dict:
 def _incident_energies(config: Config, trained: calodream.Trained) -> np.ndarray:
     """Incident energies [MeV], of a file or log-uniform."""
     if config.energies_from:
-        with h5py.File(config.energies_from) as file:
-            return file["incident_energies"][: config.num].reshape(-1).astype(np.float32)
+        with open_hdf5(config.energies_from) as file:
+            energies = read_rows(hdf5_dataset(file, "incident_energies"), 0, config.num)
+            return energies.reshape(-1).astype(np.float32)
     low, high = config.energy_range or trained.energy_range
     return calodream.incident_energies(config.num, low, high, jax.random.key(config.seed))
 

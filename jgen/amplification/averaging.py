@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy import stats
 
+from jgen.arrays import real_array
 from jgen.metrics.calibration import Pulls, pulls
 
 ONE_SIGMA = float(2 * stats.norm.cdf(1) - 1)
@@ -285,7 +286,7 @@ def _ratio(binomial, variance):
 def _pieces(values):
     """Chunks of an array or of chunks, none of them long."""
     for chunk in (values,) if hasattr(values, "ndim") else values:
-        chunk = np.asarray(chunk)
+        chunk = real_array(chunk, "values")
         if chunk.ndim != 1:
             raise ValueError(f"values need the shape [num], got {chunk.shape}: one observable")
         for first in range(0, len(chunk), _CHUNK):

@@ -23,6 +23,7 @@ from jgen.amplification.kolmogorov import (
     kolmogorov_cdf,
     size_interval,
 )
+from jgen.arrays import real_array
 
 # Generated values sorted at once; 2^20 float64 numbers are 8 MiB.
 _CHUNK = 2**20
@@ -87,9 +88,9 @@ def ks_distances(
     Raises:
       ValueError: if an array is empty or has NaN, or the sizes do not increase or are too large.
     """
-    values, sizes = np.asarray(values), np.asarray(sizes)
+    values, sizes = real_array(values, "values"), np.asarray(sizes)
     _check_values("values", values)
-    _check_values("reference", reference := np.asarray(reference))
+    _check_values("reference", reference := real_array(reference, "reference"))
     _check_sizes(sizes, len(values))
     steps, counts = np.unique(np.asarray(reference, np.float64), return_counts=True)
     cumulative = np.concatenate([[0.0], np.cumsum(counts) / len(reference)])
@@ -260,7 +261,7 @@ def refinement_mask(
     """
     if not 0 < low < high:
         raise ValueError(f"bounds of a ratio must have 0 < low < high, got {low} and {high}")
-    log_ratio = np.asarray(log_ratio)
+    log_ratio = real_array(log_ratio, "log_ratio")
     return (log_ratio >= np.log(low)) & (log_ratio <= np.log(high))
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jgen.checks import check_known, check_not_negative
 from jgen.generative_model import Batch, GenerativeModel, from_noise, num_events
 from jgen.models.parts import check_players, check_verdict
-from jgen.nets.network import Generator, Network, as_network
+from jgen.nets.network import Generator, NetworkLike, as_network
 from jgen.typing import Key, PyTree
 
 Objective = Literal["saturating", "non_saturating", "least_squares", "wasserstein"]
@@ -45,7 +45,7 @@ GAMES = {
 
 def gan(
     generator: Generator,
-    critic: Network,
+    critic: NetworkLike,
     *,
     objective: Objective = "non_saturating",
     gradient_penalty: float = 0.0,

@@ -131,16 +131,9 @@ def applied(network: Network, params, t: Array, x: Array, cond: Cond) -> Float[A
     """The network's prediction.
 
     Raises:
-      ValueError: if it does not take these arguments, or does not return an array of x's shape.
+      ValueError: if it does not have the shape of x, to which it would be broadcast.
     """
-    try:
-        value = network.apply(params, t, x, cond)
-    except FloatingPointError:  # of jax_debug_nans
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(jax.tree.map(jnp.shape, a)) for a in (t, x, cond))
-        what = f"the network does not take (params, t, x, cond) of shapes {shapes}"
-        raise refusal(what, error) from error
+    value = network.apply(params, t, x, cond)
     check_output(value, jnp.shape(x))
     return value
 

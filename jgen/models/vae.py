@@ -24,7 +24,7 @@ from jgen.checks import check_known, check_not_negative, check_shape, check_whol
 from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss, num_events
 from jgen.models.likelihoods import Likelihood, bernoulli
 from jgen.models.parts import check_autoencoder
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import NetworkLike, as_network
 from jgen.random import check_key, normal
 from jgen.typing import Cond, Key, Params, PyTree, Schedule
 
@@ -49,7 +49,7 @@ class Autoencoder(NamedTuple):
 
 
 def encoder_decoder(
-    encoder: Network, decoder: Network, likelihood: Likelihood | None = None
+    encoder: NetworkLike, decoder: NetworkLike, likelihood: Likelihood | None = None
 ) -> Autoencoder:
     """Autoencoder of two networks, with parameters {"encoder", "decoder"}.
 

@@ -25,7 +25,11 @@ class Network(NamedTuple):
     num_cond: int | None = None
 
 
-def as_network(pair: Network | tuple[Callable, Callable]) -> Network:
+NetworkLike = Network | tuple[Callable[[Key], Params], Callable[..., PyTree]]
+"""A `Network`, or your own pair of its functions."""
+
+
+def as_network(pair: NetworkLike) -> Network:
     """The pair of functions (init, apply) as a `Network`, whatever tuple it came in.
 
     Raises:

@@ -129,13 +129,6 @@ def test_parts_that_fit_are_taken_whatever_is_known_of_their_condition():
     latent(plain, autoencoder(), jax.eval_shape(autoencoder().init, jax.random.key(0)))
 
 
-def test_what_is_wrong_only_with_the_condition_is_said_with_the_shapes_when_it_comes():
-    model = models.flow_matching(OWN, (2,))
-    params = model.init(jax.random.key(0))
-    with pytest.raises(ValueError, match=r"does not take \(params, t, x, cond\) of shapes \(\), "):
-        model.sample(params, jax.random.key(0), jnp.zeros(4))
-
-
 @pytest.mark.parametrize("likelihood", [models.bernoulli(), models.gaussian()])
 def test_a_decoder_is_not_broadcast_to_the_event(likelihood):
     for shape in ((1,), (), (3, 3)):

@@ -334,10 +334,10 @@ def test_a_sampler_of_ones_own_is_a_sampler(key):
     x0 = normal(key, (2,))
     path = cosine()
     model = diffusion(
-        Network(None, lambda p, t, x, c: jnp.cos(x)), (2,), path=path, sampler=Whole()
+        Network(lambda key: {}, lambda p, t, x, c: jnp.cos(x)), (2,), path=path, sampler=Whole()
     )
     expected = diffusion(
-        Network(None, lambda p, t, x, c: jnp.cos(x)), (2,), path=path, sampler=DDIM(1)
+        Network(lambda key: {}, lambda p, t, x, c: jnp.cos(x)), (2,), path=path, sampler=DDIM(1)
     )
     np.testing.assert_allclose(model.sample(None, key, None), expected.sample(None, key, None))
     z = Halving(3).noise(key, (2,))

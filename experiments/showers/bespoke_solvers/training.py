@@ -1,6 +1,7 @@
 """How the study of bespoke solvers learns them."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from experiments.study import at_least
 from jgen import OptimizerConfig

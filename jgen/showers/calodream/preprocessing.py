@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jgen.showers.data.geometry import Geometry
-from jgen.showers.data.hdf5 import Showers, check_showers
+from jgen.showers.data.hdf5 import Showers, check_showers, check_units
 
 Array = np.ndarray | jax.Array
 
@@ -292,6 +292,7 @@ def fit_statistics(
     u_moments = x_moments = None
     for chunk in chunks:
         check_showers(chunk, geometry)
+        check_units(chunk, geometry)
         energies = np.asarray(chunk.energies, dtype=np.float64)
         voxels = np.asarray(chunk.voxels, dtype=np.float64).reshape(-1, *shape)
         fractions = to_fractions(voxels, energies, factor)

@@ -23,9 +23,10 @@ from jgen.typing import Key
 
 
 def compared_observables(geometry: Geometry, showers: Showers) -> dict[str, np.ndarray]:
-    """`judged_observables` and the depth: [n], or [n, k] for one number a layer or radius."""
+    """`judged_observables`, on regular grids the depth, too: [n], or [n, k] by layer or radius."""
     known = compute_observables(geometry, showers)
-    return {name: known[key] for name, key in JUDGED.items()} | {"depth": known["depth"]}
+    names = JUDGED | ({"depth": "depth"} if geometry.is_regular else {})
+    return {name: known[key] for name, key in names.items()}
 
 
 def observable_distances(

@@ -1,6 +1,7 @@
 """Separation powers and distances of shower observables, with the CaloChallenge's binnings."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,7 +11,7 @@ from jgen.metrics import Comparison, Histogram, compare, separation, separation_
 from jgen.random import numpy_generator
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers
-from jgen.showers.observables.binning import binning, judged_observables
+from jgen.showers.observables.binning import binning, judged_observables, layers_of
 from jgen.typing import Key
 
 # Showers whose voxels are binned at once.
@@ -39,7 +40,7 @@ def separations(
     `underflow/voxel` is the difference of the fractions that are below the lowest edge.
 
     Args:
-      geometry: of all showers; a regular grid.
+      geometry: of all showers.
       reference: true showers.
       holdout: other true showers.
       generated: what is judged; samples are cut to the size of the smallest.
@@ -48,7 +49,7 @@ def separations(
     """
     result = compare(
         *(judged_observables(geometry, s) for s in (reference, holdout, generated)),
-        lambda name, values: binning(geometry, name, values),
+        _column_binning(geometry),
         num_bootstrap=num_bootstrap,
         key=key,
     )
@@ -62,6 +63,18 @@ def separations(
     result.metrics.update({f"{name}/voxel": Judged(value[name], truth[name]) for name in value})
     result.num_events["voxel"] = size
     return result
+
+
+def _column_binning(geometry: Geometry) -> Callable[[str, np.ndarray], np.ndarray]:
+    """Edges of the columns of `compare`, which asks once for each, in the order of the layers."""
+    asked = Counter()
+
+    def edges(name: str, values: np.ndarray) -> np.ndarray:
+        layer = None if name == "E_tot" else layers_of(geometry, name)[asked[name]]
+        asked[name] += 1
+        return binning(geometry, name, values, layer)
+
+    return edges
 
 
 def low_level_inputs(showers: Showers) -> Float[np.ndarray, "n inputs"]:

@@ -124,6 +124,7 @@ def fit(
     data = _as_batch(Batch(None) if data is None else data, "data", model)
     validation = validation if validation is None else _as_batch(validation, "validation", model)
     _check(data, validation, config)
+    check_memory(jax.eval_shape(model.init, jax.random.key(0)), copies=config.ensemble)
     if folder is not None:
         record = training_record(data, validation, key, config, initial)
         writes = jax.process_index() == 0
@@ -132,7 +133,6 @@ def fit(
         raise ValueError(
             f'function is for members="repulsive", but members is {config.members!r}; leave it out'
         )
-    check_memory(jax.eval_shape(model.init, jax.random.key(0)), copies=config.ensemble)
     layout = make_layout(config.ensemble, config.batch_size, devices)
     data = _unit_weight(data, config.data_sets)
     validation = validation and _unit_weight(validation, config.data_sets)

@@ -9,6 +9,7 @@ from jgen.showers.observables import (
     compute_high_level_inputs,
     compute_observables,
     high_level_inputs,
+    layer_observables,
     official_binning,
     shower_depth,
     shower_observables,
@@ -229,3 +230,11 @@ def test_dataset1_binning_needs_a_layer_and_has_no_radial_ranges():
         official_binning(get_geometry("ds1-photons"), "EC_eta")
     with pytest.raises(ValueError, match="no official binning of 'EC_r'"):
         official_binning(get_geometry("ds1-photons"), "EC_r")
+
+
+def test_observables_of_layer_energies_by_hand():
+    layers = np.array([[1.0, 0, 3, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
+    found = layer_observables(layers, np.array([8.0, 4.0, 1.0]))
+    np.testing.assert_allclose(found["E_ratio"], [0.5, 0.5, 0])
+    np.testing.assert_allclose(found["depth"], [1.5, 1, 0])
+    np.testing.assert_allclose(found["length"], [0.75**0.5, 0, 0], atol=1e-12)

@@ -38,7 +38,8 @@ class Run(RunFolder):
         """Write a figure as figures/NAME.pdf and .png."""
         if self.is_writer:
             if self.note:
-                figure.text(0.005, 0.995, self.note, va="top", fontsize=6, color="#a03030")
+                # In the corner below the axes, where no title or label stands.
+                figure.text(0.005, 0.005, self.note, va="bottom", fontsize=6, color="#a03030")
             plotting.save(figure, self.figure(name))
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Real
 from scipy.optimize import nnls
 
 from jgen.estimate import Estimate
+from jgen.metrics.distances import event_weights
 from jgen.random import numpy_generator
 from jgen.typing import Key
 
@@ -111,6 +112,8 @@ def frechet_distance(reference: Moments, generated: Moments) -> float:
 def frechet_physics_distance(
     reference: Real[np.ndarray, "n d"],
     generated: Real[np.ndarray, "m d"],
+    reference_weights: Real[np.ndarray, " n"] | None = None,
+    generated_weights: Real[np.ndarray, " m"] | None = None,
     *,
     min_samples: int | None = None,
     max_samples: int | None = None,
@@ -134,6 +137,8 @@ def frechet_physics_distance(
     Args:
       reference: features of true events; sets the scale.
       generated: the same features of generated events.
+      reference_weights: event weights, not negative: batches are drawn in proportion to them.
+      generated_weights: the same of the generated events.
       min_samples: smallest batch. None: 10_000, as in the CaloChallenge, or one fifth of the
         smaller sample if that is less.
       max_samples: largest batch. None: 50_000, or the smaller sample if that is less.
@@ -143,9 +148,10 @@ def frechet_physics_distance(
 
     Raises:
       ValueError: if the samples do not fit together (see `scaled_features`), or the batches are
-        too few or too small for a fit.
+        too few or too small for a fit, or weights are unusable.
     """
     reference, generated = scaled_features(reference, generated)
+    weights = reference_weights, generated_weights
     events = min(len(reference), len(generated))
     low = max(2, min(10_000, events // 5)) if min_samples is None else min_samples
     high = min(50_000, events) if max_samples is None else max_samples
@@ -159,10 +165,15 @@ def frechet_physics_distance(
     sizes = (1 / np.linspace(1 / low, 1 / high, num_sizes)).astype(np.int64)
     rng = numpy_generator(key)
 
+    draws = [
+        _with_replacement(rng, len(sample), given)
+        for sample, given in zip((reference, generated), weights, strict=True)
+    ]
+
     def distance(size):
         first, second = (
-            moments(sample[rng.integers(len(sample), size=size)])
-            for sample in (reference, generated)
+            moments(sample[draw(size)])
+            for sample, draw in zip((reference, generated), draws, strict=True)
         )
         return frechet_distance(first, second)
 
@@ -170,25 +181,34 @@ def frechet_physics_distance(
     return FrechetPhysicsDistance(*_intercept(sizes, distances), sizes, distances)
 
 
-def polynomial_mmd(reference: Real[np.ndarray, "n d"], generated: Real[np.ndarray, "m d"]) -> float:
+def polynomial_mmd(
+    reference: Real[np.ndarray, "n d"],
+    generated: Real[np.ndarray, "m d"],
+    reference_weights: Real[np.ndarray, " n"] | None = None,
+    generated_weights: Real[np.ndarray, " m"] | None = None,
+) -> float:
     """Unbiased squared maximum mean discrepancy of the kernel k(x, y) = (x.y / d + 1)^4.
 
     The mean of k over pairs of different events of one sample, plus that of the other, minus twice
     the mean over pairs of both (Gretton et al., JMLR 13, 723). It averages to zero for samples of
-    one distribution, so it is often negative there.
+    one distribution, so it is often negative there. With weights a pair counts as the product of
+    its two weights.
     """
     x, y = (np.asarray(sample, np.float64) for sample in (reference, generated))
+    v, w = event_weights(reference_weights, len(x)), event_weights(generated_weights, len(y))
     within = 0.0
-    for sample in (x, y):
-        n = len(sample)
-        diagonal = np.sum((np.sum(sample**2, axis=1) / sample.shape[1] + 1) ** 4)
-        within += (_kernel_sum(sample, sample) - diagonal) / (n * (n - 1))
-    return float(within - 2 * _kernel_sum(x, y) / (len(x) * len(y)))
+    for sample, weights in ((x, v), (y, w)):
+        kernel = (np.sum(sample**2, axis=1) / sample.shape[1] + 1) ** 4
+        pairs = weights.sum() ** 2 - np.sum(weights**2)
+        within += (_kernel_sum(sample, sample, weights, weights) - weights**2 @ kernel) / pairs
+    return float(within - 2 * _kernel_sum(x, y, v, w) / (v.sum() * w.sum()))
 
 
 def kernel_physics_distance(
     reference: Real[np.ndarray, "n d"],
     generated: Real[np.ndarray, "m d"],
+    reference_weights: Real[np.ndarray, " n"] | None = None,
+    generated_weights: Real[np.ndarray, " m"] | None = None,
     *,
     num_batches: int = 10,
     batch_size: int = 10_000,
@@ -214,16 +234,20 @@ def kernel_physics_distance(
     Args:
       reference: features of true events; sets the scale.
       generated: the same features of generated events.
+      reference_weights: event weights, not negative.
+      generated_weights: the same of the generated events.
       num_batches: pairs of batches, at least 2.
       batch_size: events of a batch, at most half of the sample.
       key: of the batches.
 
     Raises:
       ValueError: if the samples do not fit together (see `scaled_features`), are smaller than 4
-        events, or the batches are too few or too small.
+        events, the batches are too few or too small, or weights are unusable.
     """
-    reference, generated = scaled_features(reference, generated)
-    sizes = [min(batch_size, len(sample) // 2) for sample in (reference, generated)]
+    samples = scaled_features(reference, generated)
+    given = (reference_weights, generated_weights)
+    weights = [event_weights(w, len(sample)) for w, sample in zip(given, samples, strict=True)]
+    sizes = [min(batch_size, len(sample) // 2) for sample in samples]
     if min(sizes) < 2 or num_batches < 2:
         raise ValueError(
             f"needs 2 batches of 2 events and samples of 4, got {num_batches} batches of "
@@ -233,10 +257,12 @@ def kernel_physics_distance(
 
     def distance():
         first, second = (
-            sample[rng.choice(len(sample), size=size, replace=False)]
-            for sample, size in zip((reference, generated), sizes, strict=True)
+            rng.choice(len(sample), size=size, replace=False)
+            for sample, size in zip(samples, sizes, strict=True)
         )
-        return polynomial_mmd(first, second)
+        return polynomial_mmd(
+            samples[0][first], samples[1][second], weights[0][first], weights[1][second]
+        )
 
     batches = np.array([distance() for _ in range(num_batches)])
     # These percentiles, slightly inside one standard deviation, are jetnet's.
@@ -313,8 +339,16 @@ def _intercept(sizes, distances):
     return float(intercept), float(np.sqrt(variance))
 
 
-def _kernel_sum(x, y):
-    """Sum of the kernel over all pairs, in blocks of rows to save memory."""
+def _with_replacement(rng, num, weights):
+    """(size) -> indices of `num` events, as often as their weights say."""
+    if weights is None:
+        return lambda size: rng.integers(num, size=size)
+    weights = event_weights(weights, num)
+    return lambda size: rng.choice(num, size=size, p=weights / weights.sum())
+
+
+def _kernel_sum(x, y, x_weights, y_weights):
+    """Weighted sum of the kernel over all pairs, in blocks of rows to save memory."""
     rows = max(1, _CHUNK // len(y))
     total = 0.0
     for first in range(0, len(x), rows):
@@ -324,5 +358,5 @@ def _kernel_sum(x, y):
         # Squared twice: numpy's general power is much slower.
         kernel *= kernel
         kernel *= kernel
-        total += kernel.sum()
+        total += x_weights[first : first + rows] @ kernel @ y_weights
     return total

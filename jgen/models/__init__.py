@@ -31,6 +31,7 @@ from jgen.models.flow import Base, flow, sample_and_log_prob, standard_normal, u
 from jgen.models.flow_matching import flow_matching
 from jgen.models.gan import gan
 from jgen.models.likelihoods import Likelihood, bernoulli, distribution, gaussian, with_width
+from jgen.models.mean_flow import instantaneous, mean_flow, with_interval
 from jgen.models.vae import (
     Autoencoder,
     Elbo,
@@ -74,9 +75,11 @@ __all__ = [
     "gaussian_mixture",
     "guided",
     "importance_bound",
+    "instantaneous",
     "log_importance_weights",
     "log_importance_weights_of_events",
     "log_normal_times",
+    "mean_flow",
     "nested_bounds",
     "noised",
     "preconditioned",
@@ -92,6 +95,7 @@ __all__ = [
     "vae_gan",
     "variational_bound",
     "voxel_score",
+    "with_interval",
     "with_unconditional",
     "with_width",
 ]

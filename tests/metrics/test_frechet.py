@@ -267,3 +267,32 @@ def test_unusable_options_and_moments_are_refused():
         frechet_distance(good, Moments(good.mean, np.triu(good.covariance)))
     with pytest.raises(ValueError, match="eigenvalue -1"):
         frechet_distance(good, Moments(good.mean, np.diag([1.0, 2.0, -1.0])))
+
+
+def test_weighted_mmd_is_the_weighted_sum_over_pairs():
+    rng = np.random.default_rng(8)
+    x, y, v, w = rng.normal(size=(4, 2)), rng.normal(size=(3, 2)), rng.random(4), rng.random(3)
+    kernel = lambda a, b: (a @ b / 2 + 1) ** 4
+
+    def mean(a, b, p, q, same):
+        pairs = [(i, j) for i in range(len(a)) for j in range(len(b)) if not (same and i == j)]
+        total = sum(p[i] * q[j] for i, j in pairs)
+        return sum(p[i] * q[j] * kernel(a[i], b[j]) for i, j in pairs) / total
+
+    exact = mean(x, x, v, v, True) + mean(y, y, w, w, True) - 2 * mean(x, y, v, w, False)
+    assert polynomial_mmd(x, y, v, w) == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("distance", [frechet_physics_distance, kernel_physics_distance])
+def test_weights_undo_a_bias(distance):
+    """Events of N(m, 1) with the weights N(0, 1) / N(m, 1) are events of N(0, 1)."""
+    rng = np.random.default_rng(9)
+    truth, biased = rng.normal(size=(3000, 2)), rng.normal(0.5, 1, size=(3000, 2))
+    weights = np.exp(np.sum(0.125 - 0.5 * biased, axis=1))
+    plain, weighted = distance(truth, biased), distance(truth, biased, None, weights)
+    same = distance(truth, biased, np.ones(3000), np.full(3000, 7.0))
+    assert same.value == pytest.approx(plain.value, rel=0.1)
+    assert abs(weighted.value) < 0.1 * plain.value
+    assert plain.value > 4 * plain.error
+    with pytest.raises(ValueError, match="not negative"):
+        distance(truth, biased, None, -weights)

@@ -31,6 +31,7 @@ from jgen.models import (
     gan,
     gaussian,
     gaussian_mixture,
+    mean_flow,
     vae,
     vae_gan,
 )
@@ -84,6 +85,7 @@ FAMILIES = {
         VELOCITY, (2,), path=cosine(), prediction="noise", likelihood_solver=FEW
     ),
     "consistency": lambda: consistency(VELOCITY, (2,)),
+    "mean flow": lambda: mean_flow(velocity_mlp(2, 1, hidden=(8,)), (2,)),
     "autoregressive": lambda: autoregressive(causal(2, 8, config=TRANSFORMER), binned(EDGES), 2),
     "autoregressive flow matching": lambda: autoregressive_flow_matching(
         transfusion(2, TransfusionConfig(8, 2, 1, 8, 8, 2)), 2, solver=FEW

@@ -4,7 +4,8 @@
 
 compares generated showers of any origin, in the layout of the CaloChallenge, with true ones: every
 metric stands beside that of two true samples, which come from --holdout FILE or from cutting the
-reference in two halves. The table is printed; metrics.json and figures go to the run folder.
+reference in two halves. --training FILE names the showers that the generator was trained on: are
+they returned? The table is printed; metrics.json and figures go to the run folder.
 --preset calochallenge trains the official classifiers, made for 100,000 showers.
 
 Time: 3.5 minutes for 2 x 1600 showers of ds2 on 2 CPU cores shared with other work (smoke: 40 s of
@@ -17,23 +18,20 @@ import functools
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import h5py
 import tyro
 
 from experiments.showers import presets
-from experiments.study import Run, Study, main
-from jgen import plotting
+from experiments.study import Run, Study, at_least, main
 from jgen.showers import (
     GEOMETRIES,
     EvaluationConfig,
     Geometry,
     Showers,
     count_showers,
-    evaluate,
     get_geometry,
     read_showers,
-    summary_table,
 )
+from jgen.tables import open_hdf5
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,12 @@ class Config:
     """Further files of generated showers."""
     holdout: tuple[str, ...] = ()
     """Files of other true showers; without any the reference is cut in two halves."""
-    geometry: Literal["auto", "ds2", "ds3"] = "auto"
+    training: tuple[str, ...] = ()
+    """Files of the showers that the generator was trained on; are they returned?"""
+    geometry: Literal["auto", "ds1-photons", "ds1-pions", "ds2", "ds3"] = "auto"
     """Voxels of the files; auto looks at how many there are."""
     max_showers: int = 0
-    """Showers read from the start of each sample; 0 reads all."""
+    """Showers read from the start of each sample but the training's; 0 reads all."""
     label: str = "Generated"
     """Name of the generated showers in figures."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -63,19 +63,19 @@ class Config:
 
     @property
     def files(self) -> dict[str, tuple[str, ...]]:
-        """Those of each sample; without a holdout there is none of that."""
+        """Those of each sample; without a holdout or training there is none."""
         samples = {
             "reference": (self.reference, *self.more_reference),
             "generated": (self.generated, *self.more_generated),
             "holdout": self.holdout,
+            "training": self.training,
         }
         return {name: paths for name, paths in samples.items() if paths}
 
 
 def check(config: Config) -> None:
     """Refuse bad options."""
-    if config.max_showers < 0:
-        raise ValueError(f"max_showers must not be negative, got {config.max_showers}; 0 reads all")
+    at_least(config, max_showers=0)
 
 
 def find_geometry(config: Config) -> Geometry:
@@ -88,54 +88,36 @@ def find_geometry(config: Config) -> Geometry:
     if config.geometry != "auto":
         return get_geometry(config.geometry)
     count_showers(config.reference)  # refuses a file of another layout with a clear message
-    with h5py.File(config.reference) as file:
+    with open_hdf5(config.reference) as file:
         num = file["showers"].shape[1]
-    for geometry in GEOMETRIES.values():
-        if geometry.num_voxels == num:
-            return geometry
-    known = {g.num_voxels: name for name, g in GEOMETRIES.items()}
-    raise ValueError(f"{config.reference} has {num} voxels a shower; known geometries: {known}")
+    known = {geometry.num_voxels: name for name, geometry in GEOMETRIES.items()}
+    if num not in known:
+        raise ValueError(f"{config.reference} has {num} voxels a shower; known geometries: {known}")
+    return GEOMETRIES[known[num]]
 
 
 @functools.lru_cache(maxsize=1)
 def read_samples(config: Config) -> dict[str, Showers]:
     """The showers of all samples."""
-    geometry, found = find_geometry(config), {}
+    geometry, samples = find_geometry(config), {}
     for name, paths in config.files.items():
         num = count_showers(paths)
-        stop = min(num, config.max_showers or num)
-        found[name] = read_showers(paths, geometry, 0, stop)
-    return found
+        stop = num if name == "training" else min(num, config.max_showers or num)
+        samples[name] = read_showers(paths, geometry, 0, stop)
+    return samples
 
 
 def compute(config: Config, run: Run) -> dict:
     """The metrics of `jgen.showers.evaluate`."""
     samples = read_samples(config)
-    judge = lambda: evaluate(
-        find_geometry(config),
-        samples["reference"],
-        samples["generated"],
-        run.key("evaluation"),
-        config.evaluation,
-        holdout=samples.get("holdout"),
-        progress=True,
-    )
-    return run.cached("evaluation", judge).metrics
+    return presets.evaluated(run, find_geometry(config), **samples).metrics
 
 
 def report(config: Config, run: Run, metrics: dict) -> str:
     """Draw the figures and tabulate the metrics."""
-    samples, found = read_samples(config), run.stage("evaluation")
-    figures = plotting.shower_figures(
-        find_geometry(config),
-        samples["reference"],
-        {config.label: samples["generated"]},
-        found,
-        threshold=config.evaluation.threshold,
-    )
-    for name, figure in figures.items():
-        run.save(name, figure)
-    return summary_table(metrics, found.notes)
+    samples, geometry = read_samples(config), find_geometry(config)
+    shown = {config.label: samples["generated"]}
+    return presets.report_evaluation(run, geometry, samples["reference"], shown, metrics)
 
 
 DEFAULT = Config(tyro.MISSING, tyro.MISSING, evaluation=presets.DEFAULT.evaluation)

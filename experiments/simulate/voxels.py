@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from experiments.study import positive
 from jgen.showers import Geometry, Layer
 
 
@@ -42,9 +43,8 @@ class Detector:
 
     def check(self) -> None:
         """Raise a ValueError for a calorimeter that cannot be built."""
-        for name in ("num_layers", "absorber_thickness", "active_thickness", "inner_radius"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"detector.{name} must be positive, got {getattr(self, name)}")
+        lengths = ("absorber_thickness", "active_thickness", "inner_radius")
+        positive(self, "num_layers", *lengths, block="detector.")
         if not 0 < self.opening <= 2 * math.pi + 1e-9:
             raise ValueError(f"detector.opening must be in (0, 2 pi], got {self.opening}")
 
@@ -82,9 +82,7 @@ class Grid:
 
     def check_in(self, name: str, detector: Detector) -> None:
         """Raise a ValueError unless the grid fits into the detector."""
-        for field in ("num_z", "num_alpha", "num_r", "r_step", "z_step"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{name}.{field} must be positive, got {getattr(self, field)}")
+        positive(self, "num_z", "num_alpha", "num_r", "r_step", "z_step", block=f"{name}.")
         pitch = detector.depth / detector.num_layers
         pairs = self.z_step / pitch
         if round(pairs) < 1 or abs(pairs - round(pairs)) > 1e-6:

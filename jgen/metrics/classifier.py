@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 from scipy.optimize import isotonic_regression
 
+from jgen.arrays import real_array
 from jgen.estimate import Estimate
 from jgen.metrics.classifier_training import Classifier, Part, apply_seeds, place, train_seeds
 from jgen.metrics.distances import event_weights
@@ -56,10 +57,10 @@ class ClassifierConfig:
     select: Literal["loss", "accuracy"] = "loss"
     """What makes an epoch the best on the validation split; the first of equals wins."""
     standardize: bool = True
-    """Scale inputs by mean and standard deviation of the training split, to at most ten of them;
-    for a resnet3d the energy so, without limit, and all voxels by their common root mean square.
-    The published low-level classifiers do not; with a few thousand events scaled ones train far
-    faster."""
+    """Scale inputs in float64 by median and robust deviation of the training split, compressed
+    from ten of them on, so that no outlier sets the scale; for a resnet3d the energy so, and all
+    voxels by their common root mean square. The published low-level classifiers do not; with a few
+    thousand events scaled ones train far faster."""
     patience: int | None = None
     """A seed stops to improve after this many epochs without a better one; None never stops."""
     axis: Literal["auto", "vmap", "scan"] = "auto"
@@ -131,7 +132,7 @@ def calochallenge_classifier(
 
 
 class ClassifierResult(NamedTuple):
-    """What the trainings found on the test split, one row a seed.
+    """Results of the trainings on the test split, one row a seed.
 
     Attributes:
       auc: area under the ROC curve, 0.5 if the samples cannot be told apart.
@@ -144,9 +145,13 @@ class ClassifierResult(NamedTuple):
         up in the tails of either (arXiv:2305.16774).
       num_test: effective numbers of reference and generated test events, those of the events where
         they have no weights.
+      covariances: of the seeds' `auc`, `auc_calibrated` and `jsd`, by that name, due to the finite
+        test split, which they share; 1/num_seeds of the diagonal's mean is far too small for
+        classifiers that agree, and the diagonal's mean too large for those that do not.
       best_epoch: epoch whose network was kept, counted from zero.
       train_loss: mean over each epoch.
       validation_loss: after each epoch.
+      notes: of columns that were left out or have far outliers, in sentences.
     """
 
     auc: Float[np.ndarray, " seeds"]
@@ -155,9 +160,11 @@ class ClassifierResult(NamedTuple):
     weights_reference: Float[np.ndarray, "seeds n_test"]
     weights_generated: Float[np.ndarray, "seeds m_test"]
     num_test: Float[np.ndarray, " two"]
+    covariances: dict[str, Float[np.ndarray, "seeds seeds"]]
     best_epoch: Int[np.ndarray, " seeds"]
     train_loss: Float[np.ndarray, "seeds epochs"]
     validation_loss: Float[np.ndarray, "seeds epochs"]
+    notes: tuple[str, ...] = ()
 
     def mean(self, name: str) -> float:
         """Mean over seeds of a field, such as "auc"."""
@@ -166,37 +173,54 @@ class ClassifierResult(NamedTuple):
     def spread(self, name: str) -> float:
         """Standard deviation over seeds of a field; 0 for one seed.
 
-        The seeds share their test events, so this does not contain the statistical error.
+        This is what papers quote. The seeds share their test events: if they agree it does not
+        contain the statistical error, and where there is nothing to learn it is that error.
         """
         values = getattr(self, name)
         return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
     @property
     def auc_statistical_error(self) -> float:
-        """Error of the mean AUC from the finite test split, `auc_error`."""
-        return auc_error(self.mean("auc"), *self.num_test)
+        """Error of the mean AUC from the finite test split (DeLong et al., Biometrics 44, 837).
+
+        Unlike `auc_error` of one classifier it knows how far the seeds agree: those of one
+        distribution against itself have learnt noise, each its own, and the mean of five
+        fluctuates up to sqrt(5) less than each.
+        """
+        return float(np.sqrt(max(np.mean(self.covariances["auc"]), 0.0)))
 
     @property
     def auc_estimate(self) -> Estimate:
         """Mean AUC over seeds.
 
-        Its error is the spread over seeds, which is what papers quote, and the statistical error
-        of the test split, in quadrature.
+        Its error is that of the test split, in quadrature with the part of the spread over seeds
+        that the test split does not explain, over the root of their number. It does not contain
+        the fluctuation from one training split to another, which is zero for two samples of one
+        distribution.
         """
-        return self._estimate("auc", self.auc_statistical_error)
+        return self._estimate("auc")
 
     @property
     def auc_calibrated_estimate(self) -> Estimate:
         """The same of the calibrated AUC."""
-        return self._estimate("auc_calibrated", self.auc_statistical_error)
+        return self._estimate("auc_calibrated")
 
     @property
     def jsd_estimate(self) -> Estimate:
-        """Mean Jensen-Shannon divergence over ln 2; its error is the spread over seeds alone."""
-        return self._estimate("jsd", 0.0)
+        """The same of the Jensen-Shannon divergence over ln 2.
 
-    def _estimate(self, name, statistical):
-        return Estimate(self.mean(name), float(np.hypot(self.spread(name), statistical)))
+        The validation split, on which the classifiers are calibrated, is not in the error.
+        """
+        return self._estimate("jsd")
+
+    def _estimate(self, name):
+        covariance, num = self.covariances[name], len(self.auc)
+        variance = np.mean(covariance)
+        if num > 1:
+            diagonal = np.trace(covariance) / num
+            shared = (np.sum(covariance) - num * diagonal) / (num * (num - 1))
+            variance += max(self.spread(name) ** 2 - (diagonal - shared), 0.0) / num
+        return Estimate(self.mean(name), float(np.sqrt(max(variance, 0.0))))
 
 
 def classifier_test(
@@ -279,17 +303,18 @@ def trained_classifier(
             strict=True,
         )
     )
-    data = place(samples, splits[0], config)
+    data, scaling = placed = place(samples, splits[0], config)
     weights = [
         event_weights(w, len(sample))
         for w, sample in zip((reference_weights, generated_weights), samples, strict=True)
     ]
     train, validation, test = (labelled(*rows, *weights) for rows in splits)
-    classifier, history = train_seeds(data, train, validation, key, config, progress)
+    classifier, history = train_seeds(placed, train, validation, key, config, progress)
     logits = [
         apply_seeds(classifier.params, data, part.rows, config) for part in (validation, test)
     ]
-    return classifier, _evaluate(validation, test, *logits, *history)
+    result = _evaluate(validation, test, *logits, *history)
+    return classifier, result._replace(notes=scaling.notes(samples))
 
 
 def area_under_curve(
@@ -303,7 +328,7 @@ def area_under_curve(
     Raises:
       ValueError: if weights do not fit, are negative or all zero.
     """
-    scores = [np.asarray(s) for s in (reference_scores, generated_scores)]
+    scores = [real_array(s, "scores") for s in (reference_scores, generated_scores)]
     weights = [
         event_weights(w, len(s))
         for w, s in zip((reference_weights, generated_weights), scores, strict=True)
@@ -331,7 +356,7 @@ def auc_error(auc: float, n: float, m: float) -> float:
 
 def check_sample(name, sample, config):
     """The sample as an array, or a ValueError that names it and what is wrong."""
-    sample = np.asarray(sample)
+    sample = real_array(sample, name)
     if sample.ndim != 2 or 0 in sample.shape:
         raise ValueError(f"{name} needs the shape [events, features], got {sample.shape}")
     if config.network == "resnet3d" and sample.shape[1] != 1 + math.prod(config.shape):
@@ -342,12 +367,15 @@ def check_sample(name, sample, config):
     # Column by column of blocks, so that no mask as large as the sample is needed.
     finite = np.ones(sample.shape[1], bool)
     for block in np.array_split(sample, 1 + len(sample) // 2048):
-        finite &= np.isfinite(block.astype(np.float32)).all(axis=0)
+        # Scaled columns may be beyond single precision.
+        block = block if config.standardize else block.astype(np.float32)
+        finite &= np.isfinite(block).all(axis=0)
     bad = np.flatnonzero(~finite)
     if len(bad):
         raise ValueError(
-            f"{name} is not finite (as float32) in {len(bad)} of {sample.shape[1]} columns, the "
-            f"first is column {bad[0]}: repair the feature or drop the events"
+            f"{name} is not finite{'' if config.standardize else ' (as float32)'} in {len(bad)} of "
+            f"{sample.shape[1]} columns, the first is column {bad[0]}: repair the feature or drop "
+            "the events"
         )
     return sample
 
@@ -381,21 +409,25 @@ def _evaluate(validation, test, validation_logits, logits, best_epoch, train_los
     is_reference = test.label > 0
     # In float64 the weights cannot overflow.
     validation_logits, logits = (np.asarray(a, np.float64) for a in (validation_logits, logits))
-    auc, auc_calibrated, jsd = [], [], []
+    found = {"auc": [], "auc_calibrated": [], "jsd": []}  # by seed: number, shares of test events
     for fitted, score in zip(validation_logits, logits, strict=True):
         c = _calibrated(fitted, validation, score)
-        auc.append(_area(score, test))
-        auc_calibrated.append(_area(c, test))
-        bce = -np.average(np.log(np.where(is_reference, c, 1 - c)), weights=test.weight)
-        jsd.append(1 - bce / np.log(2))
+        for name, scores in (("auc", score), ("auc_calibrated", c)):
+            found[name].append((_area(scores, test), _area_shares(scores, test)))
+        information = 1 + np.log2(np.where(is_reference, c, 1 - c))
+        jsd, weight = np.average(information, weights=test.weight), test.weight / test.weight.sum()
+        found["jsd"].append((jsd, weight * (information - jsd)))
+    covariances = {
+        name: (shares := np.array([share for _, share in seeds])) @ shares.T
+        for name, seeds in found.items()
+    }
     weights = np.exp(np.clip(logits, -50, 50))  # a certain classifier must not overflow float32
     return ClassifierResult(
-        np.array(auc),
-        np.array(auc_calibrated),
-        np.array(jsd),
+        *(np.array([number for number, _ in seeds]) for seeds in found.values()),
         weights[:, is_reference],
         weights[:, ~is_reference],
         np.array([_effective(test.weight[which]) for which in (is_reference, ~is_reference)]),
+        covariances,
         best_epoch,
         train_loss,
         validation_loss,
@@ -406,6 +438,21 @@ def _area(scores, part):
     which = part.label > 0
     parts = [a[rows] for a in (scores, part.weight) for rows in (which, ~which)]
     return area_under_curve(*parts)
+
+
+def _area_shares(scores, part):
+    """Share of each event in an AUC's deviation; the sum of squares is its variance (DeLong)."""
+    shares, is_reference = np.empty(len(scores)), part.label > 0
+    weight = part.weight.astype(np.float64)
+    for which, sign in ((is_reference, 1), (~is_reference, -1)):
+        order = np.argsort(scores[~which])
+        others, other_weight = scores[~which][order], weight[~which][order]
+        total = np.concatenate([[0.0], np.cumsum(other_weight)]) / other_weight.sum()
+        # Of the other sample's events: the fraction below, equal ones count one half.
+        sides = (total[np.searchsorted(others, scores[which], s)] for s in ("left", "right"))
+        below, own = sum(sides) / 2, weight[which] / weight[which].sum()
+        shares[which] = sign * own * (below - np.sum(own * below))
+    return shares
 
 
 def _effective(weights):

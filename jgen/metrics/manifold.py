@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Float, Int, Real
 
+from jgen.arrays import double_array
 from jgen.metrics.frechet import scaled_features
 
 # Distances held at once; 2^24 float64 numbers are 128 MiB.
@@ -82,6 +83,37 @@ def expected_coverage(num_reference: int, num_generated: int, k: int = 5) -> flo
     """
     n, m, i = num_reference, num_generated, np.arange(1, k + 1)
     return float(1 - np.prod((n - i) / (n + m - i)))
+
+
+def nearest_neighbours(
+    sample: Real[np.ndarray, "n d"], others: Real[np.ndarray, "m d"] | None = None
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Euclidean distances to the nearest event, and its row.
+
+    Time grows with n m d, memory with n + m. Rounding makes distances of copies 1e-7 of the
+    features' size or so instead of zero.
+
+    Args:
+      sample: events whose neighbours are searched.
+      others: where they are searched; None searches the sample without the event itself.
+    """
+    found = double_array(sample, "sample")
+    where = found if others is None else double_array(others, "others")
+    if found.ndim != 2 or where.shape[1:] != found.shape[1:] or len(where) < 1 + (others is None):
+        raise ValueError(
+            "neighbours need samples [n, d] and [m, d] of the same d, or one of two events or "
+            f"more, got {found.shape} and {where.shape}"
+        )
+    centre = where.mean(axis=0, keepdims=True)
+    found, where = found - centre, where - centre
+    squares, rows = np.empty(len(found)), np.empty(len(found), np.int64)
+    for block, distances in _distances(found, where):
+        if others is None:
+            own = np.arange(block.start, block.stop)
+            distances[own - block.start, own] = np.inf
+        rows[block] = distances.argmin(axis=1)
+        squares[block] = distances.min(axis=1)
+    return np.sqrt(squares), rows
 
 
 def _radii(sample, k):

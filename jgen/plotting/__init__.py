@@ -23,6 +23,7 @@ from jgen.plotting.forecast import forecast_figures
 from jgen.plotting.gallery import Images, Line, Plane, sample_gallery
 from jgen.plotting.histograms import Panel, Weighted, histogram_grid, ratio_histogram
 from jgen.plotting.lattice import bound_curves, field_configurations, two_point_functions
+from jgen.plotting.power import power_map
 from jgen.plotting.shower_report import observable_panel, shower_figures
 from jgen.plotting.shower_tests import response_figure, summary_figure, threshold_figure
 from jgen.plotting.showers import (
@@ -69,6 +70,7 @@ __all__ = [
     "member_histogram",
     "observable_panel",
     "polar_view",
+    "power_map",
     "pull_distribution",
     "quality_curves",
     "quantile_error_curves",

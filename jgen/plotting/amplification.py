@@ -14,7 +14,7 @@ _LIGHT = 0.25  # opacity of bands
 
 @styled
 def variance_curves(
-    found: Mapping[str, Averaging],
+    results: Mapping[str, Averaging],
     *,
     model_variance: float | None = None,
     truth: Mapping[str, Averaging] | None = None,
@@ -28,7 +28,7 @@ def variance_curves(
     n_equiv, where sigma_stat^2 crosses the last sigma_model^2.
 
     Args:
-      found: label -> result of `jgen.amplification.averaging_amplification`. A size of infinity,
+      results: label -> result of `jgen.amplification.averaging_amplification`. A size of infinity,
         for integrals without noise, is the last one if there is one, and is not drawn.
       model_variance: true sigma_model^2, a dotted line.
       truth: label -> result of `jgen.amplification.true_amplification`, whose measured variances,
@@ -38,12 +38,12 @@ def variance_curves(
     Raises:
       ValueError: if there is nothing to draw.
     """
-    if not found:
+    if not results:
         raise ValueError("variance_curves needs at least one result, got none")
-    figure = new_figure(TEXT_WIDTH if len(found) > 1 else 0.6 * TEXT_WIDTH, 3.1)
-    panels = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
-    bottom = 0.1 * _smallest(found.values(), model_variance)
-    for axes, (label, one) in zip(panels, found.items(), strict=True):
+    figure = new_figure(TEXT_WIDTH if len(results) > 1 else 0.6 * TEXT_WIDTH, 3.1)
+    panels = figure.subplots(1, len(results), sharex=True, sharey=True, squeeze=False)[0]
+    bottom = 0.1 * _smallest(results.values(), model_variance)
+    for axes, (label, one) in zip(panels, results.items(), strict=True):
         _draw(axes, one, bottom, model_variance, num_train)
         if truth and label in truth:
             _points(axes, truth[label], REFERENCE, "Actual deviation", markerfacecolor="none")

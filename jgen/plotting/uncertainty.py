@@ -132,7 +132,7 @@ def coverage_curves(curves: Mapping[str, Coverage]) -> Figure:
 
 @styled
 def pull_distribution(
-    found: Mapping[str, Pulls],
+    pulls: Mapping[str, Pulls],
     limit: float = 6.0,
     *,
     truth: str = "truth",
@@ -143,7 +143,7 @@ def pull_distribution(
     Pulls beyond the limit are in the outermost bins, so that no tail is lost.
 
     Args:
-      found: label -> pulls.
+      pulls: label -> pulls.
       limit: largest pull on the axis.
       truth: name of what the members' mean is compared with.
       quantities: what has a pull each.
@@ -152,7 +152,7 @@ def pull_distribution(
     axes = figure.subplots()
     edges = np.linspace(-limit, limit, 41)
     x = np.linspace(-limit, limit, 201)
-    for i, (label, one) in enumerate(found.items()):
+    for i, (label, one) in enumerate(pulls.items()):
         counts = histogram(np.clip(one.values.ravel(), -limit, limit), edges).fractions
         density = counts / np.diff(edges)
         width = f"{label}, width {one.width:.2f} (calibrated {one.expected_width:.2f})"

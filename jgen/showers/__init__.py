@@ -1,9 +1,10 @@
-"""Calorimeter showers: geometry, files, observables, evaluation, and CaloDREAM.
+"""Calorimeter showers: geometry, files, observables, evaluation, CaloDREAM and BIB-AE.
 
-`jgen.showers.calodream` makes, trains, loads and draws; `jgen.showers.box` has square cells.
+`jgen.showers.calodream` makes, trains, loads and draws; `jgen.showers.box` has square cells, and
+`jgen.showers.bib_ae` models of showers in them.
 """
 
-from jgen.showers import box, calodream
+from jgen.showers import bib_ae, box, calodream
 from jgen.showers.calodream import ShowerPreprocessing, generate_showers
 from jgen.showers.data import (
     GEOMETRIES,
@@ -11,6 +12,7 @@ from jgen.showers.data import (
     Layer,
     Showers,
     check_showers,
+    check_units,
     count_showers,
     get_geometry,
     in_chunks,
@@ -58,9 +60,11 @@ __all__ = [
     "Showers",
     "apply_threshold",
     "binning",
+    "bib_ae",
     "box",
     "calodream",
     "check_showers",
+    "check_units",
     "compute_high_level_inputs",
     "compute_observables",
     "count_showers",

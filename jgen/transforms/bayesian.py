@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,47 @@ from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.nets.dense import NormalWeights
 from jgen.random import normal
 from jgen.typing import Key, Params, PyTree
+
+
+@dataclass(frozen=True)
+class BayesianConfig:
+    """Options of `bayesian`, for configurations."""
+
+    prior_scale: float = 1.0
+    """Bayesian: standard deviation of every weight before training."""
+    initial_scale: float = 0.003
+    """Bayesian: standard deviation of every weight when training starts. In a short training it
+    ends near there, so that it, not the data, sets the spread: the number to calibrate."""
+    temperature: float = 1.0
+    """Bayesian: weight of the KL divergence; 1 is Bayes' theorem."""
+
+    def make(
+        self,
+        model: GenerativeModel,
+        num_train: int,
+        *,
+        features: int | None = None,
+        which: Callable[[str, Array], bool] = lambda path, leaf: True,
+    ) -> GenerativeModel:
+        """The Bayesian model.
+
+        Args:
+          model: what to make Bayesian.
+          num_train: events of the training set.
+          features: of an event, if the loss is a squared error averaged over so many, as that of
+            flow matching is. It is then twice the negative logarithm of a normal density of width
+            one over their number, and the KL divergence is put into the same unit.
+          which: as `bayesian` takes it.
+        """
+        temperature = self.temperature * 2 / features if features else self.temperature
+        return bayesian(
+            model,
+            num_train=num_train,
+            prior_scale=self.prior_scale,
+            initial_scale=self.initial_scale,
+            temperature=temperature,
+            which=which,
+        )
 
 
 def bayesian(

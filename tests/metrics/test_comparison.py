@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
+from jgen.arrays import SampleWarning
 from jgen.estimate import flatten, judged
 from jgen.metrics import (
     ClassifierConfig,
     classifier_comparison,
+    column_separations,
     compare,
     histogram,
     separation,
@@ -35,10 +37,11 @@ def test_numbers_are_those_of_the_metrics_at_the_common_size():
     for field, other in (("value", generated), ("truth", holdout)):
         of = lambda name, table=found.metrics, field=field: getattr(table[name], field)
         pair = reference["mass"][:800], other["mass"][:800]
-        expected = separation(
-            *(histogram(v, EDGES) for v in pair), num_bootstrap=20, key=jax.random.key(3)
-        )
-        assert of("separation/mass") == expected.estimate
+        power = of("separation/mass")
+        assert power.value == separation(*(histogram(v, EDGES) for v in pair)).value
+        columns = (v[:, None] for v in pair)
+        found_again = column_separations(*columns, [EDGES], num_bootstrap=20, key=jax.random.key(3))
+        assert power == found_again.estimate
         distance = wasserstein(*pair, num_bootstrap=20, key=jax.random.key(3))
         assert of("wasserstein/mass") == (distance.value, distance.error)
         columns = [
@@ -51,7 +54,9 @@ def test_numbers_are_those_of_the_metrics_at_the_common_size():
         assert mean == pytest.approx(np.mean(columns))
         # Independent columns: the error of their mean is smaller than each one's.
         assert error < 0.8 * by_layer.error.mean()
-        assert of("separation/layers", found.columns).value.shape == (3,)
+        powers = of("separation/layers", found.columns)
+        assert powers.value.shape == (3,)
+        assert of("separation/layers").error < 0.8 * powers.error.mean()
     flat = flatten(found.metrics)
     names = {
         f"{m}/layers{t}{e}"
@@ -112,12 +117,11 @@ def test_classifier_table():
     assert set(numbers) == expected
     assert found.generated.weights_reference.shape == (2, 220)
     assert numbers["auc_high"] == found.generated.mean("auc")
-    error = np.hypot(found.truth.spread("auc"), found.truth.auc_statistical_error)
-    assert numbers["auc_high_truth_error"] == pytest.approx(error)
+    error = numbers["auc_high_truth_error"]
+    assert error == found.truth.auc_estimate.error
     assert abs(numbers["auc_high_truth"] - 0.5) < 3 * error
     assert numbers["auc_high"] > 0.65
-    # A divergence has the error of the trainings alone.
-    assert numbers["jsd_high_error"] == pytest.approx(found.generated.spread("jsd"))
+    assert numbers["jsd_high_error"] == found.generated.jsd_estimate.error
 
 
 def test_bad_input_is_refused():
@@ -126,9 +130,30 @@ def test_bad_input_is_refused():
         compare(good, sample(1, 20), {"mass": np.zeros(20)}, edges_of)
     with pytest.raises(ValueError, match="layers has shape"):
         compare(good, sample(1, 20), good | {"layers": np.zeros((20, 2))}, edges_of)
-    with pytest.raises(ValueError, match="holdout is the reference itself"):
+    with pytest.raises(ValueError, match="100 % of the events of holdout are in reference"):
         compare(good, good, sample(1, 20), edges_of)
+    turned = {name: values[::-1].astype(np.float32) for name, values in good.items()}
+    with pytest.raises(ValueError, match="100 % of the events of holdout are in reference"):
+        compare(good, turned, sample(1, 20), edges_of)
+    x = np.random.default_rng(0).normal(size=(3, 100, 2))
+    mixed = np.concatenate([x[1][50:], x[0][50:]])
+    with pytest.raises(ValueError, match="50 % of the events of holdout are in reference"):
+        classifier_comparison(x[0], mixed, x[2], jax.random.key(0), "high")
+    with pytest.warns(SampleWarning, match="100 % of the generated events are events of the ref"):
+        compare(good, sample(1, 20), turned, edges_of, num_bootstrap=2)
+    masked = sample(1, 20) | {"mass": np.ma.masked_less(sample(1, 20)["mass"], 0)}
+    with pytest.raises(ValueError, match="entries of mass of holdout are masked"):
+        compare(good, masked, sample(2, 20), edges_of)
     bad = sample(1, 20)
     bad["mass"][3] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         compare(good, sample(2, 20), bad, edges_of)
+
+
+def test_bins_that_an_outlier_sets_are_warned_of():
+    samples = [sample(seed, 400) for seed in range(3)]
+    widest = lambda name, values: np.linspace(values.min(), values.max(), 21)
+    compare(*samples, widest, num_bootstrap=2)  # a warning would be an error
+    samples[0]["mass"][3] = 1e6
+    with pytest.warns(SampleWarning, match="399 of 400 values of mass are in one bin of 20"):
+        compare(*samples, widest, num_bootstrap=2)

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from jgen.metrics import Histogram, histogram, separation, separation_floor
+from jgen.metrics import (
+    Histogram,
+    column_separations,
+    histogram,
+    separation,
+    separation_floor,
+)
 
 
 def of_counts(*counts):
@@ -79,6 +85,41 @@ def test_bootstrap_error_is_the_spread_of_repeated_samples():
         found.append(separation(p, q, num_bootstrap=50))
     spread = np.std([s.value for s in found])
     assert np.mean([s.error for s in found]) == pytest.approx(spread, rel=0.2)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.99])
+def test_errors_of_means_over_columns_cover_truth_against_truth(correlation):
+    """Layers of a shower are neither independent nor one and the same."""
+    rng = np.random.default_rng(3)
+
+    def layers(num=300, columns=8):
+        common, own = rng.normal(size=(num, 1)), rng.normal(size=(num, columns))
+        return np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own
+
+    edges = [np.linspace(-2.5, 2.5, 16)] * 8
+    found = [
+        column_separations(layers(), layers(), edges, num_bootstrap=50).estimate for _ in range(120)
+    ]
+    value, error = np.array(found).T
+    assert np.std(value) / np.mean(error) == pytest.approx(1, abs=0.25)
+    # 60 to 76 %, and two standard deviations of 120 tries.
+    assert 0.52 < np.mean(np.abs(value - value.mean()) < error) < 0.84
+
+
+def test_columns_are_separations_of_their_histograms():
+    rng = np.random.default_rng(4)
+    p, q = rng.normal(size=(200, 3)), rng.normal(0.2, size=(300, 3))
+    edges = [np.linspace(-2, 2, num) for num in (5, 9, 3)]
+    found = column_separations(p, q, edges, num_bootstrap=3)
+    for k, e in enumerate(edges):
+        one = separation(histogram(p[:, k], e), histogram(q[:, k], e), num_bootstrap=3)
+        assert found.value[k] == one.value
+        outside = [abs(np.subtract(*side)) for side in (one.underflow, one.overflow)]
+        np.testing.assert_allclose([found.underflow[k], found.overflow[k]], outside)
+    assert found.estimate.value == pytest.approx(found.value.mean())
+    assert np.isnan(column_separations(p, q, edges, num_bootstrap=0).estimate.error)
+    with pytest.raises(ValueError, match="need k sets of edges"):
+        column_separations(p, q, edges[:2])
 
 
 def test_bootstrap_of_weighted_counts_uses_their_effective_number():

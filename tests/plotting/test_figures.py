@@ -42,9 +42,9 @@ def result(shift):
     auc = np.array([0.6, 0.61, 0.62])
     weights = np.exp(reference), np.exp(generated)
     num_test = np.array([w.shape[1] for w in weights], float)
-    return ClassifierResult(
-        auc, auc, auc, *weights, num_test, np.zeros(3, int), auc[:, None], auc[:, None]
-    )
+    covariances = dict.fromkeys(("auc", "auc_calibrated", "jsd"), np.full((3, 3), 6e-4))
+    losses = np.zeros(3, int), auc[:, None], auc[:, None]
+    return ClassifierResult(auc, auc, auc, *weights, num_test, covariances, *losses)
 
 
 def stairs(axes):

@@ -5,6 +5,7 @@ import pytest
 from jgen.showers.data.geometry import get_geometry
 from jgen.showers.data.hdf5 import Showers, read_showers, sample_path
 from jgen.showers.observables import (
+    binning,
     compute_high_level_inputs,
     compute_observables,
     high_level_inputs,
@@ -237,3 +238,11 @@ def test_observables_of_layer_energies_by_hand():
     np.testing.assert_allclose(found["E_ratio"], [0.5, 0.5, 0])
     np.testing.assert_allclose(found["depth"], [1.5, 1, 0])
     np.testing.assert_allclose(found["length"], [0.75**0.5, 0, 0], atol=1e-12)
+
+
+def test_one_shower_does_not_set_the_bins_of_an_uncalibrated_response():
+    response = np.random.default_rng(0).normal(0.03, 0.002, 5000)
+    response[7] = 1e3
+    edges = binning(DS2, "E_tot", response)
+    assert 0.02 < edges[0] < np.sort(response)[5] < np.sort(response)[-6] < edges[-1] < 0.04
+    assert len(binning(DS2, "E_tot", np.full(9, 0.03))) == 101

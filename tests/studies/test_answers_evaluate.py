@@ -72,16 +72,17 @@ def test_bad_command_lines_and_files_are_refused(files, tmp_path, capsys):
 def test_geometry_is_that_of_the_number_of_voxels(files, tmp_path):
     assert find_geometry(Config(str(files[0]), "")).name == "ds2"
     path, geometry = tmp_path / "ds3.h5", get_geometry("ds3")
-    write(path, Showers(np.ones(1), np.zeros((1, geometry.num_voxels), np.float32)), geometry)
+    write(path, Showers(np.full(1, 1e3), np.zeros((1, geometry.num_voxels), np.float32)), geometry)
     assert find_geometry(Config(str(path), "")).name == "ds3"
     assert find_geometry(Config(str(path), "", geometry="ds2")).name == "ds2"
 
 
 def test_several_files_are_one_sample_and_a_holdout_keeps_the_reference_whole(files):
     first, second = map(str, files)
-    config = Config(first, second, more_reference=(second,), holdout=(first,), max_showers=200)
+    files = {"more_reference": (second,), "holdout": (first,), "training": (first, second)}
+    config = Config(first, second, **files, max_showers=200)
     sizes = {name: len(s.energies) for name, s in evaluate.read_samples(config).items()}
-    assert sizes == {"reference": 200, "generated": 150, "holdout": 150}
+    assert sizes == {"reference": 200, "generated": 150, "holdout": 150, "training": 300}
 
 
 def test_the_official_preset_has_the_official_tests():

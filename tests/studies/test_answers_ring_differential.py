@@ -38,7 +38,7 @@ def test_statistics_are_those_of_the_events(smoke):
     with RunFolder(smoke("rings.differential"), SMOKE, read_only=True) as run:
         made = rings.networks(SMOKE.rings, 2, run, None)
         stage = run.stage("statistics/network-2d-1")
-    params, key = made.params[0][1], rings.event_key(made, 0, 1)
+    params, key = made.params[0][1], made.key_of(0, 1)
     events = study.draw_inside(SMOKE, made.model.sample, params, key)
     assert np.abs(rings.radius(events) - 1).max() < 0.164485 + 1e-4
     ratio = log_density_ratio(

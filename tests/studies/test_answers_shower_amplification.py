@@ -137,8 +137,8 @@ def test_members_have_showers_of_their_own(smoke):
 
 def test_infinite_numbers_are_left_out():
     found = {"a": Interval(np.float64(np.inf), 2.0, np.inf), "b": 1}
-    assert study._finite(found) == {"a_low": 2.0, "b": 1.0}
-    assert study._cell(found["a"]) == "inf [> 2]"
+    assert study.finite(found) == {"a_low": 2.0, "b": 1.0}
+    assert str(found["a"]) == "inf [> 2]"
 
 
 def test_members_of_every_kind():

@@ -157,7 +157,7 @@ def test_given_energies_are_taken_in_turn():
     ("changes", "message"),
     [
         ({"num": 0}, "num must be positive, got 0"),
-        ({"first": -1}, "first must not be negative"),
+        ({"first": -1}, "first must be at least 0, got -1"),
         ({"energy_range": (5.0, 1.0)}, "energies must be positive"),
         ({"energies": (1.0, math.nan)}, "energies must be positive"),
         ({"grids": ()}, "grids must be different ones"),

@@ -4,6 +4,7 @@ from jgen.showers.data.geometry import GEOMETRIES, Geometry, Layer, get_geometry
 from jgen.showers.data.hdf5 import (
     Showers,
     check_showers,
+    check_units,
     count_showers,
     in_chunks,
     iterate_showers,
@@ -18,6 +19,7 @@ __all__ = [
     "Layer",
     "Showers",
     "check_showers",
+    "check_units",
     "count_showers",
     "get_geometry",
     "in_chunks",

@@ -40,13 +40,23 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from experiments.simulate.detector import Detector, check_grid
 from experiments.simulate.physics import ADVICE, choose_physics
 from experiments.simulate.processes import gather
-from experiments.simulate.voxels import GRIDS, Detector, Grid, shower_coordinates, voxelise
 from experiments.study import Run, Study, at_least, main, positive, table
 from jgen.files import atomic_path
 from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
-from jgen.showers import Geometry, Showers, iterate_showers, read_showers, write_showers
+from jgen.showers import (
+    GRIDS,
+    Geometry,
+    Grid,
+    Showers,
+    iterate_showers,
+    read_showers,
+    shower_coordinates,
+    voxelise,
+    write_showers,
+)
 from jgen.training import MetricsLog
 
 PARTS = "parts"
@@ -167,7 +177,7 @@ def check(config: Config) -> None:
     if not config.grids or len(set(config.grids)) < len(config.grids):
         raise ValueError(f"grids must be different ones, at least one, got {config.grids}")
     for name in config.grids:
-        config.grid(name).check_in(name, config.detector)
+        check_grid(name, config.grid(name), config.detector)
 
 
 def _keep_physics(folder: Run, physics: str) -> None:

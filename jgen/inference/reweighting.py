@@ -172,7 +172,8 @@ def log_partition(log_weight: Real[np.ndarray, " num"]) -> Estimate:
 
 
 def weighted_mean(
-    values: Real[np.ndarray, " num"], log_weight: Real[np.ndarray, " num"]
+    values: Real[np.ndarray, " num"] | Bool[np.ndarray, " num"],
+    log_weight: Real[np.ndarray, " num"],
 ) -> Estimate:
     """Mean of an observable in the target, sum(w f) / sum(w) over events of the model.
 

@@ -22,7 +22,11 @@ class Network(NamedTuple):
     apply: Callable[..., PyTree]
 
 
-def as_network(pair: Network | tuple[Callable, Callable]) -> Network:
+NetworkLike = Network | tuple[Callable[[Key], Params], Callable[..., PyTree]]
+"""A `Network`, or your own pair of its functions."""
+
+
+def as_network(pair: NetworkLike) -> Network:
     """The pair of functions (init, apply) as a `Network`, whatever tuple it came in.
 
     Raises:

@@ -84,18 +84,17 @@ def member_histogram(axes: tuple[Axes, Axes], panel: Panel) -> None:
 
 
 @styled
-def member_grid(panels: Sequence[Panel], label: str, num_columns: int = 3) -> Figure:
+def member_grid(panels: Sequence[Panel], label: str) -> Figure:
     """A page of panels whose samples are the members of one ensemble.
 
     Args:
       panels: observables; `samples` maps each member's name to its values.
       label: name of the ensemble.
-      num_columns: panels side by side.
 
     Raises:
       ValueError: if there is no panel, or as `member_histogram` says.
     """
-    figure = panel_grid(panels, member_histogram, num_columns)
+    figure = panel_grid(panels, member_histogram)
     num = len(panels[0].samples)
     handles = {
         f"{panels[0].reference_label}, statistical": Patch(

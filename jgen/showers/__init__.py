@@ -8,7 +8,9 @@ from jgen.showers import bib_ae, box, calodream
 from jgen.showers.calodream import ShowerPreprocessing, generate_showers
 from jgen.showers.data import (
     GEOMETRIES,
+    GRIDS,
     Geometry,
+    Grid,
     Layer,
     Showers,
     check_showers,
@@ -19,6 +21,8 @@ from jgen.showers.data import (
     iterate_showers,
     read_showers,
     sample_path,
+    shower_coordinates,
+    voxelise,
     write_showers,
 )
 from jgen.showers.evaluation import (
@@ -52,7 +56,9 @@ __all__ = [
     "Evaluation",
     "EvaluationConfig",
     "GEOMETRIES",
+    "GRIDS",
     "Geometry",
+    "Grid",
     "Layer",
     "Profile",
     "ResponseTest",
@@ -85,8 +91,10 @@ __all__ = [
     "response_test",
     "sample_path",
     "separations",
+    "shower_coordinates",
     "shower_judge",
     "shower_observables",
     "summary_table",
+    "voxelise",
     "write_showers",
 ]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -230,7 +231,7 @@ def _with_weights(params: Params, key: Key, make: Callable[[str, NormalWeights],
     )
 
 
-def _keys(log_scale: dict[str, Array], key: Key) -> dict[str, Key]:
+def _keys(log_scale: dict[str, Any], key: Key) -> dict[str, Key]:
     """A key for each array of weights that has a distribution."""
     return dict(zip(sorted(log_scale), jax.random.split(key, len(log_scale)), strict=True))
 
@@ -273,7 +274,7 @@ def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _by_path(params: Params) -> dict[str, Array]:
+def _by_path(params: Params) -> dict[str, Any]:
     return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
 

@@ -334,10 +334,10 @@ def test_a_sampler_of_ones_own_is_a_sampler(key):
     x0 = normal(key, (2,))
     path = cosine()
     model = diffusion(
-        Network(None, lambda p, t, x, c: jnp.cos(x)), (2,), path=path, sampler=Whole()
+        Network(lambda key: {}, lambda p, t, x, c: jnp.cos(x)), (2,), path=path, sampler=Whole()
     )
     expected = diffusion(
-        Network(None, lambda p, t, x, c: jnp.cos(x)), (2,), path=path, sampler=DDIM(1)
+        Network(lambda key: {}, lambda p, t, x, c: jnp.cos(x)), (2,), path=path, sampler=DDIM(1)
     )
     found, expected = (m.sample(None, key, None) for m in (model, expected))
     np.testing.assert_allclose(found, expected, rtol=1e-6)  # in single precision

@@ -16,10 +16,18 @@ import pytest
 
 from experiments.simulate import geant4_showers as study
 from experiments.simulate import physics as physics_lists
+from experiments.simulate.detector import Detector
 from experiments.simulate.processes import gather
-from experiments.simulate.voxels import GRIDS, Detector, Grid, shower_coordinates, voxelise
 from experiments.study import execute
-from jgen.showers import get_geometry, read_showers, sample_path
+from jgen.showers import (
+    GRIDS,
+    Grid,
+    get_geometry,
+    read_showers,
+    sample_path,
+    shower_coordinates,
+    voxelise,
+)
 from jgen.training import RunFolder
 
 ROOT = Path(__file__).parents[2]

@@ -50,7 +50,6 @@ from jgen import amplification, plotting
 from jgen.amplification import Averaging, Interval
 from jgen.metrics import pulls
 from jgen.plotting import Panel
-from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
 from jgen.showers import Showers, get_geometry, layer_energies, layer_observables
 
 # Bins of the incident energy in which the rate of a region is taken for constant.
@@ -268,38 +267,14 @@ def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
         num = len(reference["depth"])
         figure = plotting.ks_curves(distances, sizes, num, num_train, reference_label=label)
         run.save(f"ks_{what}", figure)
-    run.save("calomplification", _divergence_curves(numbers, num_train, len(true["depth"])))
+    bins = 2 ** np.arange(1, config.levels + 1)
+    kinds = ("generated", "member", "member_spread", "training")
+    values = {kind: np.array([numbers[f"jsd/{kind}/{num}"] for num in bins]) for kind in kinds}
+    options = {"num_train": num_train, "num_reference": len(true["depth"])}
+    options["truth"] = "Geant4 showers"
+    run.save("calomplification", plotting.divergence_curves(bins, *values.values(), **options))
     run.save("training", plotting.training_curves({"energy network": run.history("training")}))
     return _tables(config, numbers)
-
-
-@styled
-def _divergence_curves(numbers: Numbers, num_train: int, num_reference: int):
-    """Divergence against the number of bins (2202.07352), with that of samples of Geant4."""
-    figure = new_figure(0.62 * TEXT_WIDTH, 3.4)
-    axes = figure.subplots()
-    bins = np.array(sorted(int(n.split("/")[-1]) for n in numbers if n.startswith("jsd/training/")))
-    values = lambda what: np.array([numbers[f"jsd/{what}/{num}"] for num in bins])
-    for factor, style in ((1, "-"), (2, "--"), (5, "-."), (np.inf, ":")):
-        expected = [
-            amplification.sample_jensen_shannon(num, factor * num_train, num_reference)
-            for num in bins
-        ]
-        label = f"{factor * num_train:.0f} Geant4 showers" if factor < np.inf else "Infinitely many"
-        axes.plot(bins, expected, color=REFERENCE, linestyle=style, linewidth=0.8, label=label)
-    axes.plot(bins, values("training"), "s", color=REFERENCE, label="Training showers")
-    mean, spread = values("member"), values("member_spread")
-    low = np.maximum(mean - spread, 0.1 * mean)  # a logarithmic axis has no zero
-    axes.fill_between(bins, low, mean + spread, color=color(0), alpha=0.25, linewidth=0.0)
-    axes.plot(bins, mean, color=color(0), label="Single members")
-    axes.plot(bins, values("generated"), color=color(1), marker="o", label="Members mixed")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    log_axis(axes.yaxis)
-    axes.set_xticks(bins, [str(num) for num in bins])
-    axes.set(xlabel="Bins of median splits", ylabel="Jensen-Shannon divergence [nats]")
-    axes.legend(fontsize=7)
-    return figure
 
 
 def _tables(config: Config, numbers: dict[str, Any]) -> str:

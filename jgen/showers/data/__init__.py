@@ -12,10 +12,13 @@ from jgen.showers.data.hdf5 import (
     sample_path,
     write_showers,
 )
+from jgen.showers.data.readout import GRIDS, Grid, shower_coordinates, voxelise
 
 __all__ = [
     "GEOMETRIES",
+    "GRIDS",
     "Geometry",
+    "Grid",
     "Layer",
     "Showers",
     "check_showers",
@@ -26,5 +29,7 @@ __all__ = [
     "iterate_showers",
     "read_showers",
     "sample_path",
+    "shower_coordinates",
+    "voxelise",
     "write_showers",
 ]

@@ -113,10 +113,10 @@ def iterate_showers(paths: Paths, geometry: Geometry, chunk_size: int) -> Iterat
     return (read_showers(paths, geometry, i, min(i + chunk_size, total)) for i in starts)
 
 
-def in_chunks(showers: Showers, chunk_size: int = 500) -> Iterator[Showers]:
-    """Pieces of a sample in memory, small enough for what works in float64."""
-    for i in range(0, len(showers.energies), chunk_size):
-        yield Showers(showers.energies[i : i + chunk_size], showers.voxels[i : i + chunk_size])
+def in_chunks(showers: Showers) -> Iterator[Showers]:
+    """Pieces of a sample in memory, of 500 showers: small enough for what works in float64."""
+    for i in range(0, len(showers.energies), 500):
+        yield Showers(showers.energies[i : i + 500], showers.voxels[i : i + 500])
 
 
 def write_showers(

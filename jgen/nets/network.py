@@ -96,6 +96,7 @@ def from_linen(module: nn.Module, *example: PyTree, num_cond: int | None = None)
         (init, apply) pair cannot carry.
     """
 
+    @jax.jit  # one program for all parameters instead of one for every operation
     def init(key: Key) -> Params:
         variables = module.init(key, *jax.tree.map(_zeros, example))
         if extra := set(variables) - {"params"}:

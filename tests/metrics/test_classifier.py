@@ -299,6 +299,7 @@ def images(num, seed, scale=1.0):
     return np.hstack([energy, scale * voxels]).astype(np.float32)
 
 
+@pytest.mark.study
 def test_resnet_tells_positions_and_energies_but_not_truth():
     reference, key = images(500, 0), jax.random.key(0)
     moved = images(500, 1)

@@ -275,6 +275,7 @@ def distance(model, params, batch, key):
     return scipy.stats.wasserstein_distance(x[:, 0], exact)
 
 
+@pytest.mark.study
 def test_one_call_makes_both_modes_with_and_without_a_teacher(key):
     """One step of Euler's method makes their mean instead, at a distance of 1."""
     network, data = velocity_mlp(1, 1, hidden=(32, 32)), two_modes()

@@ -305,7 +305,7 @@ class _Loop:
             self.log.append(row)
 
     def _validate(self, step):
-        with explained("the model's loss", **self.validation._asdict()):
+        with explained("the model's loss on validation events", events=self.validation):
             self.best, losses = self.validate(self.state, self.best, self.data_set, self.validation)
         losses = np.asarray(losses)
         if not np.isfinite(losses).all():

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
+from jgen.checks import check_cond, check_literals, check_shape
 from jgen.nets.dense import Dense
-from jgen.nets.dit import DiT, check_sizes
+from jgen.nets.dit import DiT, check_transformer
 from jgen.nets.network import Network, from_linen
 
 Shape = tuple[int, ...]
@@ -127,18 +128,26 @@ def vit(shape: Shape, num_cond: int, config: ViTConfig) -> Network:
       config: sizes.
 
     Raises:
-      ValueError: if the patch does not divide the grid, or heads the width, or the width is odd,
-        or cudnn attention does not take these sizes or this precision.
+      ValueError: for sizes that are no positive whole numbers, if the patch does not divide the
+        grid, or heads the width, or the width is odd, or cudnn attention does not take these sizes
+        or this precision.
     """
-    if len(shape) not in (3, 4) or any(
-        n % p for n, p in zip(shape[-3:], config.patch, strict=True)
+    shape, patch = check_shape(shape), check_shape(config.patch, "patch")
+    check_cond(num_cond)
+    check_literals(config)
+    if (
+        len(patch) != 3
+        or len(shape) not in (3, 4)
+        or any(n % p for n, p in zip(shape[-3:], patch, strict=True))
     ):
         raise ValueError(f"patch {config.patch} does not divide the grid {shape} on every axis")
-    check_sizes(config.width, config.heads)
+    check_transformer(
+        config.width, config.heads, config.blocks, config.mlp_width, config.time_scale
+    )
     _check_attention(config)
     example = (
         jax.ShapeDtypeStruct((), jnp.float32),
         jax.ShapeDtypeStruct(tuple(shape), jnp.float32),
         jax.ShapeDtypeStruct((num_cond,), jnp.float32),
     )
-    return from_linen(_ViT(config), *example)
+    return from_linen(_ViT(config), *example, num_cond=num_cond)

@@ -40,6 +40,7 @@ def test_the_fractions_are_those_of_the_members_events(smoke):
     assert not np.array_equal(first["positions"], other["positions"])
 
 
+@pytest.mark.study
 def test_known_generators_get_their_known_worth():
     """Bootstrap members of the radial fit and the memoriser, enough of them to tell."""
     config = dataclasses.replace(SMALL.rings, data_sets=8, num_members=40)

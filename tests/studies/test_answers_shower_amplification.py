@@ -1,4 +1,4 @@
-"""The amplification of showers: estimates of known worth, observables by hand, and a small run."""
+"""The amplification of showers: estimates of known worth, and a small run."""
 
 import dataclasses
 import json
@@ -11,20 +11,12 @@ import pytest
 
 from experiments.amplification.shower_amplification import study, training
 from jgen.amplification import Interval
-from jgen.showers import Showers, layer_observables
+from jgen.showers import Showers
 from jgen.showers.calodream import incident_energies
 from jgen.training import RunFolder
 
 NAMES = tuple(training.OBSERVABLES)
 SMOKE = study.SMOKE
-
-
-def test_observables_by_hand():
-    layers = np.array([[1.0, 0, 3, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
-    found = layer_observables(layers, np.array([8.0, 4.0, 1.0]))
-    np.testing.assert_allclose(found["E_ratio"], [0.5, 0.5, 0])
-    np.testing.assert_allclose(found["depth"], [1.5, 1, 0])
-    np.testing.assert_allclose(found["length"], [0.75**0.5, 0, 0], atol=1e-12)
 
 
 def observed(rng, *shape):

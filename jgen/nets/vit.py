@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Real
 
 from jgen.checks import check_cond, check_literals, check_shape
 from jgen.nets.dense import Dense

@@ -226,7 +226,7 @@ Objective = Callable[[Key, Callable[[Key], Array], Array, Array], Array]
 def post_processor(
     network: NetworkLike,
     reconstruct: Callable[[Key, Array, Cond], Array],
-    generate: Callable[[Key, Cond], Array],
+    generate: Callable[[Key, Cond], Array] | None,
     objective: Objective,
 ) -> GenerativeModel:
     """A network after a trained autoencoder that repairs the spectrum of single voxels.
@@ -239,7 +239,8 @@ def post_processor(
       network: apply(params, y, noise, cond) -> array of the shape of y and of the noise, such as
         convolutions of size one.
       reconstruct: (key, x, cond) -> y, with the autoencoder's trained parameters inside.
-      generate: (key, cond) -> y, the generator whose events are post-processed in `sample`.
+      generate: (key, cond) -> y, the generator whose events are post-processed in `sample`; None
+        for a model that is trained alone.
       objective: (key, refine, x, y) -> scalar, where refine(key) is a draw of the network's output
         for y: `sorted_spectrum` or `voxel_score`.
     """

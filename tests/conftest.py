@@ -5,6 +5,9 @@ import os
 import jax
 import pytest
 
+from tests import annotations
+
+annotations.check("jgen")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compilation is most of the time here, and half of it is LLVM's work on programs that run once. In

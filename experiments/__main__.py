@@ -11,14 +11,14 @@ from experiments.study import run, short_name
 
 def studies() -> dict[str, tuple[str, str]]:
     """Name -> (module, first line of its docstring) of all studies, none of them imported."""
-    folder, found = Path(__file__).parent, {}
+    folder, known = Path(__file__).parent, {}
     for path in sorted(folder.glob("*/**/*.py")):
         text = path.read_text()
         if "STUDY = Study(" in text:
             module = ".".join(("experiments", *path.relative_to(folder).with_suffix("").parts))
             line = ast.get_docstring(ast.parse(text)).splitlines()[0]
-            found[short_name(module)] = (module, line)
-    return found
+            known[short_name(module)] = (module, line)
+    return known
 
 
 def list_studies() -> None:
@@ -41,12 +41,12 @@ def main(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         list_studies()
         return
-    found = studies()
-    if argv[0] not in found:
-        close = difflib.get_close_matches(argv[0], found, n=1)
+    known = studies()
+    if argv[0] not in known:
+        close = difflib.get_close_matches(argv[0], known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         sys.exit(f"there is no study {argv[0]!r}{hint} python -m experiments lists them")
-    run(importlib.import_module(found[argv[0]][0]).STUDY, argv[1:])
+    run(importlib.import_module(known[argv[0]][0]).STUDY, argv[1:])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ example to copy.
 import dataclasses
 import inspect
 import json
+import math
 import re
 import sys
 import textwrap
@@ -24,7 +25,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jgen import plotting
-from jgen.estimate import Estimate
+from jgen.estimate import Estimate, flatten
 from jgen.nets import num_parameters
 from jgen.training import RunFolder, initialize_distributed
 
@@ -153,10 +154,19 @@ def short_name(module: str) -> str:
 
 
 def at_least(config: Any, **least: float) -> None:
-    """Refuse fields below a smallest value: `at_least(config, num_train=100)`."""
+    """Refuse numbers, also in tuples, below a smallest one: `at_least(config, num_train=100)`."""
     for name, bound in least.items():
-        if not getattr(config, name) >= bound:
-            raise ValueError(f"{name} must be at least {bound}, got {getattr(config, name)}")
+        value = getattr(config, name)
+        if not min(value if isinstance(value, tuple) else (value,), default=bound) >= bound:
+            raise ValueError(f"{name} must be at least {bound}, got {value}")
+
+
+def positive(config: Any, *names: str, block: str = "") -> None:
+    """Refuse numbers of a block that are not above zero, and tuples of such or of none."""
+    for name in names:
+        value = getattr(config, name)
+        if not min(value if isinstance(value, tuple) else (value,), default=0) > 0:
+            raise ValueError(f"{block}{name} must be positive, got {value}")
 
 
 def known(config: Any, **choices: Sequence[str]) -> None:
@@ -166,6 +176,22 @@ def known(config: Any, **choices: Sequence[str]) -> None:
         given = value if isinstance(value, tuple) else (value,)
         if not given or set(given) - set(allowed):
             raise ValueError(f"{name} must be of {', '.join(allowed)}, got {value!r}")
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Flat metrics without infinite ones, such as the open ends of intervals."""
+    return {name: value for name, value in flatten(metrics).items() if math.isfinite(value)}
+
+
+def variant(config: Any, **changes: Any) -> Any:
+    """A configuration with changes, those of a block in a dictionary: how presets are written.
+
+    SMOKE = variant(DEFAULT, num_test=100, training={"steps": 20, "optimizer": {"warmup": 0.1}})
+    """
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            changes[name] = variant(getattr(config, name), **value)
+    return dataclasses.replace(config, **changes)
 
 
 def table(

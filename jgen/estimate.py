@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jgen.arrays import double_array
+
 
 class Estimate(NamedTuple):
     """What samples say about a number; printed as `0.0123(14)`.
@@ -55,7 +57,7 @@ def mean_estimate(values: np.ndarray) -> Estimate:
     Raises:
       ValueError: if there are fewer than two values.
     """
-    values = np.asarray(values, np.float64)
+    values = double_array(values, "values")
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"a mean with an error needs two values [n] or more, got {values.shape}")
     return Estimate(float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5))
@@ -63,7 +65,7 @@ def mean_estimate(values: np.ndarray) -> Estimate:
 
 def mean_ratio(values: np.ndarray, reference: np.ndarray) -> Estimate:
     """Mean of independent values [n] over that of a reference [m]."""
-    both = [np.asarray(v, np.float64) for v in (values, reference)]
+    both = [double_array(v, "values") for v in (values, reference)]
     ratio = both[0].mean() / both[1].mean()
     errors = [v.std() / v.mean() / len(v) ** 0.5 for v in both]
     return Estimate(float(ratio), float(abs(ratio) * np.hypot(*errors)))
@@ -79,7 +81,7 @@ def width_ratio(values: np.ndarray, reference: np.ndarray) -> Estimate:
         squares = (v - v.mean()) ** 2
         return 0.5 * squares.std() / squares.mean() / len(v) ** 0.5
 
-    both = [np.asarray(v, np.float64) for v in (values, reference)]
+    both = [double_array(v, "values") for v in (values, reference)]
     ratio = both[0].std() / both[1].std()
     return Estimate(float(ratio), float(ratio * np.hypot(*map(relative_error, both))))
 

@@ -85,10 +85,10 @@ def load(path: str | os.PathLike, like: PyTree = None) -> PyTree:
         return _rebuild(header["tree"], arrays, path)
     init = getattr(like, "init", like)
     expected = jax.eval_shape(init, jax.random.key(0)) if callable(init) else like
-    found = {name: a for name, a in _leaves(header["tree"], arrays)}
+    stored = {name: a for name, a in _leaves(header["tree"], arrays)}
     wanted = {_name(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(expected)}
-    _compare(path, found, wanted)
-    return jax.tree_util.tree_map_with_path(lambda p, _: found[_name(p)], expected)
+    _compare(path, stored, wanted)
+    return jax.tree_util.tree_map_with_path(lambda p, _: stored[_name(p)], expected)
 
 
 def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -193,19 +193,19 @@ def _name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _compare(path: Any, found: dict, wanted: dict) -> None:
+def _compare(path: Any, stored: dict, wanted: dict) -> None:
     """Refuse a file of another tree, with the first path that differs."""
-    for name in sorted(found.keys() | wanted.keys()):
-        if name not in found:
+    for name in sorted(stored.keys() | wanted.keys()):
+        if name not in stored:
             raise ValueError(f"{path} is of another model: it has no {name!r}, which this one has")
         if name not in wanted:
             raise ValueError(
                 f"{path} has {name!r}, which the model has not: it is of another model"
             )
     first = next(iter(wanted), None)
-    stacked = first is not None and np.ndim(found[first]) == np.ndim(wanted[first]) + 1
+    stacked = first is not None and np.ndim(stored[first]) == np.ndim(wanted[first]) + 1
     for name, leaf in wanted.items():
-        array = found[name]
+        array = stored[name]
         shape = array.shape[1:] if stacked else array.shape
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if shape != np.shape(leaf) or array.dtype != dtype:

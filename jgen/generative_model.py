@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
+from jgen.arrays import event_arrays, explained
 from jgen.random import check_key
 from jgen.typing import Cond, Key, Params, PyTree
 
@@ -172,9 +173,10 @@ def draw_chunks(
 
     Raises:
       ValueError: if `num` or `batch_size` is not positive, `start` not below `num`, `cond` does not
-        have `num` rows, or `params` are those of a stacked ensemble.
+        have `num` rows or is none of the model's, or `params` are those of a stacked ensemble.
     """
     check_key(key)
+    _check_counts(num=num, batch_size=batch_size, start=start)
     if num < 1 or batch_size < 1:
         raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
     if not 0 <= start < num:
@@ -183,7 +185,7 @@ def draw_chunks(
     if isinstance(model, GenerativeModel):
         check_one_member(model, params)
         sample = model.sample
-    cond = _rows_of_cond(cond, num)
+    cond = _rows_of_cond(cond, num, float_type(params))
     batch_size = min(batch_size, num)
     indices = jnp.arange(batch_size)
     bar = tqdm(total=num, initial=start, unit="event", desc="sampling", disable=not progress)
@@ -194,7 +196,8 @@ def draw_chunks(
         chunk_cond = jax.tree.map(lambda c: c[rows], cond)
         return _sample_chunk(sample, params, key, first, chunk_cond, indices)
 
-    chunk = dispatch(start)
+    with explained("the model", conditions=cond):
+        chunk = dispatch(start)
     for first in range(start, num, batch_size):
         # The device works on the next chunk while the caller has this one, to write it perhaps.
         done, following = chunk, first + batch_size
@@ -205,10 +208,23 @@ def draw_chunks(
     bar.close()
 
 
-def _rows_of_cond(cond: Cond, num: int) -> Cond:
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
+
+
+def float_type(params: Params) -> np.dtype:
+    """Double precision for parameters that have it, else single."""
+    double = any(getattr(x, "dtype", None) == np.float64 for x in jax.tree.leaves(params))
+    return np.dtype(np.float64 if double else np.float32)
+
+
+def _rows_of_cond(cond: Cond, num: int, dtype: np.dtype) -> Cond:
     """Conditions with one row an event on the host; a single row is that of all events."""
     if cond is None:
         return None
+    cond = event_arrays(cond, "cond", dtype, integers=True)
     rows = num_events(cond)
     if rows not in (1, num):
         raise ValueError(
@@ -221,8 +237,8 @@ def _rows_of_cond(cond: Cond, num: int) -> Cond:
 def check_one_member(model: GenerativeModel, params: Params) -> None:
     """Refuse the stacked parameters that a training of several members returns."""
     expected = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)))
-    found = jax.tree.leaves(params)
-    pairs = list(zip(found, expected, strict=len(found) == len(expected)))
+    leaves = jax.tree.leaves(params)
+    pairs = list(zip(leaves, expected, strict=len(leaves) == len(expected)))
     if pairs and all(np.shape(f)[1:] == e.shape and np.ndim(f) == e.ndim + 1 for f, e in pairs):
         raise ValueError(
             "params have an axis of ensemble members; take one of them with "
@@ -279,7 +295,7 @@ def log_densities(
       model: with a density.
       params: its parameters (of one member, not a stacked ensemble).
       key: typed PRNG key; event i has a key of its own, for densities that are estimated.
-      x: events [n, ...].
+      x: events [n, ...], real numbers of any type.
       cond: conditions with leading axis n, or 1 for one condition of all events, or None.
       batch_size: events computed at once.
 
@@ -290,14 +306,18 @@ def log_densities(
         raise ValueError("this model has no density: its log_prob is None")
     check_key(key)
     check_one_member(model, params)
+    x = event_arrays(x, "x", float_type(params))
     num = num_events(x)
+    _check_counts(batch_size=batch_size)
     if num < 1 or batch_size < 1:
         raise ValueError(f"events and batch_size must be positive, got {num} and {batch_size}")
-    cond, batch_size = _rows_of_cond(cond, num), min(batch_size, num)
+    cond = _rows_of_cond(cond, num, float_type(params))
+    batch_size = min(batch_size, num)
     out = np.empty(num, np.float32)
     for first in range(0, num, batch_size):
         rows = np.minimum(first + np.arange(batch_size), num - 1)  # one program, the end padded
         chunk = jax.tree.map(lambda a: np.asarray(a)[rows], (x, cond))  # noqa: B023
-        found = np.asarray(_log_prob_chunk(model.log_prob, params, key, first, *chunk))
-        out[first : first + batch_size] = found[: num - first]
+        with explained("the density", x=x, cond=cond):
+            values = np.asarray(_log_prob_chunk(model.log_prob, params, key, first, *chunk))
+        out[first : first + batch_size] = values[: num - first]
     return out

@@ -9,6 +9,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 from jaxtyping import Array
 
@@ -68,7 +69,7 @@ def numpy_generator(key: Key | None) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(words.astype(">u4").tobytes(), "big"))
 
 
-def member_keys(key: Key, num: int, first: int = 0) -> Key:
+def member_keys(key: Key, num: int, first: int = 0) -> jaxtyping.Key[Array, " num"]:
     """Keys [num] of members `first`, `first` + 1, ... of a stream."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(num))
 

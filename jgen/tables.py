@@ -1,4 +1,7 @@
-"""Tables [events] or [events, columns] in files, .npy or HDF5, read where they are sliced.
+"""Arrays in files: HDF5 datasets of any shape, and tables [events] or [events, columns].
+
+`open_hdf5`, `hdf5_dataset` and `read_rows` are the one door to HDF5: what is no array of numbers is
+refused with the file's name. Tables are .npy or HDF5 and are read where they are sliced.
 
 table = open_table("events.h5", "ttbar/jets").select((3, 0))
 table.shape         # of all events, nothing was read yet
@@ -76,10 +79,12 @@ class Table:
             raise ValueError(f"a table gives neighbouring events, got steps of {step}")
         columns, step = list(self.columns), max(1, _CHUNK // self.num_columns)
         with _opened(self.path, self.dataset) as array:
-            dtype = np.float32 if array.dtype in (np.float16, np.float32) else np.float64
+            single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+            dtype = np.float32 if single else np.float64
             out = np.empty((max(stop - first, 0), len(columns)), dtype, order="F")
             for start in range(first, stop, step):
-                chunk = array[start : min(start + step, stop)].reshape(-1, self.num_columns)
+                chunk = read_rows(array, start, min(start + step, stop))
+                chunk = chunk.reshape(-1, self.num_columns)
                 out[start - first : start - first + len(chunk)] = chunk[:, columns]
         return out
 
@@ -115,23 +120,17 @@ def open_table(path: str | os.PathLike, dataset: str = "") -> Table:
     return Table(path, dataset, shape[0], num_columns, tuple(range(num_columns)))
 
 
-def _find_dataset(path: Path, dataset: str) -> str:
-    """The name of the array, which may be left out where there is no choice."""
-    names = []
-    with _opened_hdf5(path) as file:
-        file.visititems(lambda name, x: names.append(name) if isinstance(x, h5py.Dataset) else None)
-    if dataset.strip("/") in names:
-        return dataset.strip("/")
-    if not dataset and len(names) == 1:
-        return names[0]
-    if not names:
-        raise ValueError(f"{path} is an HDF5 file without any dataset")
-    wrong = f"has no dataset {dataset!r}" if dataset else f"holds {len(names)} datasets"
-    raise ValueError(f"{path} {wrong}; choose one dataset of: {', '.join(sorted(names)[:20])}")
-
-
 @contextmanager
-def _opened_hdf5(path: Path) -> Iterator[h5py.File]:
+def open_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """An HDF5 file to read.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; check the path and the working directory")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -140,12 +139,138 @@ def _opened_hdf5(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
+def hdf5_dataset(
+    file: h5py.File, name: str, need: Sequence[str] = (), *, booleans: bool = True
+) -> h5py.Dataset:
+    """An array of real numbers in a file, also behind links, whose values were not read yet.
+
+    Args:
+      file: open.
+      name: of the dataset.
+      need: all that the file should have, for the message.
+      booleans: whether they count as numbers.
+
+    Raises:
+      ValueError: if it is missing, no array of real numbers, or what it points to is gone; names
+        the file and says what is there.
+    """
+    path, link = file.filename, file.get(name, getlink=True)
+    if link is None:
+        wanted = " and ".join(map(repr, need or (name,)))
+        raise ValueError(
+            f"{path}: dataset {name!r} is missing; found {sorted(file)}, need {wanted}"
+        )
+    try:
+        found = file[name]
+    except (KeyError, OSError) as error:
+        inside, target = getattr(link, "path", name), getattr(link, "filename", path)
+        raise ValueError(
+            f"{path}: {name!r} is a link to {inside!r} of {target}, which is not there: put the "
+            "file beside this one, or write the numbers into it"
+        ) from error
+    where = f"{path}: {name!r}"
+    if not isinstance(found, h5py.Dataset):
+        inside = f", with {sorted(found)} in it" if isinstance(found, h5py.Group) else ""
+        raise ValueError(f"{where} is a {type(found).__name__.lower()}{inside}, and no dataset")
+    if found.shape is None:
+        raise ValueError(f"{where} is a dataset without any values; write the file again")
+    dtype = found.dtype
+    if dtype.kind not in ("fiub" if booleans else "fiu"):
+        text = h5py.check_string_dtype(dtype) or dtype.kind in "SU"
+        lists = h5py.check_vlen_dtype(dtype) and not text
+        kind = "text" if text else "lists of different lengths" if lists else dtype
+        raise ValueError(f"{where} holds {kind}, but events must be real numbers in one array")
+    if missing := _missing_sources(found):
+        raise ValueError(
+            f"{where} takes its values from {missing}, which is not there: without it they would "
+            "be fill values. Put the file beside this one"
+        )
+    return found
+
+
+def read_rows(
+    array: np.ndarray | h5py.Dataset, start: int = 0, stop: int | None = None
+) -> np.ndarray:
+    """Rows of a dataset or of an array in the machine's byte order.
+
+    Raises:
+      ValueError: if they cannot be read.
+    """
+    try:
+        rows = array[start:stop]
+    except OSError as error:
+        raise ValueError(
+            f"{array.file.filename}: {array.name} cannot be read ({error}); is the file complete, "
+            "and the plugin of its compression installed?"
+        ) from error
+    return rows.astype(rows.dtype.newbyteorder("="), copy=False)
+
+
+def _missing_sources(dataset: h5py.Dataset) -> str:
+    """The first file that a virtual or external dataset takes values from and that is gone."""
+    folders = [Path(dataset.file.filename).parent, Path()]
+    names = [(name, None) for name, *_ in dataset.external or ()]
+    if dataset.is_virtual:
+        names += [(source.file_name, source.dset_name) for source in dataset.virtual_sources()]
+    for name, inside in names:
+        # Such a pattern stands for many files.
+        if "%" in name:
+            continue
+        paths = [Path(dataset.file.filename)] if name == "." else [f / name for f in folders]
+        found = [path for path in paths if path.exists()]
+        if not found:
+            return name
+        if inside is not None and name != ".":
+            with open_hdf5(found[0]) as file:
+                if inside not in file:
+                    return f"{inside!r} of {name}"
+    return ""
+
+
+def _find_dataset(path: Path, dataset: str) -> str:
+    """The name of the array, which may be left out where there is no choice."""
+    with open_hdf5(path) as file:
+        if dataset and file.get(dataset, getlink=True) is not None:
+            hdf5_dataset(file, dataset)
+            return dataset.strip("/")
+        names = _dataset_names(file)
+    if not dataset and len(names) == 1:
+        return names[0]
+    if not names:
+        raise ValueError(f"{path} is an HDF5 file without any dataset")
+    wrong = f"has no dataset {dataset!r}" if dataset else f"holds {len(names)} datasets"
+    raise ValueError(f"{path} {wrong}; choose one dataset of: {', '.join(sorted(names)[:20])}")
+
+
+def _dataset_names(file: h5py.File) -> list[str]:
+    """Names of all datasets, also behind links; one for each array."""
+    names, seen, groups = [], set(), [("", file)]
+    while groups:
+        prefix, group = groups.pop()
+        # Hard links first, so that aliases are left out.
+        soft = lambda key, group=group: not isinstance(group.get(key, getlink=True), h5py.HardLink)
+        for key in sorted(group, key=soft):
+            try:
+                found = group[key]
+            except (KeyError, OSError):
+                continue  # a link to nowhere; asked for by name it is refused
+            info = h5py.h5o.get_info(found.id)
+            if (info.fileno, info.addr) in seen:
+                continue
+            seen.add((info.fileno, info.addr))
+            if isinstance(found, h5py.Group):
+                groups.append((f"{prefix}{key}/", found))
+            elif isinstance(found, h5py.Dataset):
+                names.append(prefix + key)
+    return names
+
+
 @contextmanager
 def _opened(path: Path, dataset: str) -> Iterator[np.ndarray | h5py.Dataset]:
     """What can be sliced by rows without reading the rest."""
     if dataset:
-        with _opened_hdf5(path) as file:
-            yield file[dataset]
+        with open_hdf5(path) as file:
+            yield hdf5_dataset(file, dataset)
         return
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

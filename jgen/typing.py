@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jaxtyping
 
-Key = jax.Array
-"""A typed PRNG key, made by `jax.random.key`."""
+Key = jaxtyping.Key[jax.Array, ""]
+"""One typed PRNG key, made by `jax.random.key`."""
 PyTree = Any
 Params = PyTree
 Cond = PyTree

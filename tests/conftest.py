@@ -12,6 +12,24 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # JAX_DISABLE_MOST_OPTIMIZATIONS=0 to compile as users do.
 QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
 jax.config.update("jax_disable_most_optimizations", QUICK)
+# Fused kernels without MLIR take two thirds of the time to compile. Another jaxlib may not know
+# the flag and would end the process.
+if QUICK and jax.version.__version_info__ < (0, 11):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Notebooks are studies; tests in double precision come last in their file."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker("study")
+    files = list(dict.fromkeys(item.path for item in items))
+    place = {path: i for i, path in enumerate(files)}
+    double = lambda item: "x64" in getattr(item, "fixturenames", ())
+    items.sort(key=lambda item: (place[item.path], double(item)))
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +40,15 @@ def optimized():
     jax.config.update("jax_disable_most_optimizations", QUICK)
 
 
+@pytest.fixture(scope="module")
+def no_programs():
+    """An empty cache: jax 0.10 may answer in double precision from programs in single precision."""
+    jax.clear_caches()
+
+
 @pytest.fixture
-def x64():
-    """Double precision for tests of orders and closed forms."""
-    jax.clear_caches()  # jax 0.10 may answer from programs that were cached in single precision
+def x64(no_programs):
+    """Double precision for tests of orders and closed forms, which come last in their file."""
     with jax.enable_x64(True):
         yield
 

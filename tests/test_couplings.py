@@ -183,6 +183,7 @@ def trajectories(params, x0):
     return jax.vmap(one)(x0)
 
 
+@pytest.mark.study
 def test_transport_straightens_the_flow_so_that_one_step_does(key):
     toy = eight_gaussians()
     truth = jax.vmap(toy.sample)(jax.random.split(jax.random.key(7), 400))
@@ -205,5 +206,6 @@ def test_validation_that_fills_its_batches_has_no_weights(key):
     """A coupling refuses weights, which the padding of a last batch would bring."""
     model = flow_matching(velocity_mlp(2, hidden=(4,)), (2,), coupling=optimal_transport())
     data = Batch(np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32))
-    fitted = fit(model, data, key, TrainConfig(2, 16), validation=data, progress=False)
+    options = {"devices": jax.devices()[:1], "progress": False}
+    fitted = fit(model, data, key, TrainConfig(2, 16), validation=data, **options)
     assert np.isfinite(fitted.history[-1]["validation_loss"]).all()

@@ -10,12 +10,13 @@ import pytest
 from experiments.__main__ import studies
 from jgen import load
 
-pytestmark = pytest.mark.usefixtures("optimized")
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 STUDIES = (ROOT / "experiments" / "README.md").read_text()
 
 
+@pytest.mark.study
+@pytest.mark.usefixtures("optimized")
 def test_the_contract_in_ten_lines(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
@@ -32,6 +33,8 @@ def test_the_contract_in_ten_lines(tmp_path, monkeypatch):
     np.testing.assert_allclose((high - low) / 2, 1, atol=0.15)
 
 
+@pytest.mark.study
+@pytest.mark.usefixtures("optimized")
 def test_training_without_data():
     block = next(
         b for b in re.findall(r"```python\n(.*?)```", STUDIES, re.DOTALL) if "reverse_kl" in b

@@ -64,3 +64,32 @@ def test_unreadable_files(tmp_path):
             open_table(tmp_path / name, dataset)
     with pytest.raises(FileNotFoundError, match="no such file"):
         open_table(tmp_path / "missing.npy")
+
+
+def test_links_are_followed_and_aliases_are_no_second_dataset(tmp_path):
+    events = np.random.default_rng(0).normal(size=(20, 2))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["events"] = events.astype(">f8")
+        file["alias"] = h5py.SoftLink("/events")
+        file["loop/back"] = h5py.SoftLink("/")
+        file["broken"] = h5py.SoftLink("/gone")
+        file["null"] = h5py.Empty("f4")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["group/outside"] = h5py.ExternalLink("a.h5", "events")
+    for name, dataset in (
+        ("a.h5", "events"),
+        ("a.h5", "alias"),
+        ("b.h5", ""),
+        ("b.h5", "group/outside"),
+    ):
+        table = open_table(tmp_path / name, dataset)
+        assert table[:].dtype == np.float64
+        np.testing.assert_array_equal(table[:], events)
+    for dataset, message in (
+        ("", "a.h5 holds 2 datasets; choose one dataset of: events, null"),
+        ("broken", "'broken' is a link to '/gone' of .*a.h5, which is not there"),
+        ("null", "'null' is a dataset without any values"),
+        ("loop", "'loop' is a group, with .* and no dataset"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_table(tmp_path / "a.h5", dataset)

@@ -160,7 +160,7 @@ def report(config: Config, run: Run, metrics: dict) -> str:
 def forecast(config: Config, run: Run) -> Forecast:
     """The forecast, with the numbers of finished members read from the run folder."""
     if config.example:
-        samples = run.cached("example", lambda: example(run))
+        samples = run.cached("example", example, run)
         train, held_out, members = (samples[name] for name in ("train", "held_out", "members"))
         columns = EXAMPLE_COLUMNS
     else:
@@ -215,18 +215,14 @@ def tables(config: Config) -> tuple[Table, Table | None, list[Table]]:
 
 def example(run: Run) -> dict[str, np.ndarray]:
     """Training set, held-out events and what each member of the toy example generated."""
-    fit = toys.radial_fit(2)
-    sample = jax.jit(jax.vmap(toys.ring().sample))
-    train = sample(jax.random.split(run.key("train"), NUM_TRAIN))
-    held_out = sample(jax.random.split(run.key("held out"), NUM_HELD_OUT))
+    fit, ring = toys.radial_fit(2), toys.ring()
+    train = toys.true_events(ring, run.key("train"), NUM_TRAIN)
+    held_out = toys.true_events(ring, run.key("held out"), NUM_HELD_OUT)
     fit_one = jax.jit(lambda key: fit.fit(train, toys.bootstrap_weights(key, NUM_TRAIN)))
+    fit_keys, keys = (member_keys(run.key(name), MEMBERS) for name in ("bootstrap", "sample"))
     members = [
-        draw(fit.sample, fit_one(fit_key), sample_key, NUM_GENERATED, batch_size=50_000)
-        for fit_key, sample_key in zip(
-            member_keys(run.key("bootstrap"), MEMBERS),
-            member_keys(run.key("sample"), MEMBERS),
-            strict=True,
-        )
+        draw(fit.sample, fit_one(fit_key), key, NUM_GENERATED, batch_size=50_000)
+        for fit_key, key in zip(fit_keys, keys, strict=True)
     ]
 
     def with_radius(events):

@@ -24,24 +24,10 @@ import jax
 import numpy as np
 
 from experiments.study import Run, Study, at_least, main, table
-from jgen import Estimate, plotting
-from jgen.amplification import (
-    Averaging,
-    Interval,
-    averaging_amplification,
-    prefix_sizes,
-    true_amplification,
-)
+from jgen import Estimate, amplification, plotting, toys
+from jgen.amplification import Averaging, Interval
 from jgen.amplification.averaging import ONE_SIGMA
 from jgen.random import member_keys
-from jgen.toys import (
-    bootstrap_weights,
-    fit_error,
-    gaussian,
-    ideal_amplification,
-    normal_fit,
-    normal_probability,
-)
 
 PAPER_EXPERIMENTS = 50
 
@@ -99,40 +85,41 @@ def compute(config: Config, run: Run) -> dict:
     fits = run.cached("fits", lambda: fit_all(config, run))
     results = estimates(config, fits)
     region = {"low": config.low, "high": config.high, "fits_width": False}
-    exact = ideal_amplification(**region, num_train=config.num_train)
+    exact = toys.ideal_amplification(**region, num_train=config.num_train)
     metrics = {
-        "integral": float(normal_probability(config.low, config.high)),
-        "G_linear": ideal_amplification(**region),
+        "integral": float(toys.normal_probability(config.low, config.high)),
+        "G_linear": toys.ideal_amplification(**region),
         "G_exact": exact,
-        "G/experiments": last(results["experiments"]),
-        "G/paper": last(results["paper"]),
+        "G/experiments": results["experiments"].amplification.last,
+        "G/paper": results["paper"].amplification.last,
     }
     ensembles = {name: results[name] for name in ("bootstrap", "plain")}
-    holds = lambda one, value: last(one).low <= value <= last(one).high
+    last = {name: [one.amplification.last for one in of] for name, of in ensembles.items()}
+    holds = lambda one, value: one.low <= value <= one.high
     # What members without number would find: means of resampled data scatter by the width of these
     # data over sqrt(n), around their mean.
     own = [
         own_amplification(config, *pair)
         for pair in zip(fits["experiments"], fits["width"], strict=False)
     ]
-    pairs = zip(ensembles["bootstrap"], own, strict=True)
+    pairs = zip(last["bootstrap"], own, strict=True)
     error = (ONE_SIGMA * (1 - ONE_SIGMA) / config.num_data_sets) ** 0.5
-    metrics |= over_data_sets(ensembles["bootstrap"])
+    metrics |= over_data_sets(last["bootstrap"])
     metrics |= {
         "coverage/bootstrap": Estimate(np.mean([holds(*pair) for pair in pairs]), error),
         "coverage/bootstrap_expected": ONE_SIGMA,
         "negative/plain": np.mean([one.model_variance[-1] <= 0 for one in ensembles["plain"]]),
     }
-    for name, members in ensembles.items():
+    for name, members in last.items():
         metrics[f"coverage/{name}_exact"] = np.mean([holds(one, exact) for one in members])
-        metrics[f"limit/{name}"] = np.median([last(one).low for one in members])
+        metrics[f"limit/{name}"] = np.median([one.low for one in members])
     return metrics
 
 
 def report(config: Config, run: Run, metrics: dict) -> str:
     """Draw the variances; paper, exact value and ours as text, the paper's of Eqs. 29-30."""
     results = estimates(config, run.stage("fits"))
-    exact = fit_error(config.low, config.high, config.num_train, fits_width=False)
+    exact = toys.fit_error(config.low, config.high, config.num_train, fits_width=False)
     figure = plotting.variance_curves(
         {
             f"{config.num_experiments} data sets": results["experiments"],
@@ -174,12 +161,12 @@ def fit_all(config: Config, run: Run) -> dict[str, np.ndarray]:
     `experiments` [num_experiments], `bootstrap` [num_data_sets, members], and `width`
     [num_data_sets], the standard deviation of each data set, which is what a bootstrap sees.
     """
-    toy, fit, width = gaussian(), normal_fit(1.0).fit, normal_fit().fit
+    toy, fit, width = toys.gaussian(), toys.normal_fit(1.0).fit, toys.normal_fit().fit
     events = lambda key: jax.vmap(toy.sample)(jax.random.split(key, config.num_train))
 
     def members(key, member_key):
         data = events(key)
-        one = lambda k: fit(data, bootstrap_weights(k, config.num_train))["mean"]
+        one = lambda k: fit(data, toys.bootstrap_weights(k, config.num_train))["mean"]
         keys = member_keys(member_key, config.members)
         return jax.vmap(one)(keys), width(data, None)["width"]
 
@@ -198,17 +185,17 @@ def estimates(
 ) -> dict[str, Averaging | list[Averaging]]:
     """Of all pseudo-experiments, of as many as in the paper, and of each data set's ensembles."""
     rng = np.random.default_rng(config.seed)
-    truth = [normal_probability(config.low, config.high)]
+    truth = [toys.normal_probability(config.low, config.high)]
     fractions, sizes = generate(config, fits["experiments"], rng)
     # Without noise, sigma_model is known better: the last size is infinity.
     exact = integrals(config, fits["experiments"])[:, None, None]
     fractions, sizes = np.concatenate([fractions, exact], axis=1), np.append(sizes, np.inf)
     # A closed-form fit has neither start nor order of minibatches in which members could differ.
     plain = np.repeat(fits["experiments"][: config.num_data_sets, None], config.members, axis=1)
-    ensemble = lambda means: averaging_amplification(
+    ensemble = lambda means: amplification.averaging_amplification(
         *generate(config, means, rng), config.num_train
     )
-    true = lambda some: true_amplification(truth, some, sizes, config.num_train)
+    true = lambda some: amplification.true_amplification(truth, some, sizes, config.num_train)
     return {
         "experiments": true(fractions),
         "paper": true(fractions[:PAPER_EXPERIMENTS]),
@@ -219,7 +206,7 @@ def estimates(
 
 def integrals(config: Config, means: np.ndarray) -> np.ndarray:
     """Integrals of fitted Gaussians over the region (Eq. 25), in float64."""
-    return normal_probability(config.low, config.high, means)
+    return toys.normal_probability(config.low, config.high, means)
 
 
 def generate(
@@ -230,29 +217,24 @@ def generate(
     Counts of independent events are binomial, and so are those that come on top from one prefix of
     the sample to the next: drawing these is the same as drawing up to 10^7 events each.
     """
-    sizes = prefix_sizes(config.max_gen, per_decade=config.sizes_per_decade)
+    sizes = amplification.prefix_sizes(config.max_gen, per_decade=config.sizes_per_decade)
     added = np.diff(sizes, prepend=0)
     counts = rng.binomial(added, integrals(config, means)[:, None]).cumsum(axis=1)
     return (counts / sizes)[..., None], sizes
 
 
-def last(one: Averaging) -> Interval:
-    """G at the largest size."""
-    return Interval(*(float(end[-1]) for end in one.amplification))
-
-
 def own_amplification(config: Config, mean: float, width: float) -> float:
     """G of a data set of this mean and width, from bootstrap members without number."""
     num = config.num_train / width**2
-    variance = fit_error(config.low, config.high, num, mean, fits_width=False).variance[0]
+    variance = toys.fit_error(config.low, config.high, num, mean, fits_width=False).variance[0]
     integral = integrals(config, mean)
     return float(integral * (1 - integral) / variance / config.num_train)
 
 
-def over_data_sets(members: list[Averaging]) -> dict[str, Estimate | float]:
+def over_data_sets(members: list[Interval]) -> dict[str, Estimate | float]:
     """G of the bootstrap ensembles' mean variance, and how it scatters."""
     # 1 / G is linear in the variance, and zero where there is none to be seen.
-    inverse = np.array([1 / last(one).value for one in members])
+    inverse = np.array([1 / one.value for one in members])
     mean, error = inverse.mean(), inverse.std(ddof=1) / len(inverse) ** 0.5
     low, middle, high = 1 / np.quantile(inverse, [0.8413, 0.5, 0.1587])
     return {

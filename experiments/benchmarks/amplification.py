@@ -22,16 +22,23 @@ from functools import partial
 import jax
 import numpy as np
 
-from experiments.benchmarks.timing import ensemble_programs, measure, random_params, ratio
-from experiments.study import Run, Study, at_least, main, table
+from experiments.benchmarks.timing import (
+    Times,
+    ensemble_programs,
+    measure,
+    medians,
+    random_params,
+    ratios,
+)
+from experiments.study import Run, Study, at_least, main, positive, table
 from jgen import Batch, GenerativeModel, amplification, models, plotting, toys
 from jgen.generative_model import draw_chunks
 from jgen.nets import CausalConfig, causal
 from jgen.training import make_layout
-from jgen.typing import Key
 
 DIM = 2
 """Components of an event."""
+RING = toys.ring(DIM)
 NUM_REGIONS = 20
 """Regions of the radius, of equal probability, as in the paper."""
 
@@ -66,8 +73,7 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, repeats=1, scan_repeats=1, num_train=1, batch_size=1, sample_batch=1)
     at_least(config, num_events=1000)  # to be timed
-    if not config.members or min(config.members) < 1:
-        raise ValueError(f"members must be numbers of 1 or more, got {config.members}")
+    positive(config, "members")
     for num in config.members:
         make_layout(num, config.batch_size)
 
@@ -90,17 +96,11 @@ def compute(config: Config, run: Run) -> dict[str, float]:
     compile_s/WAY/M         seconds to trace and compile, in no other number
     """
     (model,) = build(config).values()
-    metrics, events = {}, ring_events(run.key("train"), config)
+    metrics, events = {}, toys.true_events(RING, run.key("train"), config.num_train)
     for num in config.members:
         members = partial(measure_members, config, model, events, num)
         metrics |= run.cached(f"members/{num}", members)
     return metrics | run.cached("events", partial(measure_events, config, run, model))
-
-
-def ring_events(key: Key, config: Config) -> np.ndarray:
-    """Events [num_train, 2] of the ring."""
-    keys = jax.random.split(key, config.num_train)
-    return np.asarray(jax.jit(jax.vmap(toys.ring(DIM).sample))(keys))
 
 
 def measure_members(
@@ -112,10 +112,10 @@ def measure_members(
     metrics = {f"compile_s/{way}/{num}": value for way, value in seconds.items()}
     times = measure(programs, config.repeats)
     for way, own in times.items():
-        for clock, values, one in zip(("", "_wall"), own, times["sequential"], strict=True):
-            metrics[f"step{clock}_ms/{way}/{num}"] = float(np.median(values)) / num
-            if way != "sequential":
-                metrics[f"step{clock}_ratio/{way}/{num}"] = ratio(values, one)
+        of_one = Times(*(values / num for values in own))
+        metrics |= medians("step", f"{way}/{num}", of_one)
+        if way != "sequential":
+            metrics |= ratios("step", f"{way}/{num}", own, times["sequential"])
     return metrics
 
 
@@ -132,8 +132,10 @@ def measure_events(config: Config, run: Run, model: GenerativeModel) -> dict[str
         "events_per_second": config.num_events / (time.perf_counter() - wall),
         "events_per_cpu_second": config.num_events / (time.process_time() - cpu),
     }
-    reference = np.linalg.norm(ring_events(run.key("reference"), config), axis=1)
-    edges = toys.ring(DIM).marginals[0].quantile(np.linspace(0, 1, NUM_REGIONS + 1))
+    reference = np.linalg.norm(
+        toys.true_events(RING, run.key("reference"), config.num_train), axis=1
+    )
+    edges = RING.marginals[0].quantile(np.linspace(0, 1, NUM_REGIONS + 1))
     sizes = amplification.prefix_sizes(len(radii))
     programs = {
         "ks": lambda: amplification.ks_distances(reference, radii, sizes),
@@ -150,9 +152,8 @@ def report(config: Config, run: Run, metrics: dict[str, float]) -> str:
     clock = "" if jax.default_backend() == "cpu" else "_wall"
     ways = [n.split("/")[1] for n in metrics if n.startswith(f"step{clock}_ms/")]
     curves = {
-        way.capitalize(): plotting.Curve(
-            np.array(config.members),
-            np.array([metrics[f"step{clock}_ms/{way}/{num}"] for num in config.members]),
+        way.capitalize(): plotting.Curve.of(
+            config.members, [metrics[f"step{clock}_ms/{way}/{num}"] for num in config.members]
         )
         for way in dict.fromkeys(ways)
     }

@@ -24,7 +24,7 @@ import numpy as np
 
 from experiments.benchmarks.rivals import RIVALS, Contestant, Sizes, jax_contestant
 from experiments.benchmarks.timing import bars, installed, measure, random_params, ratio
-from experiments.study import Run, Study, at_least, known, main, table
+from experiments.study import Run, Study, at_least, known, main, positive, table
 from jgen import GenerativeModel, bijectors, models, nets
 
 FLOWS = {"coupling": "RQ coupling", "maf": "MAF"}
@@ -58,8 +58,7 @@ class Config:
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, repeats=1, depth=1, bins=2)
-    if not config.batches or min(config.batches) < 1:
-        raise ValueError(f"batches must be numbers of 1 or more, got {config.batches}")
+    positive(config, "batches")
     if config.libraries:
         known(config, libraries=tuple(RIVALS))
     # With equal halves all couplings have the same sizes in every library.

@@ -41,9 +41,10 @@ from experiments.benchmarks.timing import (
     random_array,
     random_params,
     ratio,
+    ratios,
 )
 from experiments.showers import presets
-from experiments.study import Run, Study, at_least, main, table
+from experiments.study import Run, Study, at_least, main, table, variant
 from jgen import Batch, GenerativeModel, draw, models
 from jgen.nets import (
     Network,
@@ -110,9 +111,7 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, repeats=1, sample_repeats=1, ensemble_repeats=1, peak_size=1)
     at_least(config, ensemble=1, ensemble_batch=1)
-    for name in ("vit_batches", "vit_ds3_batches", "energy_batches", "shower_batches"):
-        if min(getattr(config, name), default=1) < 1:
-            raise ValueError(f"{name} must be 1 or more, got {getattr(config, name)}")
+    at_least(config, vit_batches=1, vit_ds3_batches=1, energy_batches=1, shower_batches=1)
 
 
 def build(config: Config) -> dict[str, Any]:
@@ -161,13 +160,10 @@ def compute(config: Config, run: Run) -> dict[str, float]:
     ensemble_ratio/NETWORK/HOW its time over the sequential one's
     compile_s/PROGRAM          seconds to trace and compile, in no other number
     """
-    tasks = {f"vit/{n}": partial(measure_vit, config, n) for n in config.vit_batches}
-    rows = [("vit_ds3", "ds3", "float32", n) for n in config.vit_ds3_batches]
-    if config.bfloat16:
-        rows += [("vit", "ds2", "bfloat16", n) for n in config.vit_batches]
-        rows += [("vit_ds3", "ds3", "bfloat16", n) for n in config.vit_ds3_batches]
-    for name, geometry, dtype, n in rows:
-        tasks[f"{name}/{dtype}/{n}"] = partial(measure_velocity, config, name, geometry, dtype, n)
+    tasks, batches = {}, {"vit": config.vit_batches, "vit_ds3": config.vit_ds3_batches}
+    for dtype in ("float32", "bfloat16") if config.bfloat16 else ("float32",):
+        for name, n in ((name, n) for name, sizes in batches.items() for n in sizes):
+            tasks[f"{name}/{dtype}/{n}"] = partial(measure_shapes, config, name, dtype, n)
     tasks |= {f"energy/{n}": partial(measure_energy, config, n) for n in config.energy_batches}
     tasks |= {f"showers/{n}": partial(measure_showers, config, n) for n in config.shower_batches}
     for name in config.ensemble_networks:
@@ -205,49 +201,32 @@ def compare(
     return metrics
 
 
-def measure_vit(config: Config, size: int) -> dict[str, float]:
-    """Velocity and gradient of the shape network, beside PyTorch's."""
-    network = vit(config.vit)
-    apply = jax.vmap(network.apply, in_axes=(None, 0, 0, 0))
-    params, rivals, pytorch = random_params(network.init), {}, pytorch_networks()
-    if pytorch:
-        total = num_parameters(network.init)
-        rivals = pytorch.vit_programs(GEOMETRY.shape, NUM_COND, config.vit, size, total)
+def measure_shapes(config: Config, name: str, dtype: str, size: int) -> dict[str, float]:
+    """The velocity of a shape network in one precision, and its rate of operations.
 
-    def loss(params, t, x, cond, target):
-        return jnp.mean((apply(params, t, x, cond) - target) ** 2)
-
-    args = (params, *arguments(GEOMETRY.shape, size))
-    target = -args[2]
-    metrics = {}
-    for kind, function, extra in (("forward", apply, ()), ("gradient", jax.grad(loss), (target,))):
-        metrics |= compare(f"vit/{kind}", size, function, (*args, *extra), rivals, config.repeats)
-    wall = metrics[f"vit_wall_ms/forward/{size}"]
-    return metrics | utilisation(config, "vit", "float32", size, apply, args, wall)
-
-
-def arguments(shape: tuple[int, ...], size: int) -> tuple[jax.Array, ...]:
-    """Times, voxels and conditions of a pass of a shape network."""
-    return jnp.linspace(0, 1, size), random_array(size, *shape), random_array(size, NUM_COND)
-
-
-def measure_velocity(config: Config, name: str, geometry: str, dtype: str, size: int):
-    """The velocity alone, of one of the shape networks in one precision."""
+    Of dataset 2's in float32 also the gradient, and both beside PyTorch's.
+    """
+    geometry = "ds3" if name == "vit_ds3" else "ds2"
     sizes = dataclasses.replace(getattr(config, name), dtype=dtype)
-    network = vit(sizes, geometry)
+    network, shape = vit(sizes, geometry), get_geometry(geometry).shape
     apply = jax.vmap(network.apply, in_axes=(None, 0, 0, 0))
-    args = (random_params(network.init), *arguments(get_geometry(geometry).shape, size))
+    x, cond = random_array(size, *shape), random_array(size, NUM_COND)
+    args = (random_params(network.init), jnp.linspace(0, 1, size), x, cond)
     label = name if dtype == "float32" else f"{name}_bf16"
-    metrics = compare(f"{label}/forward", size, apply, args, {}, config.repeats)
-    wall = metrics[f"{label}_wall_ms/forward/{size}"]
-    return metrics | utilisation(config, label, dtype, size, apply, args, wall)
-
-
-def utilisation(config, label, dtype, size, function, args, wall_ms) -> dict[str, float]:
-    """Operations of a program, and their rate over that of one large product."""
-    rate = flops(function, *args) / (1e-3 * wall_ms)
-    return {
-        f"gflop_per_shower/{label}": 1e-9 * flops(function, *args) / size,
+    programs, rivals = {"forward": (apply, args)}, {}
+    if label == "vit":
+        loss = lambda *args: jnp.mean((apply(*args[:-1]) - args[-1]) ** 2)
+        programs["gradient"] = (jax.grad(loss), (*args, -x))
+        if pytorch := pytorch_networks():
+            total = num_parameters(network.init)
+            rivals = pytorch.vit_programs(shape, NUM_COND, sizes, size, total)
+    metrics = {}
+    for kind, (function, inputs) in programs.items():
+        metrics |= compare(f"{label}/{kind}", size, function, inputs, rivals, config.repeats)
+    operations = flops(apply, *args)
+    rate = operations / (1e-3 * metrics[f"{label}_wall_ms/forward/{size}"])
+    return metrics | {
+        f"gflop_per_shower/{label}": 1e-9 * operations / size,
         f"utilisation/{label}/{size}": rate / peak_flops(dtype, config.peak_size),
     }
 
@@ -317,9 +296,8 @@ def measure_ensemble(config: Config, name: str) -> dict[str, float]:
     times = measure(programs, config.ensemble_repeats)
     for way, own in times.items():
         metrics |= medians("ensemble", f"{name}/{way}", own)
-    for way in ("vmap", "scan"):
-        for clock, values, one in zip(("", "_wall"), times[way], times["sequential"], strict=True):
-            metrics[f"ensemble{clock}_ratio/{name}/{way}"] = ratio(values, one)
+        if way != "sequential":
+            metrics |= ratios("ensemble", f"{name}/{way}", own, times["sequential"])
     return metrics
 
 
@@ -340,20 +318,19 @@ def report(config: Config, run: Run, metrics: dict[str, float]) -> str:
 
 _TINY_VIT = ViTConfig(width=12, heads=2, blocks=1, mlp_width=12)
 _TINY_ENERGY = TransfusionConfig(layers=1, feed_forward=16, head_width=16, head_layers=3)
-_TINY_CALODREAM = dataclasses.replace(
-    presets.DEFAULT,
-    energy_network=_TINY_ENERGY,
-    shape_network=_TINY_VIT,
-    energy_solver=SolverConfig("euler", 2),
-    shape_solver=SolverConfig("euler", 2),
-)
+_TINY_CALODREAM = {
+    "energy_network": _TINY_ENERGY,
+    "shape_network": _TINY_VIT,
+    **dict.fromkeys(("energy_solver", "shape_solver"), SolverConfig("euler", 2)),
+}
 DEFAULT = Config()
-SMOKE = Config(
+SMOKE = variant(
+    DEFAULT,
     vit=_TINY_VIT,
     energy=_TINY_ENERGY,
     energy_solver=SolverConfig("kutta38", 2),
     vit_batches=(2,),
-    vit_ds3=dataclasses.replace(_TINY_VIT, patch=(9, 10, 6)),
+    vit_ds3=variant(_TINY_VIT, patch=(9, 10, 6)),
     vit_ds3_batches=(2,),
     peak_size=256,
     energy_batches=(2,),

@@ -36,14 +36,14 @@ class Times(NamedTuple):
 
 def measure(programs: dict[str, Program], repeats: int) -> dict[str, Times]:
     """Times of programs that take turns, so that a busy moment hits all of them alike."""
-    found = {name: [] for name in programs}
+    times = {name: [] for name in programs}
     jax.block_until_ready([program() for program in programs.values()])  # to warm up
     for _ in range(repeats):
         for name, program in programs.items():
             cpu, wall = time.process_time(), time.perf_counter()
             jax.block_until_ready(program())
-            found[name].append((time.process_time() - cpu, time.perf_counter() - wall))
-    return {name: Times(*(1e3 * np.array(rows).T)) for name, rows in found.items()}
+            times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    return {name: Times(*(1e3 * np.array(rows).T)) for name, rows in times.items()}
 
 
 def compiled(function: Callable, *args, **options) -> tuple[Callable, float]:
@@ -80,6 +80,14 @@ def medians(name: str, what: str, times: Times) -> dict[str, float]:
     return {
         f"{name}_ms/{what}": float(np.median(times.cpu)),
         f"{name}_wall_ms/{what}": float(np.median(times.wall)),
+    }
+
+
+def ratios(name: str, what: str, times: Times, reference: Times) -> dict[str, float]:
+    """Metrics NAME_ratio/WHAT and NAME_wall_ratio/WHAT."""
+    return {
+        f"{name}_ratio/{what}": ratio(times.cpu, reference.cpu),
+        f"{name}_wall_ratio/{what}": ratio(times.wall, reference.wall),
     }
 
 

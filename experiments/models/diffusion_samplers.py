@@ -13,7 +13,6 @@ log-likelihood from the probability-flow ODE, less that of the truth on the same
 Kullback-Leibler divergence. Numbers: results/models.md.
 """
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments.study import Run, Study, at_least, known, main, table
+from experiments.study import Run, Study, at_least, known, main, table, variant
 from jgen import (
     Batch,
     Estimate,
@@ -65,18 +64,9 @@ TARGETS: dict[Target, Toy] = {"exact": toys.mixture_toy(MIXTURE), "trained": MOO
 MEAN, SCALE = np.array([0.5, 0.25], np.float32), np.array([0.868, 0.497], np.float32)
 
 
-def _churned(n):
-    return solvers.EDMHeun(n // 2, churn=n / 8, churn_range=(0.05, 5.0))
-
-
-def _corrected(n):
-    return solvers.PredictorCorrector(solvers.Ancestral(n // 2), 1, 0.5)
-
-
-def _reverse_sde(n):
-    return solvers.EulerMaruyama(n, paths.reverse_sde_noise(PATHS["vp"]))
-
-
+_reverse = paths.reverse_sde_noise(PATHS["vp"])
+_corrected = lambda n: solvers.PredictorCorrector(solvers.Ancestral(n // 2), 1, 0.5)
+_churned = lambda n: solvers.EDMHeun(n // 2, churn=n / 8, churn_range=(0.05, 5.0))
 # Name in figures -> (path, network calls -> sampler).
 SAMPLERS = {
     "Euler": ("vp", lambda n: solvers.runge_kutta("euler", n)),
@@ -84,7 +74,7 @@ SAMPLERS = {
     "RK4": ("vp", lambda n: solvers.runge_kutta("rk4", n // 4)),
     "DDIM": ("vp", solvers.DDIM),
     "Ancestral": ("vp", solvers.Ancestral),
-    "Reverse SDE": ("vp", _reverse_sde),
+    "Reverse SDE": ("vp", lambda n: solvers.EulerMaruyama(n, _reverse)),
     "Ancestral VE": ("ve", solvers.Ancestral),
     "Predictor-corrector VE": ("ve", _corrected),
     "Annealed Langevin VE": ("ve", lambda n: solvers.AnnealedLangevin(n // 8, 8, 0.2)),
@@ -132,7 +122,8 @@ class Config:
 
 
 DEFAULT = Config()
-SMOKE = Config(
+SMOKE = variant(
+    DEFAULT,
     samplers=("Heun", "Ancestral", "EDM Heun"),
     calls=(16, 64),
     num_events=1000,
@@ -143,7 +134,7 @@ SMOKE = Config(
     num_train=2000,
     num_test=200,
     likelihood_steps=10,
-    training=dataclasses.replace(DEFAULT.training, steps=200, save_every=200),
+    training={"steps": 200, "save_every": 200},
 )
 
 
@@ -213,8 +204,8 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
         model, where = moons_model(config, name), name.replace(" ", "_")
         train = lambda: Batch(true_events(MOONS, config.num_train, run.key("train")))
         params[name] = run.fit(where, model, train, config.training, key=run.key(name)).one
-        ratio = lambda: log_ratio(config, run, model, params[name])  # noqa: B023
-        excess = mean_estimate(run.cached(f"{where}/log_ratio", ratio))
+        ratio = run.cached(f"{where}/log_ratio", log_ratio, config, run, model, params[name])
+        excess = mean_estimate(ratio)
         label = name.replace(" ", "/")
         metrics[f"nll/{label}"] = excess._replace(value=entropy + excess.value)
         metrics[f"excess/{label}"] = excess
@@ -269,7 +260,7 @@ def sampler_errors(
         return np.array(values)
 
     return {"floor": run.cached(f"{target}/floor", floor)} | {
-        name: run.cached(f"{target}/{slug(name)}", lambda: errors(name))  # noqa: B023
+        name: run.cached(f"{target}/{slug(name)}", errors, name)
         for name in samplers_of(config, target)
     }
 
@@ -304,7 +295,7 @@ def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
     }
     for figure, (target, among) in figures.items():
         curves = {
-            name: plotting.Curve(np.array(config.calls), np.array(values))
+            name: plotting.Curve.of(config.calls, values)
             for (of, name), values in errors.items()
             if of == target and SAMPLERS[name][0] in among
         }

@@ -12,7 +12,6 @@ whose log p is integrated by quadrature, and two with ten, without and with free
 shows what IWAE_K is short of log p. Numbers: results/models.md.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +22,8 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.datasets import load_digits
 
-from experiments.study import Run, Study, main, table
-from jgen import (
-    Batch,
-    Estimate,
-    GenerativeModel,
-    OptimizerConfig,
-    TrainConfig,
-    models,
-    nets,
-    plotting,
-)
+from experiments.study import Run, Study, at_least, main, positive, table, variant
+from jgen import Batch, GenerativeModel, OptimizerConfig, TrainConfig, models, nets, plotting
 from jgen.estimate import flatten, mean_estimate
 from jgen.metrics import bernoulli_mixture_log_prob, pca_log_prob
 from jgen.models import Autoencoder
@@ -66,11 +56,7 @@ class LinearConfig:
                 f"the {self.num_features} features need fewer latent numbers, at least one, got "
                 f"{self.num_latent}"
             )
-        if self.num_events <= self.num_features:
-            raise ValueError(
-                f"num_events must be more than the {self.num_features} features, got "
-                f"{self.num_events}"
-            )
+        at_least(self, num_events=self.num_features + 1)
 
 
 @dataclass(frozen=True)
@@ -119,24 +105,20 @@ class Config:
 
 
 DEFAULT = Config()
-SMOKE = Config(
-    linear=LinearConfig(
-        num_features=4,
-        num_latent=2,
-        num_events=400,
-        training=dataclasses.replace(LinearConfig().training, steps=1500, batch_size=96),
-    ),
-    digits=DigitsConfig(
-        hidden=(32,),
-        num_latent=4,
-        grid=121,
-        training=dataclasses.replace(
-            DigitsConfig().training,
-            steps=500,
-            batch_size=96,
-            optimizer=OptimizerConfig(learning_rate=5e-3),
-        ),
-    ),
+SMOKE = variant(
+    DEFAULT,
+    linear={
+        "num_features": 4,
+        "num_latent": 2,
+        "num_events": 400,
+        "training": {"steps": 1500, "batch_size": 96},
+    },
+    digits={
+        "hidden": (32,),
+        "num_latent": 4,
+        "grid": 121,
+        "training": {"steps": 500, "batch_size": 96, "optimizer": {"learning_rate": 5e-3}},
+    },
     num_importance=64,
     mixtures=(10,),
 )
@@ -146,8 +128,8 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     if config.num_importance < 2 or config.num_importance & (config.num_importance - 1):
         raise ValueError(f"num_importance must be a power of two, got {config.num_importance}")
-    if not config.mixtures or min(config.mixtures) < 2:
-        raise ValueError(f"mixtures need two components or more, got {config.mixtures}")
+    positive(config, "mixtures")
+    at_least(config, mixtures=2)
     if config.linear.training.ensemble != 1 or config.digits.training.ensemble != 1:
         raise ValueError("this study trains one member of each VAE; leave ensemble at 1")
 
@@ -234,8 +216,8 @@ def linear_metrics(config: Config, run: Run) -> dict[str, Any]:
     encoder = dict(params["encoder"])
     encoder["log_variance"] = encoder["log_variance"] + np.float32(config.widening)
     wide = {**params, "encoder": encoder}
-    tight = run.cached("linear/bounds", lambda: bounds(config, coder, params, x, key))
-    loose = run.cached("linear/widened", lambda: bounds(config, coder, wide, x, key))
+    tight = run.cached("linear/bounds", bounds, config, coder, params, x, key)
+    loose = run.cached("linear/widened", bounds, config, coder, wide, x, key)
     nats = 0.5 * (np.exp(config.widening) - config.widening - 1)
     return {
         "linear/pca": pca_log_prob(x, config.linear.num_latent),
@@ -251,14 +233,12 @@ def linear_metrics(config: Config, run: Run) -> dict[str, Any]:
 
 def digits_metrics(config: Config, run: Run) -> dict[str, Any]:
     """Those of the VAEs of digits and of mixtures."""
-    data = digits_data(config)
+    data, key = digits_data(config), jax.random.key(config.seed)
     images = np.concatenate([data["train"], data["validation"]])
-    mixture = lambda n: bernoulli_mixture_log_prob(
-        images, data["test"], n, key=jax.random.key(config.seed)
-    )
+    mixture = lambda n: bernoulli_mixture_log_prob(images, data["test"], n, key=key)
     metrics = {"digits/product": mixture(1)[1].mean()}
     for num in config.mixtures:
-        train, test = run.cached(f"mixture_{num}", lambda: mixture(num))  # noqa: B023
+        train, test = run.cached(f"mixture_{num}", mixture, num)
         metrics[f"digits/mixture_{num}"] = test.mean()
         metrics[f"digits/train_mixture_{num}"] = train.mean()
     for name in DIGITS:
@@ -274,26 +254,22 @@ def digits_vae_metrics(config: Config, run: Run, name: str, data: dict) -> dict[
     options = {"key": run.key(name), "validation": validation}
     params = run.fit(folder, model, Batch(data["train"]), config.digits.training, **options).one
     bound = lambda part: bounds(config, coder, params, data[part], run.key(f"bounds {name}"))
-    test = run.cached(f"{folder}/bounds_test", lambda: bound("test"))
-    train = run.cached(f"{folder}/bounds_train", lambda: bound("train"))
+    test, train = (run.cached(f"{folder}/bounds_{p}", bound, p) for p in ("test", "train"))
     where, top, exact = f"digits/{name.replace(' ', '_')}", config.num_importance, None
     metrics = {f"{where}/train_iwae_{top}": mean_estimate(train[str(top)])}
     if name == "plane":
-        grid = config.digits.grid
-        integrate = lambda grid: quadrature_log_prob(coder, params, data["test"], grid)
-        exact = run.cached(f"{folder}/log_prob", lambda: integrate(grid))
-        coarse = run.cached(f"{folder}/log_prob_coarse", lambda: integrate(grid // 2 + 1))
+        grid, args = config.digits.grid, (quadrature_log_prob, coder, params, data["test"])
+        exact = run.cached(f"{folder}/log_prob", *args, grid)
+        coarse = run.cached(f"{folder}/log_prob_coarse", *args, grid // 2 + 1)
         metrics[f"{where}/log_prob"] = mean_estimate(exact)
         metrics[f"{where}/quadrature_error"] = np.abs(exact - coarse).mean()
     return metrics | bound_metrics(where, test, exact)
 
 
-def bound_metrics(
-    name: str, found: dict[str, np.ndarray], exact: np.ndarray | None
-) -> dict[str, Estimate]:
+def bound_metrics(name: str, by_k: dict[str, np.ndarray], exact: np.ndarray | None) -> dict:
     """Bounds by K, and what they are short of the exact value, with the error of the difference."""
-    metrics = {f"{name}/elbo": mean_estimate(found["1"])}
-    for k, values in found.items():
+    metrics = {f"{name}/elbo": mean_estimate(by_k["1"])}
+    for k, values in by_k.items():
         metrics[f"{name}/iwae_{k}"] = mean_estimate(values)
         if exact is not None:
             metrics[f"{name}/short_{k}"] = mean_estimate(exact - values)
@@ -353,10 +329,9 @@ def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
         label: [flat.get(f"{name}/{column}") for column in columns.values()]
         for label, name in rows.items()
     }
-    cells["probabilistic PCA"] = [None, None, metrics["linear/pca"]]
-    cells["digits, product of Bernoullis"] = [None, None, metrics["digits/product"]]
-    for num in config.mixtures:
-        cells[f"digits, mixture of {num}"] = [None, None, metrics[f"digits/mixture_{num}"]]
+    exact = {"probabilistic PCA": "linear/pca", "digits, product of Bernoullis": "digits/product"}
+    exact |= {f"digits, mixture of {num}": f"digits/mixture_{num}" for num in config.mixtures}
+    cells |= {label: [None, None, metrics[name]] for label, name in exact.items()}
     return table(list(columns), cells, title="nats an event", digits=6)
 
 

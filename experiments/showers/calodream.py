@@ -13,7 +13,13 @@ want a GPU for a day or two. Numbers: results/showers.md.
 
 import numpy as np
 
-from experiments.showers.presets import PRESETS, Config, load_showers
+from experiments.showers.presets import (
+    PRESETS,
+    Config,
+    evaluated,
+    load_showers,
+    report_evaluation,
+)
 from experiments.study import Run, Study, main
 from jgen import plotting
 from jgen.generative_model import GenerativeModel
@@ -21,11 +27,9 @@ from jgen.models import elbo_of_events
 from jgen.showers import (
     Showers,
     calodream,
-    evaluate,
     generate_showers,
     get_geometry,
     read_showers,
-    summary_table,
     write_showers,
 )
 
@@ -46,19 +50,24 @@ def compute(config: Config, run: Run) -> dict:
     """
     showers, reference = load_showers(config)
     trained = calodream.train(config, showers, run)
-    sampling = run.cached("sampling", lambda: _sample(config, trained, showers, run))
-    generated = read_showers(run.path / "samples.h5", trained.geometry)
-    judge = lambda: evaluate(
+    sampling = run.cached(
+        "sampling",
+        generate_showers,
+        run.path / "samples.h5",
+        trained.model,
+        trained.params,
+        run.key("sample"),
+        # Incident energies of the training sample, whose spectrum is the reference's. With the
+        # reference's own the generated sample would share the reference's statistical fluctuation,
+        # and look better than a second sample of the truth.
+        np.resize(showers.energies, config.num_test),
         trained.geometry,
-        reference,
-        generated,
-        run.key("evaluation"),
-        config.evaluation,
-        holdout=showers,
-        training=showers,
+        batch_size=config.sample_batch,
         progress=True,
     )
-    metrics = dict(run.cached("evaluation", judge).metrics)
+    generated = read_showers(run.path / "samples.h5", trained.geometry)
+    own = {"holdout": showers, "training": showers}
+    metrics = dict(evaluated(run, trained.geometry, reference, generated, **own).metrics)
     if sampling.num_timed:  # one batch alone is timed with its compilation, so not at all
         metrics["ms_per_shower"] = 1e3 * sampling.seconds / sampling.num_timed
     for name in trained.parts:
@@ -67,28 +76,8 @@ def compute(config: Config, run: Run) -> dict:
         last = [np.mean(row["loss"]) for row in history if "loss" in row][-10:]
         metrics[f"loss/{name}"] = np.mean(last)
     if config.space == "latent":
-        terms = run.cached("reconstructed", lambda: _reconstruct(trained, reference, run))
-        metrics["autoencoder"] = terms
+        metrics["autoencoder"] = run.cached("reconstructed", _reconstruct, trained, reference, run)
     return metrics
-
-
-def _sample(config: Config, trained: calodream.Trained, showers: Showers, run: Run):
-    """Generate samples.h5, as many showers as the reference has.
-
-    Their incident energies are those of the training sample, whose spectrum is the reference's.
-    With the reference's own energies the generated sample would share the reference's statistical
-    fluctuation, and look better than a second sample of the truth.
-    """
-    return generate_showers(
-        run.path / "samples.h5",
-        trained.model,
-        trained.params,
-        run.key("sample"),
-        np.resize(showers.energies, config.num_test),
-        trained.geometry,
-        batch_size=config.sample_batch,
-        progress=True,
-    )
 
 
 def _reconstruct(trained: calodream.Trained, reference: Showers, run: Run) -> dict[str, float]:
@@ -104,22 +93,16 @@ def _reconstruct(trained: calodream.Trained, reference: Showers, run: Run) -> di
 
 def report(config: Config, run: Run, metrics: dict) -> str:
     """Draw the figures of CaloDREAM and tabulate the metrics."""
-    geometry, found = get_geometry(config.geometry), run.stage("evaluation")
+    geometry = get_geometry(config.geometry)
     samples = {"CaloDREAM": read_showers(run.path / "samples.h5", geometry)}
     if config.space == "latent":
         samples["Autoencoder"] = read_showers(run.path / "reconstructed.h5", geometry)
-    _, reference = load_showers(config)
-    figures = plotting.shower_figures(
-        geometry, reference, samples, found, threshold=config.evaluation.threshold
-    )
     for name in calodream.parts(config):
         title = name if name == "autoencoder" else f"{name} network"
-        figures[f"training_{name}"] = plotting.training_curves(
-            {title: run.history(name)}, log_y=True
-        )
-    for name, figure in figures.items():
-        run.save(name, figure)
-    return summary_table(metrics, found.notes)
+        figure = plotting.training_curves({title: run.history(name)}, log_y=True)
+        run.save(f"training_{name}", figure)
+    _, reference = load_showers(config)
+    return report_evaluation(run, geometry, reference, samples, metrics)
 
 
 STUDY = Study(PRESETS, compute, report, build=build, inputs=load_showers)

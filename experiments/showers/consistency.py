@@ -16,14 +16,15 @@ The functions learn the ends of trajectories that the teacher solves once, with 
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
 from experiments.showers import presets
 from experiments.showers.presets import given_or_trained, model_config
-from experiments.study import Run, Study, at_least, main, table
-from jgen import Batch, OptimizerConfig, TrainConfig, draw, metrics, models, plotting
+from experiments.study import Run, Study, at_least, main, table, variant
+from jgen import Batch, Estimate, TrainConfig, draw, metrics, models, plotting
 from jgen.plotting import Curve
 from jgen.plotting.shower_labels import observable_label
 from jgen.showers import Showers, calodream, compute_high_level_inputs, get_geometry
@@ -63,13 +64,17 @@ class Config:
 
     model: str = ""
     """Run folder of a finished calodream; without, one is trained in OUT/calodream."""
-    calodream: presets.Config = dataclasses.replace(presets.DEFAULT, energies="parallel")
+    calodream: presets.Config = variant(presets.DEFAULT, energies="parallel")
     """What is trained if there is no model."""
     trajectories: str = "midpoint-24"
     """Solver of the teacher's trajectories that the consistency functions learn from."""
-    energy: Distillation = Distillation(5000)
+    energy: Distillation = Distillation(
+        5000, training=variant(presets.DEFAULT.energy_training, steps=1000)
+    )
     """Distillation of the energy network."""
-    shape: Distillation = Distillation(3000)
+    shape: Distillation = Distillation(
+        3000, training=variant(presets.DEFAULT.shape_training, steps=1000)
+    )
     """Distillation of the shape network."""
     cut: float = 1e-6
     """Decoded voxels up to this fraction of their layer are empty, for all samplers. 1e-6 is the
@@ -87,9 +92,7 @@ class Config:
     """Showers at once, for the timing."""
     bootstrap: int = 20
     """Resamplings behind the errors of the distances."""
-    classifier: metrics.ClassifierConfig = metrics.ClassifierConfig(
-        batch_size=128, epochs=30, num_seeds=2, patience=4
-    )
+    classifier: metrics.ClassifierConfig = presets.JUDGE
     """Classifier of high-level features, of the teacher and of the consistency functions."""
     seed: int = 0
     """Seed of everything random."""
@@ -134,11 +137,8 @@ def check(config: Config) -> None:
 def inputs(config: Config) -> tuple[Showers, Showers]:
     """Training and reference showers."""
     showers, reference = presets.load_showers(model_config(config))
-    if config.num_showers > min(len(showers.energies), len(reference.energies)):
-        raise ValueError(
-            f"num_showers is {config.num_showers}, but there are {len(showers.energies)} showers "
-            f"to train on and {len(reference.energies)} others; ask for as many at most"
-        )
+    for sample in (showers, reference):
+        presets.check_enough("num_showers", config.num_showers, sample)
     return showers, reference
 
 
@@ -167,21 +167,18 @@ def compute(config: Config, run: Run) -> dict:
     students = distil(config, trained, showers, run)
     # Energies of the training sample, another draw from the spectrum of the reference.
     truth, other = (Showers(*[a[: config.num_showers] for a in s]) for s in (reference, showers))
-    found = {}
+    results = {}
     for row in ("truth", *config.rows):
-        measured = run.cached(
-            f"samplers/{row.replace('/', '-')}",
-            lambda: measure(config, trained, students, row, truth, other, run),  # noqa: B023
-        )
-        found |= measured["metrics"]
+        args = (config, trained, students, row, truth, other, run)
+        results |= run.cached(f"samplers/{row.replace('/', '-')}", measure, *args)["metrics"]
     teacher = config.judged[f"Teacher, {config.teacher.partition('-')[2]} calls"]
     distances = {
-        row: np.array([found[f"w1/{row}/{name}"].value for name in OBSERVABLES])
+        row: np.array([results[f"w1/{row}/{name}"].value for name in OBSERVABLES])
         for row in (teacher, STUDENT)
     }
-    found["speedup"] = found[f"ms_per_shower/{teacher}"] / found[f"ms_per_shower/{STUDENT}"]
-    found["largest_w1_ratio"] = np.max(distances[STUDENT] / distances[teacher])
-    return found
+    results["speedup"] = results[f"ms_per_shower/{teacher}"] / results[f"ms_per_shower/{STUDENT}"]
+    results["largest_w1_ratio"] = np.max(distances[STUDENT] / distances[teacher])
+    return results
 
 
 def distil(config: Config, trained: Trained, showers: Showers, run: Run) -> dict[str, Params]:
@@ -204,7 +201,7 @@ def distil(config: Config, trained: Trained, showers: Showers, run: Run) -> dict
         part: run.fit(
             part,
             _function(trained, part, getattr(config, part).huber),
-            lambda: ends(part),  # noqa: B023
+            functools.partial(ends, part),
             getattr(config, part).training,
             key=run.key(f"distil {part}"),
         ).one
@@ -245,41 +242,39 @@ def measure(
 
     Of the row "truth", those other showers themselves are compared with the truth.
     """
-    geometry, showers, found = trained.geometry, other, {}
+    geometry, showers, results = trained.geometry, other, {}
     if row != "truth":
         model, params = sampler(trained, students, row)
         times = calodream.milliseconds_per_shower(
             model, params, run.key("time"), other.energies, (config.batch,), repeats=5
         )
-        found[f"ms_per_shower/{row}"] = times[config.batch]
+        results[f"ms_per_shower/{row}"] = times[config.batch]
         num = len(other.energies)
         voxels = draw(
             model, params, run.key("showers"), num, other.energies, batch_size=config.batch
         )
         showers = Showers(other.energies, voxels.reshape(num, -1))
     distances = observable_distances(geometry, truth, showers, num_bootstrap=config.bootstrap)
-    found |= {f"w1/{row}/{name}": value for name, value in distances.items()}
+    results |= {f"w1/{row}/{name}": value for name, value in distances.items()}
     if row not in config.judged.values():
-        return {"metrics": found}
+        return {"metrics": results}
     features = [compute_high_level_inputs(geometry, s) for s in (truth, showers)]
     result = metrics.classifier_test(*features, run.key("classifier"), config.classifier)
-    found[f"auc/{row}"] = result.auc_estimate
-    return {"metrics": found, "observables": compared_observables(geometry, showers)}
+    results[f"auc/{row}"] = result.auc_estimate
+    return {"metrics": results, "observables": compared_observables(geometry, showers)}
 
 
-def report(config: Config, run: Run, found: dict) -> str:
+def report(config: Config, run: Run, results: dict) -> str:
     """Draw distances and AUCs against time, and observables; a table of distances."""
     methods = {}
     for row in config.rows:
         methods.setdefault(row.partition("/")[0], []).append(row)
 
     def curve(rows, name, scale=1.0):
-        values = [found[name.format(row)] for row in rows]
-        times = [found[f"ms_per_shower/{row}"] for row in rows]
-        value, error = np.array(values).T / scale
-        return Curve(np.array(times), value, error)
+        values = [Estimate(*np.divide(results[name.format(row)], scale)) for row in rows]
+        return Curve.of([results[f"ms_per_shower/{row}"] for row in rows], values)
 
-    truth = {name: found[f"w1/truth/{name}"].value for name in OBSERVABLES}
+    truth = {name: results[f"w1/truth/{name}"].value for name in OBSERVABLES}
     label = lambda name: _LABELS.get(name) or observable_label(name, unit=False)
     panels = {
         label(name): {
@@ -294,7 +289,7 @@ def report(config: Config, run: Run, found: dict) -> str:
     told = [row for row in config.judged.values() if row != "truth"]
     curves = {row.partition("/")[0]: curve([row], "auc/{}") for row in told}
     figure = plotting.quality_curves(
-        curves, "AUC of high-level features", xlabel=_TIME, truth=found["auc/truth"]
+        curves, "AUC of high-level features", xlabel=_TIME, truth=results["auc/truth"]
     )
     run.save("auc_time", figure)
 
@@ -311,29 +306,20 @@ def report(config: Config, run: Run, found: dict) -> str:
     run.save("observables", plotting.histogram_grid(panels))
 
     cells = {
-        row: [found[f"ms_per_shower/{row}"]]
-        + [found[f"w1/{row}/{name}"].value / truth[name] for name in OBSERVABLES]
+        row: [results[f"ms_per_shower/{row}"]]
+        + [results[f"w1/{row}/{name}"].value / truth[name] for name in OBSERVABLES]
         for row in config.rows
     }
     lines = [table(["ms", *OBSERVABLES], cells, title="W1 / W1 of truth")]
     names = ("speedup", "largest_w1_ratio", *(f"auc/{row}" for row in config.judged.values()))
-    return "\n\n".join([*lines, table(["value"], {name: [found[name]] for name in names})])
+    return "\n\n".join([*lines, table(["value"], {name: [results[name]] for name in names})])
 
 
-_OPTIMIZER = OptimizerConfig(learning_rate=2e-3, warmup=0.05, clip_norm=1.0)
-_ENERGY = TrainConfig(steps=1000, batch_size=128, optimizer=_OPTIMIZER, ema_decay=0.99)
-_SHAPE = dataclasses.replace(_ENERGY, batch_size=32)
-DEFAULT = Config(
-    energy=Distillation(5000, training=_ENERGY), shape=Distillation(3000, training=_SHAPE)
-)
+DEFAULT = Config()
 _SMOKE = Distillation(40, training=TrainConfig(steps=10, batch_size=16, log_every=1))
-SMOKE = dataclasses.replace(
+SMOKE = variant(
     DEFAULT,
-    calodream=dataclasses.replace(
-        presets.SMOKE,
-        energies="parallel",
-        shape_network=dataclasses.replace(presets.SMOKE.shape_network, blocks=1),
-    ),
+    calodream=variant(presets.SMOKE, energies="parallel", shape_network={"blocks": 1}),
     trajectories="euler-2",
     energy=_SMOKE,
     shape=_SMOKE,

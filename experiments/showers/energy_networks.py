@@ -17,18 +17,23 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.showers import presets
-from experiments.study import Run, Study, at_least, main, metric_table
+from experiments.study import Run, Study, at_least, main, metric_table, positive
 from jgen import Batch, draw, log_densities, member, plotting
 from jgen.estimate import mean_estimate
 from jgen.generative_model import GenerativeModel
 from jgen.metrics import ClassifierConfig, classifier_comparison, compare
 from jgen.nets import num_parameters
 from jgen.random import stream
-from jgen.showers import Geometry, ShowerPreprocessing, Showers, binning, calodream, get_geometry
+from jgen.showers import (
+    ShowerPreprocessing,
+    Showers,
+    binning,
+    calodream,
+    get_geometry,
+    layer_energies,
+)
 
 FORMS = ("autoregressive", "parallel")
-# What of a sample the classifier sees, and what the separation powers are of.
-_VIEWS = ("inputs", "observables")
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,12 @@ class Sample(NamedTuple):
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num_likelihood=2)
-    if not config.batches or min(config.batches) < 1:
-        raise ValueError(f"batches are numbers of showers of at least 1, got {config.batches}")
+    positive(config, "batches")
+
+
+def inputs(config: Config) -> tuple[Showers, Showers]:
+    """Training and reference showers."""
+    return presets.load_showers(config.calodream)
 
 
 def build(config: Config) -> dict[str, GenerativeModel]:
@@ -97,7 +106,7 @@ def compute(config: Config, run: Run) -> dict:
     separation/E_layer/F and separation/E_tot/F, ms_per_shower/BATCH/F, calls/F (of the velocity
     network a shower), train_seconds/F, parameters/F.
     """
-    showers = presets.load_showers(config.calodream)
+    showers = inputs(config)
     preprocessing = calodream.fit_preprocessing(config.calodream, showers[0], run)
     train, test = (_sample(preprocessing, s) for s in showers)
     metrics = {}
@@ -108,13 +117,8 @@ def compute(config: Config, run: Run) -> dict:
 
 def _sample(preprocessing: ShowerPreprocessing, showers: Showers) -> Sample:
     batch = calodream.training_data(showers, preprocessing).energy
-    layers = _layer_energies(preprocessing.geometry, showers)
+    layers = layer_energies(showers, preprocessing.geometry.num_layers)
     return Sample(showers.energies, layers, batch.cond, batch.x)
-
-
-def _layer_energies(geometry: Geometry, showers: Showers) -> np.ndarray:
-    """Energies [showers, layers] in MeV."""
-    return showers.voxels.reshape(len(showers.voxels), geometry.num_layers, -1).sum(axis=2)
 
 
 def _one_form(
@@ -141,13 +145,13 @@ def _one_form(
     def quality():
         few = slice(config.num_likelihood)
         log_prob = log_densities(model, params, key, test.u[few], test.cond[few], batch_size=20)
-        inputs, judged = ([getattr(s, a) for s in (test, train, made)] for a in _VIEWS)
-        found = classifier_comparison(
+        inputs, judged = zip(*((s.inputs, s.observables) for s in (test, train, made)), strict=True)
+        told = classifier_comparison(
             *inputs, run.key("classifier"), "u", config.classifier, progress=True
         )
         table = compare(*judged, lambda name, values: binning(geometry, name, values)).metrics
         distances = {name: value for name, value in table.items() if "separation" in name}
-        return {"log_likelihood": mean_estimate(log_prob), **found.metrics, **distances}
+        return {"log_likelihood": mean_estimate(log_prob), **told.metrics, **distances}
 
     def times():
         by_size = calodream.milliseconds_per_shower(
@@ -156,33 +160,26 @@ def _one_form(
         return {f"ms_per_shower/{size}": ms for size, ms in by_size.items()}
 
     made = Sample(**run.cached(f"samples/{form}", samples))
-    found = run.cached(f"quality/{form}", quality) | run.cached(f"times/{form}", times)
+    results = run.cached(f"quality/{form}", quality) | run.cached(f"times/{form}", times)
     steps = geometry.num_layers if form == "autoregressive" else 1
     return {
         f"parameters/{form}": num_parameters(model.init),
         f"train_seconds/{form}": fitted.seconds,
         f"calls/{form}": config.calodream.energy_solver.make().n_eval * steps,
-        **{f"{name}/{form}": value for name, value in found.items()},
+        **{f"{name}/{form}": value for name, value in results.items()},
     }
 
 
 def report(config: Config, run: Run, metrics: dict) -> str:
     """Draw the energies of six layers and tabulate quality and speed, a column a form."""
     geometry = get_geometry(config.calodream.geometry)
-    test = _layer_energies(geometry, presets.load_showers(config.calodream)[1])
+    test = layer_energies(inputs(config)[1], geometry.num_layers)
     made, panels = {form: run.stage(f"samples/{form}")["layers"] for form in FORMS}, []
     for i in np.linspace(1, geometry.num_layers - 4, 6).round().astype(int):
-        true = test[:, i]
-        panels.append(
-            plotting.Panel(
-                binning(geometry, "E_layer", true)[::2],
-                true,
-                {form: layers[:, i] for form, layers in made.items()},
-                f"$E_{{{i}}}$ [MeV]",
-                log_x=True,
-                reference_label="Geant4",
-            )
-        )
+        edges, true = binning(geometry, "E_layer", test[:, i])[::2], test[:, i]
+        of, label = {form: layers[:, i] for form, layers in made.items()}, f"$E_{{{i}}}$ [MeV]"
+        options = {"log_x": True, "reference_label": "Geant4"}
+        panels.append(plotting.Panel(edges, true, of, label, **options))
     run.save("layer_energies", plotting.histogram_grid(panels))
     names = dict.fromkeys(n.rpartition("/")[0] for n in metrics if "calibrated" not in n)
     return metric_table(metrics, FORMS, {name: name for name in names}, digits=4)
@@ -196,15 +193,7 @@ SMOKE = dataclasses.replace(
     classifier=presets.SMOKE.evaluation.classifier,
     batches=(1, 20),
 )
-PRESETS = {"default": DEFAULT, "smoke": SMOKE}
-STUDY = Study(
-    PRESETS,
-    compute,
-    report,
-    check,
-    build,
-    inputs=lambda config: presets.load_showers(config.calodream),
-)
+STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build, inputs)
 
 if __name__ == "__main__":
     main(STUDY)

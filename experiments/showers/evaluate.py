@@ -18,23 +18,20 @@ import functools
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import h5py
 import tyro
 
 from experiments.showers import presets
-from experiments.study import Run, Study, main
-from jgen import plotting
+from experiments.study import Run, Study, at_least, main
 from jgen.showers import (
     GEOMETRIES,
     EvaluationConfig,
     Geometry,
     Showers,
     count_showers,
-    evaluate,
     get_geometry,
     read_showers,
-    summary_table,
 )
+from jgen.tables import open_hdf5
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Config:
     """Files of other true showers; without any the reference is cut in two halves."""
     training: tuple[str, ...] = ()
     """Files of the showers that the generator was trained on; are they returned?"""
-    geometry: Literal["auto", "ds2", "ds3"] = "auto"
+    geometry: Literal["auto", "ds1-photons", "ds1-pions", "ds2", "ds3"] = "auto"
     """Voxels of the files; auto looks at how many there are."""
     max_showers: int = 0
     """Showers read from the start of each sample but the training's; 0 reads all."""
@@ -78,8 +75,7 @@ class Config:
 
 def check(config: Config) -> None:
     """Refuse bad options."""
-    if config.max_showers < 0:
-        raise ValueError(f"max_showers must not be negative, got {config.max_showers}; 0 reads all")
+    at_least(config, max_showers=0)
 
 
 def find_geometry(config: Config) -> Geometry:
@@ -92,55 +88,36 @@ def find_geometry(config: Config) -> Geometry:
     if config.geometry != "auto":
         return get_geometry(config.geometry)
     count_showers(config.reference)  # refuses a file of another layout with a clear message
-    with h5py.File(config.reference) as file:
+    with open_hdf5(config.reference) as file:
         num = file["showers"].shape[1]
-    for geometry in GEOMETRIES.values():
-        if geometry.num_voxels == num:
-            return geometry
-    known = {g.num_voxels: name for name, g in GEOMETRIES.items()}
-    raise ValueError(f"{config.reference} has {num} voxels a shower; known geometries: {known}")
+    known = {geometry.num_voxels: name for name, geometry in GEOMETRIES.items()}
+    if num not in known:
+        raise ValueError(f"{config.reference} has {num} voxels a shower; known geometries: {known}")
+    return GEOMETRIES[known[num]]
 
 
 @functools.lru_cache(maxsize=1)
 def read_samples(config: Config) -> dict[str, Showers]:
     """The showers of all samples."""
-    geometry, found = find_geometry(config), {}
+    geometry, samples = find_geometry(config), {}
     for name, paths in config.files.items():
         num = count_showers(paths)
         stop = num if name == "training" else min(num, config.max_showers or num)
-        found[name] = read_showers(paths, geometry, 0, stop)
-    return found
+        samples[name] = read_showers(paths, geometry, 0, stop)
+    return samples
 
 
 def compute(config: Config, run: Run) -> dict:
     """The metrics of `jgen.showers.evaluate`."""
     samples = read_samples(config)
-    judge = lambda: evaluate(
-        find_geometry(config),
-        samples["reference"],
-        samples["generated"],
-        run.key("evaluation"),
-        config.evaluation,
-        holdout=samples.get("holdout"),
-        training=samples.get("training"),
-        progress=True,
-    )
-    return run.cached("evaluation", judge).metrics
+    return presets.evaluated(run, find_geometry(config), **samples).metrics
 
 
 def report(config: Config, run: Run, metrics: dict) -> str:
     """Draw the figures and tabulate the metrics."""
-    samples, found = read_samples(config), run.stage("evaluation")
-    figures = plotting.shower_figures(
-        find_geometry(config),
-        samples["reference"],
-        {config.label: samples["generated"]},
-        found,
-        threshold=config.evaluation.threshold,
-    )
-    for name, figure in figures.items():
-        run.save(name, figure)
-    return summary_table(metrics, found.notes)
+    samples, geometry = read_samples(config), find_geometry(config)
+    shown = {config.label: samples["generated"]}
+    return presets.report_evaluation(run, geometry, samples["reference"], shown, metrics)
 
 
 DEFAULT = Config(tyro.MISSING, tyro.MISSING, evaluation=presets.DEFAULT.evaluation)

@@ -10,19 +10,18 @@ those of its own samples. Numbers: results/showers.md.
 """
 
 import dataclasses
-import functools
 from dataclasses import dataclass
 from typing import Literal
 
-import h5py
 import jax
 import numpy as np
 
 from experiments.showers import presets
-from experiments.study import Run, Study, main, table
+from experiments.study import Run, Study, at_least, main, table
 from jgen.generative_model import GenerativeModel
 from jgen.nets import num_parameters
 from jgen.showers import calodream, count_showers, generate_showers
+from jgen.tables import hdf5_dataset, open_hdf5, read_rows
 from jgen.training import load_config
 
 
@@ -59,11 +58,7 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     if not config.model:
         raise ValueError("give --model DIR, the run folder of an `experiments calodream`")
-    if config.num < 1 or config.batch_size < 0 or any(size < 1 for size in config.timing):
-        raise ValueError(
-            "num and the sizes of timing must be at least 1 and batch_size at least 0, got "
-            f"{config.num}, {config.timing} and {config.batch_size}"
-        )
+    at_least(config, num=1, batch_size=0, timing=1)
     if config.energies_from and config.energy_range:
         raise ValueError("energies_from and energy_range exclude each other; give one of them")
     if config.energy_range and not 0 < config.energy_range[0] < config.energy_range[1]:
@@ -106,7 +101,9 @@ def compute(config: Config, run: Run) -> dict:
     trained = _load(config)
     energies, model = _incident_energies(config, trained), trained.model
     batch_size = config.batch_size or load_config(presets.Config, config.model).sample_batch
-    generate = lambda: generate_showers(
+    done = run.cached(
+        "generation",
+        generate_showers,
         run.path / "showers.h5",
         model,
         trained.params,
@@ -116,19 +113,16 @@ def compute(config: Config, run: Run) -> dict:
         batch_size=batch_size,
         progress=True,
     )
-    done = run.cached("generation", generate)
     low, high = trained.energy_range
     # Energies are float32, whose ends of the range may be outside by a rounding error.
     outside = (energies < low * (1 - 1e-6)) | (energies > high * (1 + 1e-6))
     metrics = {"num_showers": len(energies), "energies_outside": outside.mean()}
     if done.num_timed:
         metrics["ms_per_shower"] = 1e3 * done.seconds / done.num_timed
+    args = (model, trained.params, run.key("timing"), energies)
+    time = lambda size: calodream.milliseconds_per_shower(*args, (size,))[size]
     for size in config.timing:
-        time = functools.partial(
-            calodream.milliseconds_per_shower, model, trained.params, run.key("timing"), energies
-        )
-        times = run.cached(f"timing/{size}", lambda: {"ms": time((size,))[size]})  # noqa: B023
-        metrics[f"ms_per_shower/{size}"] = times["ms"]
+        metrics[f"ms_per_shower/{size}"] = run.cached(f"timing/{size}", time, size)
     for name, part in trained.parts.items():
         metrics[f"parameters/{name}"] = num_parameters(part.model.init)
         if name != "autoencoder":
@@ -139,8 +133,9 @@ def compute(config: Config, run: Run) -> dict:
 def _incident_energies(config: Config, trained: calodream.Trained) -> np.ndarray:
     """Incident energies [MeV], of a file or log-uniform."""
     if config.energies_from:
-        with h5py.File(config.energies_from) as file:
-            return file["incident_energies"][: config.num].reshape(-1).astype(np.float32)
+        with open_hdf5(config.energies_from) as file:
+            energies = read_rows(hdf5_dataset(file, "incident_energies"), 0, config.num)
+            return energies.reshape(-1).astype(np.float32)
     low, high = config.energy_range or trained.energy_range
     return calodream.incident_energies(config.num, low, high, jax.random.key(config.seed))
 

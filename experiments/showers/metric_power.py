@@ -158,14 +158,14 @@ def pools(config: Config, run: Run) -> dict[str, Described]:
     """All showers as they are and with each fault that changes showers."""
     geometry, showers = get_geometry(config.geometry), load(config)
     voxels, rng = showers.voxels.reshape(-1, *geometry.shape), numpy_generator(run.key("faults"))
-    found = {
+    results = {
         "none": describe(geometry, showers, voxels),
         "layers turned": describe(geometry, showers, turned(voxels, rng)),
         "layer dropped": describe(geometry, showers, dropped(voxels, rng)),
     }
     for size in FAULTS["beam spot"]:
-        found[f"beam spot {size}"] = describe(geometry, showers, displaced(voxels, size))
-    return found
+        results[f"beam spot {size}"] = describe(geometry, showers, displaced(voxels, size))
+    return results
 
 
 def rows(pool: Described, index) -> Described:
@@ -194,48 +194,48 @@ def plant(pool, fault, size, generated, training, rng) -> Described:
 
 def scores(geometry: Geometry, reference: Described, made: Described, training: Described) -> dict:
     """Metrics, the larger the stranger: distances as they are, p-values and overlaps negative."""
-    found = {}
+    results = {}
     for name, values in reference.observables.items():
         pair = [v.reshape(len(v), -1) for v in (values, made.observables[name])]
-        found[f"wasserstein/{name}"] = float(wasserstein(*pair, num_bootstrap=0).value.mean())
+        results[f"wasserstein/{name}"] = float(wasserstein(*pair, num_bootstrap=0).value.mean())
         edges = [binning(geometry, name, column) for column in pair[0].T]
         power = column_separations(*pair, edges, num_bootstrap=0)
-        found[f"separation/{name}"] = float(power.value.mean())
+        results[f"separation/{name}"] = float(power.value.mean())
     features = reference.known.features, made.known.features
     scaled = scaled_features(*features)
-    found["fpd"] = frechet_distance(*map(moments, scaled))
-    found["kpd"] = polynomial_mmd(*scaled)
+    results["fpd"] = frechet_distance(*map(moments, scaled))
+    results["kpd"] = polynomial_mmd(*scaled)
     overlaps = precision_recall_density_coverage(*features)._asdict()
-    found |= {name: -value for name, value in overlaps.items()}
+    results |= {name: -value for name, value in overlaps.items()}
     few = np.s_[:50]  # of a truth that nobody looks at
     own = copies(reference.known, reference.known.rows(few), made.known, training.known)
     together = structure(reference.layers, reference.layers.rows(few), made.layers, num_bootstrap=2)
     for name, judged in (own | together).items():
         if name.endswith("_p") and name != "structure/correlation_p":
-            found[name.removesuffix("_p")] = -judged.value
-    found["structure/correlation"] = together["structure/correlation"].value.value
-    return dict(sorted(found.items()))
+            results[name.removesuffix("_p")] = -judged.value
+    results["structure/correlation"] = together["structure/correlation"].value.value
+    return dict(sorted(results.items()))
 
 
 def trials(config: Config, run: Run, pool: dict[str, Described], num: int) -> dict:
     """Case -> metric -> scores [tries]."""
     geometry, total = get_geometry(config.geometry), len(load(config).energies)
-    rng, found = numpy_generator(run.key(f"splits of {num}")), {}
+    rng, results = numpy_generator(run.key(f"splits of {num}")), {}
     cases = [("truth", 0.0)] * config.truth_tries + CASES * config.tries
     for i, (fault, size) in enumerate(cases):
         order = rng.permutation(total)
         reference, generated, training = np.split(order[: 3 * num], [num, 2 * num])
         made = plant(pool, fault, size, generated, training, rng)
         samples = rows(pool["none"], reference), made, rows(pool["none"], training)
-        found_here = scores(geometry, *samples)
+        one = scores(geometry, *samples)
         if config.auc:
             features = [s.known.features for s in samples[:2]]
             key = jax.random.fold_in(run.key("auc"), i)
-            found_here["auc_high"] = classifier_test(*features, key, CLASSIFIER).mean("auc")
-        found.setdefault(f"{fault} {size}", []).append(found_here)
+            one["auc_high"] = classifier_test(*features, key, CLASSIFIER).mean("auc")
+        results.setdefault(f"{fault} {size}", []).append(one)
     return {
         case: {name: np.array([s[name] for s in tried]) for name in tried[0]}
-        for case, tried in found.items()
+        for case, tried in results.items()
     }
 
 
@@ -243,11 +243,11 @@ def compute(config: Config, run: Run) -> dict:
     """power/NUM/FAULT SIZE/METRIC: fraction of samples in which the metric sees the fault."""
     metrics, pool = {}, functools.lru_cache(maxsize=1)(lambda: pools(config, run))
     for num in config.sizes:
-        found = run.cached(f"scores_{num}", lambda: trials(config, run, pool(), num))  # noqa: B023
-        for name, truth in found["truth 0.0"].items():
+        results = run.cached(f"scores_{num}", lambda: trials(config, run, pool(), num))  # noqa: B023
+        for name, truth in results["truth 0.0"].items():
             threshold = np.quantile(truth, LEVEL, method="higher")
             for fault, size in CASES:
-                power = np.mean(found[f"{fault} {size}"][name] > threshold)
+                power = np.mean(results[f"{fault} {size}"][name] > threshold)
                 metrics[f"power/{num}/{fault} {size}/{name}"] = float(power)
     return metrics
 

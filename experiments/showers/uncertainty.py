@@ -27,7 +27,7 @@ that the fluctuation of a finite sample is not taken for the networks' (`jgen.me
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +35,7 @@ import jax
 import numpy as np
 
 from experiments.showers import presets
-from experiments.study import Run, Study, at_least, main, table
+from experiments.study import Run, Study, at_least, main, table, variant
 from jgen import Batch, GenerativeModel, TrainConfig, member, metrics, plotting
 from jgen.metrics.members import ONE_SIGMA
 from jgen.random import member_keys
@@ -48,33 +48,27 @@ from jgen.showers import (
     judged_observables,
     read_showers,
 )
-from jgen.transforms import bayesian, draw_weights
+from jgen.transforms import BayesianConfig, draw_weights
 from jgen.typing import Params
 
 PARTS = ("energy", "shape")
 """Networks of a member."""
-# A width of pulls is finite for four members on average, not for three.
-_FEWEST = 4
 # Showers whose loss is computed at once.
 _CHUNK = 50
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(BayesianConfig):
     """The Bayesian networks, of the same sizes as the ensemble's."""
 
     draws: int = 8
     """Draws of the weights; each generates a data set of its own."""
-    prior_scale: float = 1.0
-    """Standard deviation of every weight before training."""
-    initial_scale: float = 0.003
-    """Standard deviation of every weight when training starts."""
     temperature: float = 1.0
     """Weight of the KL divergence. At 1 the squared error of each voxel or layer ratio counts as
     that of a normal density of width 1; larger ones widen the posterior."""
     energy_training: TrainConfig = presets.DEFAULT.energy_training
     """Training of the energy network."""
-    shape_training: TrainConfig = dataclasses.replace(presets.DEFAULT.shape_training, steps=2500)
+    shape_training: TrainConfig = variant(presets.DEFAULT.shape_training, steps=2500)
     """Training of the shape network; one draw of the weights a minibatch makes it noisier."""
 
 
@@ -82,10 +76,7 @@ class Posterior:
 class Config:
     """One study of uncertainties."""
 
-    calodream: presets.Config = dataclasses.replace(
-        presets.DEFAULT,
-        shape_training=dataclasses.replace(presets.DEFAULT.shape_training, steps=1500),
-    )
+    calodream: presets.Config = variant(presets.DEFAULT, shape_training={"steps": 1500})
     """Data, networks and solvers, and the training of each member of the ensemble."""
     method: Literal["both", "ensemble", "bayesian"] = "both"
     """What is trained and judged."""
@@ -108,18 +99,15 @@ class Config:
 
 def check(config: Config) -> None:
     """Refuse bad options."""
-    one, posterior = config.calodream, config.posterior
+    one = config.calodream
     if one.space != "voxel" or one.num_validation:
         raise ValueError(
             "this study takes networks in voxels and no validation showers; leave "
             "--calodream.space and --calodream.num-validation as they are"
         )
-    if (fewest := min(config.members, posterior.draws)) < _FEWEST:
-        raise ValueError(
-            f"members and posterior.draws must be at least {_FEWEST}, for a spread that is known "
-            f"well enough to be judged, got {fewest}"
-        )
-    at_least(config, smallest_bin=5)  # for normal errors
+    # The mean width of pulls is finite for four members, not for three; errors are normal.
+    at_least(config, members=4, smallest_bin=5)
+    at_least(config.posterior, draws=4)
     num = get_geometry(one.geometry).num_layers
     if not 0 <= config.layer < num:
         raise ValueError(f"layer must be one of the {num} layers, 0 to {num - 1}: {config.layer}")
@@ -151,18 +139,10 @@ def training(config: Config, method: str, part: str) -> TrainConfig:
 
 def trained_model(config: Config, method: str, part: str, num_train: int) -> GenerativeModel:
     """The model as it is trained, Bayesian or not."""
-    one, posterior = calodream.parts(config.calodream)[part], config.posterior
+    one = calodream.parts(config.calodream)[part]
     if method == "ensemble":
         return one.model
-    return bayesian(
-        one.model,
-        num_train=num_train,
-        prior_scale=posterior.prior_scale,
-        initial_scale=posterior.initial_scale,
-        # The loss is a mean of squares, twice the negative logarithm of a normal density of width
-        # one over the number of features: this turns the KL divergence into the same unit.
-        temperature=posterior.temperature * 2 / int(np.prod(one.shape)),
-    )
+    return config.posterior.make(one.model, num_train, features=int(np.prod(one.shape)))
 
 
 def compute(config: Config, run: Run) -> dict:
@@ -180,7 +160,7 @@ def compute(config: Config, run: Run) -> dict:
         functools.cache(functools.partial(calodream.training_data, s, preprocessing))
         for s in (showers, reference)
     )
-    found = {}
+    results = {}
     for method in config.methods:
         fitted = {}
         for part in PARTS:
@@ -193,25 +173,20 @@ def compute(config: Config, run: Run) -> dict:
                 key=run.key(part if method == "ensemble" else f"bayesian {part}"),
             )
         params = {part: one.params for part, one in fitted.items()}
-        losses = run.cached(
-            f"{method}/losses",
-            lambda: held_out_losses(config, members(config, method, params, run), held_out()),  # noqa: B023
-        )
-        run.cached(
-            f"{method}/observables",
-            lambda: generate(config, method, params, preprocessing, run),  # noqa: B023
-        )
+        args = (config, method, params)
+        losses = run.cached(f"{method}/losses", held_out_losses, *args, held_out, run)
+        run.cached(f"{method}/observables", generate, *args, preprocessing, run)
         for name, bins in observable_bins(config, method, run).items():
-            found |= {f"{q}/{method}/{name}": value for q, value in bins.metrics().items()}
+            results |= {f"{q}/{method}/{name}": value for q, value in bins.metrics().items()}
         for part in PARTS:
-            found[f"loss/{method}/{part}"] = np.mean(losses[part])
-            found[f"loss/{method}/{part}_spread"] = np.std(losses[part], ddof=1)
-            found[f"train_seconds/{method}/{part}"] = fitted[part].seconds
+            results[f"loss/{method}/{part}"] = np.mean(losses[part])
+            results[f"loss/{method}/{part}_spread"] = np.std(losses[part], ddof=1)
+            results[f"train_seconds/{method}/{part}"] = fitted[part].seconds
             if method == "bayesian":
                 scales = jax.tree.leaves(fitted[part].params["log_scale"])
                 median = np.median(np.concatenate([np.ravel(leaf) for leaf in scales]))
-                found[f"scale/{part}"] = np.exp(median)
-    return found
+                results[f"scale/{part}"] = np.exp(median)
+    return results
 
 
 def members(
@@ -230,12 +205,16 @@ def members(
 
 
 def held_out_losses(
-    config: Config, every: Iterator[dict[str, Params]], data: calodream.TrainingData
+    config: Config,
+    method: str,
+    params: dict[str, Params],
+    held_out: Callable[[], calodream.TrainingData],
+    run: Run,
 ) -> dict[str, np.ndarray]:
     """Losses of all members without a KL divergence, at the same times and noise for each."""
 
     def loss_of(part):
-        model, batch = calodream.parts(config.calodream)[part].model, getattr(data, part)
+        model, batch = calodream.parts(config.calodream)[part].model, getattr(held_out(), part)
         size = min(_CHUNK, len(batch.x))
         num = len(batch.x) // size
         cut = lambda a: a[: num * size].reshape(num, size, *a.shape[1:])
@@ -249,7 +228,8 @@ def held_out_losses(
         return lambda params: float(np.mean(loss(params, keys, pieces)))
 
     losses = {part: loss_of(part) for part in PARTS}
-    rows = [{part: losses[part](params[part]) for part in PARTS} for params in every]
+    every = members(config, method, params, run)
+    rows = [{part: losses[part](one[part]) for part in PARTS} for one in every]
     return {part: np.array([row[part] for row in rows]) for part in PARTS}
 
 
@@ -267,7 +247,8 @@ def generate(
     each = []
     for i, one in enumerate(members(config, method, params, run)):
         path = run.path / method / f"samples-{i}.h5"
-        make = functools.partial(
+        run.cached(
+            f"{method}/sampling-{i}",
             generate_showers,
             path,
             model,
@@ -280,7 +261,6 @@ def generate(
             batch_size=config.calodream.sample_batch,
             progress=True,
         )
-        run.cached(f"{method}/sampling-{i}", make)
         each.append(judged_observables(geometry, read_showers(path, geometry)))
     return {name: np.stack([one[name] for one in each]) for name in each[0]}
 
@@ -296,7 +276,7 @@ def observable_bins(config: Config, method: str, run: Run) -> dict[str, metrics.
     """Bins of every observable, and of all of them."""
     geometry, made = get_geometry(config.calodream.geometry), run.stage(f"{method}/observables")
     known, true = true_observables(config)
-    found = {
+    results = {
         name: metrics.member_bins(
             functools.partial(binning, geometry, name),
             true[name],
@@ -306,10 +286,10 @@ def observable_bins(config: Config, method: str, run: Run) -> dict[str, metrics.
         )
         for name in true
     }
-    return found | {"all": metrics.join_bins(list(found.values()))}
+    return results | {"all": metrics.join_bins(list(results.values()))}
 
 
-def report(config: Config, run: Run, found: dict) -> str:
+def report(config: Config, run: Run, results: dict) -> str:
     """Draw members, coverage, pulls and trainings; a table of widths, coverage and errors."""
     geometry, (_, true) = get_geometry(config.calodream.geometry), true_observables(config)
     quantities, rows = ("pull_width", "coverage_68", "predicted_error", "actual_error"), {}
@@ -331,10 +311,10 @@ def report(config: Config, run: Run, found: dict) -> str:
             figure = plotting.training_curves(history, log_y=True)
             run.save(f"training_{method}_{part}", figure)
         rows |= {
-            f"{method} {name}": [found[f"{quantity}/{method}/{name}"] for quantity in quantities]
+            f"{method} {name}": [results[f"{quantity}/{method}/{name}"] for quantity in quantities]
             for name in bins
         }
-        expected = found[f"pull_width/{method}/all"].expected
+        expected = results[f"pull_width/{method}/all"].expected
         rows[f"{method} calibrated"] = [expected, ONE_SIGMA, None, None]
     run.save("coverage", plotting.coverage_curves(curves))
     run.save("pulls", plotting.pull_distribution(pulls, truth="Geant4"))
@@ -342,16 +322,13 @@ def report(config: Config, run: Run, found: dict) -> str:
 
 
 DEFAULT = Config()
-_SMOKE_TRAINING = dataclasses.replace(presets.SMOKE.shape_training, steps=10)
+_SHORT = dict.fromkeys(
+    ("energy_training", "shape_training"), variant(presets.SMOKE.shape_training, steps=10)
+)
+# The parallel energy network compiles faster.
 SMOKE = Config(
-    # The parallel energy network compiles faster.
-    calodream=dataclasses.replace(
-        presets.SMOKE,
-        energies="parallel",
-        energy_training=_SMOKE_TRAINING,
-        shape_training=_SMOKE_TRAINING,
-    ),
-    posterior=Posterior(draws=4, energy_training=_SMOKE_TRAINING, shape_training=_SMOKE_TRAINING),
+    calodream=variant(presets.SMOKE, energies="parallel", **_SHORT),
+    posterior=Posterior(draws=4, **_SHORT),
 )
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build, inputs)
 

@@ -11,7 +11,7 @@ import geant4_pybind as g4
 import numpy as np
 from jaxtyping import Float
 
-from experiments.simulate.voxels import Detector
+from experiments.simulate.detector import Detector
 
 Physics = Literal["FTFP_BERT", "G4EmStandardPhysics"]
 

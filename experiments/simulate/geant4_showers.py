@@ -40,14 +40,28 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from experiments.simulate.detector import Detector, check_grid
 from experiments.simulate.physics import ADVICE, choose_physics
 from experiments.simulate.processes import gather
-from experiments.simulate.voxels import GRIDS, Detector, Grid, shower_coordinates, voxelise
-from experiments.study import Run, Study, main, table
+from experiments.study import Run, Study, at_least, main, positive, table
 from jgen.files import atomic_path
 from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
-from jgen.showers import Geometry, Showers, iterate_showers, read_showers, write_showers
+from jgen.showers import (
+    GRIDS,
+    Geometry,
+    Grid,
+    Showers,
+    iterate_showers,
+    read_showers,
+    shower_coordinates,
+    voxelise,
+    write_showers,
+)
 from jgen.training import MetricsLog
+
+PARTS = "parts"
+"""Folder where chunks lie until they are one file."""
+_TIMED = ("showers", "energy", "seconds", "cpu_seconds")
 
 
 @dataclass(frozen=True)
@@ -121,7 +135,7 @@ def compute(config: Config, run: Run) -> dict[str, float]:
         _simulate(config, physics, run)
         _merge(config, run, files)
     if not run.read_only:  # a kill after the last file was written leaves this behind
-        shutil.rmtree(_parts(run), ignore_errors=True)
+        shutil.rmtree(run.path / PARTS, ignore_errors=True)
     return _metrics(config, run, files)
 
 
@@ -152,12 +166,8 @@ def draw_event(config: Config, index: int) -> tuple[float, tuple[int, int]]:
 
 def check(config: Config) -> None:
     """Raise a ValueError for options that make no sense."""
-    for name in ("num", "chunk", "processes", "cut", "sampling_fraction"):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
-    for name in ("first", "seed", "threshold"):
-        if not getattr(config, name) >= 0:
-            raise ValueError(f"{name} must not be negative, got {getattr(config, name)}")
+    positive(config, "num", "chunk", "processes", "cut", "sampling_fraction")
+    at_least(config, first=0, seed=0, threshold=0)
     low, high = config.energy_range
     if not 0 < low <= high < np.inf or not all(0 < e < np.inf for e in config.energies):
         raise ValueError(
@@ -166,9 +176,8 @@ def check(config: Config) -> None:
         )
     if not config.grids or len(set(config.grids)) < len(config.grids):
         raise ValueError(f"grids must be different ones, at least one, got {config.grids}")
-    config.detector.check()
     for name in config.grids:
-        config.grid(name).check_in(name, config.detector)
+        check_grid(name, config.grid(name), config.detector)
 
 
 def _keep_physics(folder: Run, physics: str) -> None:
@@ -184,33 +193,27 @@ def _keep_physics(folder: Run, physics: str) -> None:
     folder.write_json("physics.json", new)
 
 
-def _parts(folder: Run) -> Path:
-    """Where chunks lie until they are one file."""
-    return folder.path / "parts"
-
-
 def _part(parts: Path, grid: str, start: int) -> Path:
     return parts / f"{grid}-{start:012d}.h5"
 
 
-def _starts(config: Config) -> range:
-    return range(config.first, config.first + config.num, config.chunk)
-
-
-def _indices(config: Config, start: int) -> range:
-    """Numbers of the showers of a chunk."""
-    return range(start, min(start + config.chunk, config.first + config.num))
+def _numbers(config: Config) -> dict[int, range]:
+    """Numbers of the showers of each chunk, by the first one."""
+    end = config.first + config.num
+    starts = range(config.first, end, config.chunk)
+    return {start: range(start, min(start + config.chunk, end)) for start in starts}
 
 
 def _simulate(config: Config, physics: str, folder: Run) -> None:
     """Write all chunks that are not there yet."""
-    parts, log = _parts(folder), MetricsLog(folder.path / "metrics.jsonl")
+    parts, log = folder.path / PARTS, MetricsLog(folder.path / "metrics.jsonl")
+    numbers = _numbers(config)
     todo = [
         start
-        for start in _starts(config)
+        for start in numbers
         if not all(_part(parts, name, start).exists() for name in config.grids)
     ]
-    finished = config.num - sum(len(_indices(config, start)) for start in todo)
+    finished = config.num - sum(len(numbers[start]) for start in todo)
     num = min(config.processes, len(todo))
     # Geant4 ends its process when it meets a problem, and can be set up only once in each.
     messages = gather(_chunks, [(config, physics, todo[k::num], parts) for k in range(num)])
@@ -237,13 +240,13 @@ def _chunks(config: Config, physics: str, starts: list[int], parts: Path) -> Ite
         from experiments.simulate import geant4
     except ImportError as error:
         raise ValueError(f"Geant4 could not be loaded: {error}; {ADVICE}") from error
-    detector = config.detector
+    detector, numbers = config.detector, _numbers(config)
     simulation = geant4.Simulation(detector, config.particle, physics, config.cut)
     attributes = {"physics_list": physics, "geant4": geant4.version()}
     for start in starts:
         begin, begin_cpu = time.perf_counter(), time.process_time()
         energies, voxels = [], {name: [] for name in config.grids}
-        for index in _indices(config, start):
+        for index in numbers[start]:
             energy, seeds = draw_event(config, index)
             deposits = simulation.shower(energy, seeds)
             where = shower_coordinates(deposits[:, 1:], detector.inner_radius)
@@ -274,12 +277,10 @@ def _write(
 ) -> None:
     """Write a file with attributes that say where it comes from."""
     geometry = config.geometry(grid)
-    # Cores do not change showers, so that the file must not tell their number.
-    stored = dataclasses.asdict(dataclasses.replace(config, processes=1))
     with atomic_path(path) as partial:
         write_showers(partial, showers, geometry)
         with h5py.File(partial, "r+") as file:
-            file.attrs["config"] = json.dumps(stored)
+            file.attrs["config"] = json.dumps(dataclasses.asdict(stored(config)))
             file.attrs["geometry"] = grid
             file.attrs["grid"] = json.dumps(dataclasses.asdict(config.grid(grid)))
             file.attrs["threshold"] = geometry.threshold
@@ -288,9 +289,9 @@ def _write(
 
 def _merge(config: Config, folder: Run, files: dict[str, Path]) -> None:
     """Put all chunks together, in the order of their showers."""
-    parts = _parts(folder)
+    parts = folder.path / PARTS
     for name, path in files.items():
-        paths = [_part(parts, name, start) for start in _starts(config)]
+        paths = [_part(parts, name, start) for start in _numbers(config)]
         with h5py.File(paths[0]) as file:
             attributes = {key: file.attrs[key] for key in ("physics_list", "geant4")}
         chunks = (read_showers(part, config.geometry(name)) for part in paths)
@@ -320,9 +321,6 @@ def report(config: Config, run: Run, metrics: dict[str, float]) -> str:
         energies, responses, profiles, _ = _observe(path, config.geometry(name))
         run.save(name, _figure(energies, responses, profiles))
     return table(["value"], {name: [value] for name, value in metrics.items()}, digits=5)
-
-
-_TIMED = ("showers", "energy", "seconds", "cpu_seconds")
 
 
 def _observe(path: Path, geometry: Geometry) -> tuple[np.ndarray, ...]:

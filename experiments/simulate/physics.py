@@ -51,8 +51,8 @@ def choose_physics(wanted: str, particle: str, environment: Mapping[str, str] | 
 def _is_installed(name: str, environment: Mapping[str, str]) -> bool:
     """Whether a data set is where Geant4 and geant4-pybind look for it, and not empty."""
     variable = environment.get(DATA[name])
-    found = [Path(variable)] if variable else []
+    folders = [Path(variable)] if variable else []
     folder = environment.get("GEANT4_DATA_DIR")
     downloads = Path(environment.get("HOME") or Path.home()) / ".geant4_pybind"
-    found += Path(folder or downloads).glob(f"{name}[0-9]*")
-    return any(path.is_dir() and any(path.iterdir()) for path in found)
+    folders += Path(folder or downloads).glob(f"{name}[0-9]*")
+    return any(path.is_dir() and any(path.iterdir()) for path in folders)

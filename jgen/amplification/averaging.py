@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy import stats
 
+from jgen.arrays import real_array
 from jgen.metrics.calibration import Pulls, pulls
 
 ONE_SIGMA = float(2 * stats.norm.cdf(1) - 1)
@@ -46,6 +47,20 @@ class Interval(NamedTuple):
     value: Float[np.ndarray, " sizes"]
     low: Float[np.ndarray, " sizes"]
     high: Float[np.ndarray, " sizes"]
+
+    def __str__(self) -> str:
+        """Of single numbers, 2.1 [1.7, 2.6], or a lower limit."""
+        ends = f"> {self.low:.2g}" if np.isinf(self.high) else f"{self.low:.2g}, {self.high:.2g}"
+        return f"{self.value:.2g} [{ends}]"
+
+    @property
+    def last(self) -> "Interval":
+        """That of the largest size, in plain numbers."""
+        return Interval(*(float(end[-1]) for end in self))
+
+    def over(self, num: float) -> "Interval":
+        """In units of `num`, such as equivalent events in those of the training set."""
+        return Interval(*(end / num for end in self))
 
 
 class Averaging(NamedTuple):
@@ -208,9 +223,9 @@ def calibration(
     """
     fractions = np.asarray(fractions, np.float64)
     truth = _check_truth(truth, fractions.shape[-1])
-    found = pulls(truth, fractions)
+    of_mean = pulls(truth, fractions)
     spread = fractions.std(axis=0, ddof=1)
-    return Calibration(found, (fractions - truth) / (2**0.5 * spread))
+    return Calibration(of_mean, (fractions - truth) / (2**0.5 * spread))
 
 
 def _estimate(integrals, deviation, freedom, sizes, num_train, level) -> Averaging:
@@ -234,7 +249,7 @@ def _estimate(integrals, deviation, freedom, sizes, num_train, level) -> Averagi
         variance - stat,
         degrees,
         Interval(*equivalent),
-        Interval(*[n / num_train for n in equivalent]),
+        Interval(*equivalent).over(num_train),
     )
 
 
@@ -271,7 +286,7 @@ def _ratio(binomial, variance):
 def _pieces(values):
     """Chunks of an array or of chunks, none of them long."""
     for chunk in (values,) if hasattr(values, "ndim") else values:
-        chunk = np.asarray(chunk)
+        chunk = real_array(chunk, "values")
         if chunk.ndim != 1:
             raise ValueError(f"values need the shape [num], got {chunk.shape}: one observable")
         for first in range(0, len(chunk), _CHUNK):

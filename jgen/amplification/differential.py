@@ -23,13 +23,14 @@ from jgen.amplification.kolmogorov import (
     kolmogorov_cdf,
     size_interval,
 )
+from jgen.arrays import real_array
 
 # Generated values sorted at once; 2^20 float64 numbers are 8 MiB.
 _CHUNK = 2**20
 
 
 class Differential(NamedTuple):
-    """What `differential_amplification` found for one set of generated values.
+    """Result of `differential_amplification` for one set of generated values.
 
     Attributes:
       sizes: numbers of generated events.
@@ -53,7 +54,7 @@ class Differential(NamedTuple):
     @property
     def amplification(self) -> Interval:
         """G = n_equiv / n_train with its interval (arXiv:2509.08048, Eq. 4)."""
-        return Interval(*(number / self.num_train for number in self.n_equiv))
+        return self.n_equiv.over(self.num_train)
 
 
 def prefix_sizes(num: int, first: int = 100, per_decade: int = 10) -> Int[np.ndarray, " sizes"]:
@@ -87,9 +88,9 @@ def ks_distances(
     Raises:
       ValueError: if an array is empty or has NaN, or the sizes do not increase or are too large.
     """
-    values, sizes = np.asarray(values), np.asarray(sizes)
+    values, sizes = real_array(values, "values"), np.asarray(sizes)
     _check_values("values", values)
-    _check_values("reference", reference := np.asarray(reference))
+    _check_values("reference", reference := real_array(reference, "reference"))
     _check_sizes(sizes, len(values))
     steps, counts = np.unique(np.asarray(reference, np.float64), return_counts=True)
     cumulative = np.concatenate([[0.0], np.cumsum(counts) / len(reference)])
@@ -260,7 +261,7 @@ def refinement_mask(
     """
     if not 0 < low < high:
         raise ValueError(f"bounds of a ratio must have 0 < low < high, got {low} and {high}")
-    log_ratio = np.asarray(log_ratio)
+    log_ratio = real_array(log_ratio, "log_ratio")
     return (log_ratio >= np.log(low)) & (log_ratio <= np.log(high))
 
 

@@ -15,8 +15,9 @@ from scipy import stats
 
 from jgen.amplification.averaging import ONE_SIGMA, Interval
 from jgen.amplification.kolmogorov import check_level
+from jgen.arrays import double_array, real_array
 
-# Events whose bins are found at once.
+# Events that are sorted into bins at once.
 _CHUNK = 2**18
 
 
@@ -42,7 +43,7 @@ def sample_quantile_edges(sample: Real[np.ndarray, " n"], num: int) -> Float[np.
     Raises:
       ValueError: if there are fewer events than bins, NaN, or so many ties that edges coincide.
     """
-    sample = np.asarray(sample, np.float64)
+    sample = double_array(sample, "sample")
     if not 1 <= num <= len(sample) or sample.ndim != 1 or np.isnan(sample).any():
         raise ValueError(
             f"{num} quantile bins need a sample [n] with n at least as large and no NaN, got "
@@ -323,7 +324,7 @@ def _chi_square_events(statistic, num_bins, floor, level):
 
 
 def _events(events):
-    events = np.asarray(events)
+    events = real_array(events, "events")
     events = events[:, None] if events.ndim == 1 else events
     if events.ndim != 2 or 0 in events.shape:
         raise ValueError(f"events need the shape [num, coordinates], got {events.shape}")

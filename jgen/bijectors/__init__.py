@@ -6,7 +6,7 @@ from jgen.bijectors.coupling import coupling, masked_coupling
 from jgen.bijectors.dequantize import dequantize, level_gaussian, level_of
 from jgen.bijectors.distrax import from_distrax
 from jgen.bijectors.elements import Element, additive, affine
-from jgen.bijectors.elementwise import Bijector, log, logit, standardize
+from jgen.bijectors.elementwise import Bijector, log, logit, per_point, standardize
 from jgen.bijectors.linear import actnorm, flip, householder, permutation, plu, qr
 from jgen.bijectors.multi_scale import level_shapes, multi_scale, squeeze
 from jgen.bijectors.planar import planar, radial
@@ -65,5 +65,6 @@ __all__ = [
     "residual",
     "squeeze",
     "stacked",
+    "per_point",
     "standardize",
 ]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jgen.bijectors.trainable import TrainableBijector
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import NetworkLike, as_network
 from jgen.paths import Path, linear, on_unit_interval
 from jgen.solvers import RungeKutta, runge_kutta, velocity_and_divergence
 from jgen.solvers.likelihood import Divergence
@@ -17,7 +17,7 @@ VelocityAndDivergence = Callable[..., tuple[Array, Array]]
 
 
 def continuous(
-    network: Network,
+    network: NetworkLike,
     *,
     solver: RungeKutta | None = None,
     divergence: Divergence | VelocityAndDivergence = "exact",

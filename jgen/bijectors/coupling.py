@@ -6,10 +6,10 @@ from jaxtyping import Array, Bool
 
 from jgen.bijectors.elements import Element, on_components
 from jgen.bijectors.trainable import TrainableBijector
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import NetworkLike, as_network
 
 
-def coupling(network: Network, element: Element, num_fixed: int) -> TrainableBijector:
+def coupling(network: NetworkLike, element: Element, num_fixed: int) -> TrainableBijector:
     """The first `num_fixed` components along the last axis pass, the others move.
 
     For vectors x [num]:
@@ -49,7 +49,7 @@ def coupling(network: Network, element: Element, num_fixed: int) -> TrainableBij
 
 
 def masked_coupling(
-    network: Network, element: Element, mask: Bool[np.ndarray | Array, "*x"]
+    network: NetworkLike, element: Element, mask: Bool[np.ndarray | Array, "*x"]
 ) -> TrainableBijector:
     """Components where `mask` is true pass, the others move; events of the shape of the mask.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jgen.arrays import real_array
 from jgen.bijectors.elementwise import Bijector
 
 # The largest float32 below one is 1 - 2^-24; a level's noise stays below it.
@@ -96,7 +97,7 @@ def level_gaussian(
 
 
 def _check_levels(levels: np.ndarray, num_levels: int) -> None:
-    levels = np.asarray(levels)
+    levels = real_array(levels, "levels")
     if levels.dtype.kind not in "iu" or (levels < 0).any() or (levels >= num_levels).any():
         raise ValueError(
             f"levels must be integers from 0 to {num_levels - 1}, got {levels.dtype} from "

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.sets import masked
 from jgen.typing import Cond, PyTree
 
 
@@ -71,4 +73,20 @@ def log() -> Bijector:
     return Bijector(
         lambda x, cond=None: (jnp.log(x), -jnp.sum(jnp.log(x))),
         lambda z, cond=None: (jnp.exp(z), jnp.sum(z)),
+    )
+
+
+def per_point(bijector: Bijector) -> Bijector:
+    """The same bijector on every point of a set, with zeros in rows that are no points.
+
+    The condition is a `jgen.sets.SetCondition`, of which points are given nothing.
+    """
+
+    def mapped(function, x, cond):
+        y, log_det = jax.vmap(lambda point: function(point, None))(x)
+        return masked(y, cond), jnp.sum(masked(log_det, cond))
+
+    return Bijector(
+        lambda x, cond=None: mapped(bijector.forward, x, cond),
+        lambda z, cond=None: mapped(bijector.inverse, z, cond),
     )

@@ -21,21 +21,23 @@ def monotone_root(
         tolerance = 2 * jnp.finfo(x.dtype).eps
         slope = lambda x: jax.jvp(f, (x,), (jnp.ones_like(x),))
 
+        # A step is the difference of points that are stored. Were it computed beside the new point,
+        # a compiler that does so twice, with other rounding, could choose Newton's step for one
+        # and bisection for the other, and end the loop far from the root.
         def unfinished(state):
-            _, _, x, step, count = state
-            return (jnp.abs(step) > tolerance * jnp.maximum(1, jnp.abs(x))) & (count < 200)
+            _, _, x, before, count = state
+            return (jnp.abs(x - before) > tolerance * jnp.maximum(1, jnp.abs(x))) & (count < 200)
 
         def improve(state):
-            low, high, x, step, count = state
+            low, high, x, before, count = state
             value, derivative = slope(x)
             low, high = jnp.where(value <= 0, x, low), jnp.where(value >= 0, x, high)
             newton = -value / derivative
             good = (x + newton >= low) & (x + newton <= high)
-            good = good & (jnp.abs(newton) <= 0.5 * jnp.abs(step))
-            step = jnp.where(good, newton, 0.5 * (low + high) - x)
-            return low, high, x + step, step, count + 1
+            good = good & (jnp.abs(newton) <= 0.5 * jnp.abs(x - before))
+            return low, high, jnp.where(good, x + newton, 0.5 * (low + high)), x, count + 1
 
-        return jax.lax.while_loop(unfinished, improve, (low, high, x, high - low, 0))[2]
+        return jax.lax.while_loop(unfinished, improve, (low, high, x, x + low - high, 0))[2]
 
     low, high = (jax.lax.stop_gradient(edge) for edge in (low, high))
     return jax.lax.custom_root(f, 0.5 * (low + high), solve, lambda g, y: y / g(jnp.ones_like(y)))

@@ -133,7 +133,7 @@ def cubic(num_bins: int = 8, bound: float = 3.0, *, min_bin: float = 1e-3) -> El
 
     Parameters: widths [num_bins] and heights [num_bins]. Deviations: the slopes at both ends are
     one, not free, and the outer bins are at least half as high as wide, which keeps them monotone
-    with that slope; the inverse is found by Newton's steps in a bracket, not by the formula for
+    with that slope; the inverse is computed by Newton's steps in a bracket, not by the formula for
     cubic equations, which loses digits in single precision.
 
     Args:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jgen.bijectors.distrax import from_distrax, is_distrax
 from jgen.bijectors.elementwise import Bijector
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import NetworkLike, as_network
 from jgen.typing import Cond, Key, Params, PyTree
 
 Transform = Callable[..., tuple[Array, Array]]
@@ -245,7 +245,7 @@ def pixelwise(bijector: TrainableBijector) -> TrainableBijector:
     )
 
 
-def conditioned(bijector: TrainableBijector, network: Network) -> TrainableBijector:
+def conditioned(bijector: TrainableBijector, network: NetworkLike) -> TrainableBijector:
     """A map whose parameters are shifted by a network of the condition.
 
     For the maps that pay no attention to a condition: linear, planar and radial ones.

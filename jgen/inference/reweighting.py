@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Real
 
+from jgen.arrays import double_array, real_array
 from jgen.estimate import Estimate
 from jgen.generative_model import GenerativeModel, check_one_member, draw, num_events
 from jgen.typing import Cond, Energy, Key, Params, PyTree
@@ -171,7 +172,8 @@ def log_partition(log_weight: Real[np.ndarray, " num"]) -> Estimate:
 
 
 def weighted_mean(
-    values: Real[np.ndarray, " num"], log_weight: Real[np.ndarray, " num"]
+    values: Real[np.ndarray, " num"] | Bool[np.ndarray, " num"],
+    log_weight: Real[np.ndarray, " num"],
 ) -> Estimate:
     """Mean of an observable in the target, sum(w f) / sum(w) over events of the model.
 
@@ -180,7 +182,7 @@ def weighted_mean(
     Raises:
       ValueError: if values and weights do not fit, or a weight is not a number.
     """
-    w, values = _scaled(log_weight), np.asarray(values, np.float64)
+    w, values = _scaled(log_weight), double_array(values, "values")
     if values.shape != w.shape:
         raise ValueError(f"one value an event is needed, got {values.shape} for {w.shape} weights")
     value = np.sum(w * values) / w.sum()
@@ -239,7 +241,7 @@ def bin_probabilities(
     Raises:
       ValueError: if values and weights do not fit, or a weight is not a number.
     """
-    values = np.asarray(values)
+    values = real_array(values, "values")
     w = _scaled(np.zeros(len(values)) if log_weight is None else log_weight)
     if values.shape != w.shape:
         raise ValueError(f"one value an event is needed, got {values.shape} for {w.shape} weights")
@@ -282,7 +284,7 @@ def _scaled(log_weight):
 
 
 def _checked(log_weight):
-    log_weight = np.asarray(log_weight, np.float64)
+    log_weight = double_array(log_weight, "log_weight")
     if log_weight.ndim != 1 or len(log_weight) < 2:
         raise ValueError(
             "one log weight an event is needed, of two or more events, got the shape "

@@ -15,8 +15,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from jgen.arrays import real_array
 from jgen.files import atomic_path
 from jgen.jets.substructure import n_subjettiness
+from jgen.tables import hdf5_dataset, open_hdf5, read_rows
 
 FEATURES = ("pt", "mass", "tau21", "tau32")
 """Columns: pT and mass in GeV, tau_2 / tau_1 and tau_3 / tau_2."""
@@ -76,7 +78,8 @@ def check_features(jets: JetFeatures, source: object = "jets") -> None:
       ValueError: for wrong shapes, an empty set, NaN, a momentum, mass or ratio that is not
         positive, or an unknown label.
     """
-    features, labels = np.asarray(jets.features), np.asarray(jets.labels)
+    features = real_array(jets.features, f"{source}: features", booleans=False)
+    labels = real_array(jets.labels, f"{source}: labels")
     if features.shape != (len(labels), len(FEATURES)) or labels.ndim != 1:
         raise ValueError(
             f"{source}: features {features.shape} and labels {labels.shape} do not belong "
@@ -90,7 +93,18 @@ def check_features(jets: JetFeatures, source: object = "jets") -> None:
             f"{source}: {FEATURES[column]} of jet {row} is {features[row, column]}; features must "
             "be positive and finite, with momenta and masses in GeV"
         )
+    _check_units(features[:, 0], source)
     _check_labels(labels, source)
+
+
+def _check_units(pt: np.ndarray, source: object) -> None:
+    """Jets have more than a few GeV of pT, and no collider makes any of 20 TeV."""
+    middle = float(np.median(pt))
+    if not 2 < middle < 2e4:
+        raise ValueError(
+            f"{source}: the median pT is {middle:.4g}, which looks like "
+            f"{'TeV' if middle < 2 else 'MeV'}; momenta and masses must be in GeV"
+        )
 
 
 def _check_labels(labels: np.ndarray, source: object) -> None:
@@ -128,6 +142,13 @@ def compute_features(
             f"{path}: kin {kin.shape} and jet {jet.shape} must be (n, constituents, 3) and (n, 5)"
         )
     _check_labels(label, path)
+    _check_units(jet[:, 0], path)
+    share = float(np.median(kin[..., 0].sum(axis=1, dtype=np.float64) / jet[:, 0]))
+    if not 0.1 < share < 10:
+        raise ValueError(
+            f"{path}: constituents have {share:.2g} of the jets' pT in the median; both must be in "
+            "GeV"
+        )
     # Constituents first, so that cutting the padding cuts nothing else.
     kin = np.take_along_axis(kin, np.argsort(-kin[..., 0], axis=1)[..., None], axis=1)
     counts = (kin[..., 0] > 0).sum(axis=1)
@@ -154,16 +175,5 @@ def compute_features(
 
 def _read(path: str | os.PathLike, *names: str) -> list[np.ndarray]:
     """Data sets of a file, all of the same length."""
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; check the path and the working directory")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable HDF5 file ({error})") from error
-    with file:
-        if missing := [name for name in names if name not in file]:
-            raise ValueError(
-                f"{path}: dataset {missing[0]!r} is missing; found {sorted(file)}, need {names}"
-            )
-        return [file[name][:] for name in names]
+    with open_hdf5(path) as file:
+        return [read_rows(hdf5_dataset(file, name, names)) for name in names]

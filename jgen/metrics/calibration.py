@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy import stats
 
+from jgen.arrays import double_array
+
 Interval = Literal["student", "normal", "quantile"]
 
 
@@ -148,8 +150,8 @@ def coverage(
         return _rank_coverage(*_checked(truth, predictions, truth_error), levels)
     if interval not in ("student", "normal"):
         raise ValueError(f"unknown interval {interval!r}; one of student, normal, quantile")
-    found = pulls(truth, predictions, truth_error)
-    distance, degrees = np.abs(found.values).ravel(), found.degrees_of_freedom.ravel()
+    of_mean = pulls(truth, predictions, truth_error)
+    distance, degrees = np.abs(of_mean.values).ravel(), of_mean.degrees_of_freedom.ravel()
     upper = (1 + levels[:, None]) / 2
     if interval == "student":
         bounds = stats.t.ppf(upper, degrees[None])
@@ -238,7 +240,7 @@ def _overlap(low, high, levels):
 
 
 def _checked(truth, predictions, truth_error):
-    predictions, truth = np.asarray(predictions, np.float64), np.asarray(truth, np.float64)
+    predictions, truth = double_array(predictions, "predictions"), double_array(truth, "truth")
     if predictions.ndim < 1 or predictions.shape[1:] != truth.shape:
         raise ValueError(
             f"predictions need the shape [members, *truth], got {predictions.shape} for a truth of "
@@ -254,7 +256,7 @@ def _checked(truth, predictions, truth_error):
             f"truth_error needs the truth's shape {truth.shape} or one number, got "
             f"{np.shape(truth_error)}"
         )
-    truth_error = np.broadcast_to(np.asarray(truth_error, np.float64), truth.shape)
+    truth_error = np.broadcast_to(double_array(truth_error, "truth_error"), truth.shape)
     arrays = {"predictions": predictions, "truth": truth, "truth_error": truth_error}
     for name, array in arrays.items():
         if bad := int((~np.isfinite(array)).sum()):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 from scipy.optimize import isotonic_regression
 
+from jgen.arrays import real_array
 from jgen.estimate import Estimate
 from jgen.metrics.classifier_training import Classifier, Part, apply_seeds, place, train_seeds
 from jgen.metrics.distances import event_weights
@@ -56,10 +57,10 @@ class ClassifierConfig:
     select: Literal["loss", "accuracy"] = "loss"
     """What makes an epoch the best on the validation split; the first of equals wins."""
     standardize: bool = True
-    """Scale inputs by mean and standard deviation of the training split, to at most ten of them;
-    for a resnet3d the energy so, without limit, and all voxels by their common root mean square.
-    The published low-level classifiers do not; with a few thousand events scaled ones train far
-    faster."""
+    """Scale inputs in float64 by median and robust deviation of the training split, compressed
+    from ten of them on, so that no outlier sets the scale; for a resnet3d the energy so, and all
+    voxels by their common root mean square. The published low-level classifiers do not; with a few
+    thousand events scaled ones train far faster."""
     patience: int | None = None
     """A seed stops to improve after this many epochs without a better one; None never stops."""
     axis: Literal["auto", "vmap", "scan"] = "auto"
@@ -131,7 +132,7 @@ def calochallenge_classifier(
 
 
 class ClassifierResult(NamedTuple):
-    """What the trainings found on the test split, one row a seed.
+    """Results of the trainings on the test split, one row a seed.
 
     Attributes:
       auc: area under the ROC curve, 0.5 if the samples cannot be told apart.
@@ -150,6 +151,7 @@ class ClassifierResult(NamedTuple):
       best_epoch: epoch whose network was kept, counted from zero.
       train_loss: mean over each epoch.
       validation_loss: after each epoch.
+      notes: of columns that were left out or have far outliers, in sentences.
     """
 
     auc: Float[np.ndarray, " seeds"]
@@ -162,6 +164,7 @@ class ClassifierResult(NamedTuple):
     best_epoch: Int[np.ndarray, " seeds"]
     train_loss: Float[np.ndarray, "seeds epochs"]
     validation_loss: Float[np.ndarray, "seeds epochs"]
+    notes: tuple[str, ...] = ()
 
     def mean(self, name: str) -> float:
         """Mean over seeds of a field, such as "auc"."""
@@ -300,17 +303,18 @@ def trained_classifier(
             strict=True,
         )
     )
-    data = place(samples, splits[0], config)
+    data, scaling = placed = place(samples, splits[0], config)
     weights = [
         event_weights(w, len(sample))
         for w, sample in zip((reference_weights, generated_weights), samples, strict=True)
     ]
     train, validation, test = (labelled(*rows, *weights) for rows in splits)
-    classifier, history = train_seeds(data, train, validation, key, config, progress)
+    classifier, history = train_seeds(placed, train, validation, key, config, progress)
     logits = [
         apply_seeds(classifier.params, data, part.rows, config) for part in (validation, test)
     ]
-    return classifier, _evaluate(validation, test, *logits, *history)
+    result = _evaluate(validation, test, *logits, *history)
+    return classifier, result._replace(notes=scaling.notes(samples))
 
 
 def area_under_curve(
@@ -324,7 +328,7 @@ def area_under_curve(
     Raises:
       ValueError: if weights do not fit, are negative or all zero.
     """
-    scores = [np.asarray(s) for s in (reference_scores, generated_scores)]
+    scores = [real_array(s, "scores") for s in (reference_scores, generated_scores)]
     weights = [
         event_weights(w, len(s))
         for w, s in zip((reference_weights, generated_weights), scores, strict=True)
@@ -352,7 +356,7 @@ def auc_error(auc: float, n: float, m: float) -> float:
 
 def check_sample(name, sample, config):
     """The sample as an array, or a ValueError that names it and what is wrong."""
-    sample = np.asarray(sample)
+    sample = real_array(sample, name)
     if sample.ndim != 2 or 0 in sample.shape:
         raise ValueError(f"{name} needs the shape [events, features], got {sample.shape}")
     if config.network == "resnet3d" and sample.shape[1] != 1 + math.prod(config.shape):
@@ -363,12 +367,15 @@ def check_sample(name, sample, config):
     # Column by column of blocks, so that no mask as large as the sample is needed.
     finite = np.ones(sample.shape[1], bool)
     for block in np.array_split(sample, 1 + len(sample) // 2048):
-        finite &= np.isfinite(block.astype(np.float32)).all(axis=0)
+        # Scaled columns may be beyond single precision.
+        block = block if config.standardize else block.astype(np.float32)
+        finite &= np.isfinite(block).all(axis=0)
     bad = np.flatnonzero(~finite)
     if len(bad):
         raise ValueError(
-            f"{name} is not finite (as float32) in {len(bad)} of {sample.shape[1]} columns, the "
-            f"first is column {bad[0]}: repair the feature or drop the events"
+            f"{name} is not finite{'' if config.standardize else ' (as float32)'} in {len(bad)} of "
+            f"{sample.shape[1]} columns, the first is column {bad[0]}: repair the feature or drop "
+            "the events"
         )
     return sample
 

@@ -5,8 +5,8 @@ The step is that of all trainings, `jgen.training.gradient_step`. The loop aroun
 comes once, with the best epoch by loss or accuracy kept, until none has been better for a while;
 and without a folder, for a test takes minutes.
 
-Events lie once on the device, [events, inputs], whatever the number of seeds: splits and
-minibatches are row numbers, and inputs are scaled minibatch by minibatch.
+Events are scaled on the host and lie once on the device, [events, inputs], whatever the number of
+seeds: splits and minibatches are row numbers.
 """
 
 import functools
@@ -19,6 +19,8 @@ import optax
 from jaxtyping import Array, Float, Int, Real
 from tqdm import tqdm
 
+from jgen.arrays import real_array
+from jgen.metrics.scaling import Scaling, blocks, identity_scaling, image_scaling, robust_scaling
 from jgen.nets import Network, mlp
 from jgen.nets.mlp import dropout_masks
 from jgen.nets.resnet import resnet3d
@@ -26,8 +28,6 @@ from jgen.random import member_keys, stream
 from jgen.training import TrainState, gradient_step, initial_state, over_members
 from jgen.typing import Params
 
-# Rows that pass through the host's memory at once.
-_BLOCK = 2048
 # Events scored at once; a power of two, so that few programs are compiled.
 _CHUNK = 2**16
 
@@ -40,27 +40,17 @@ class Part(NamedTuple):
     weight: Float[Array, " n"]
 
 
-class Data(NamedTuple):
-    """Events on the device, and what their inputs are scaled by."""
-
-    x: Float[Array, "events d"]
-    mean: Float[Array, " d"]
-    std: Float[Array, " d"]
-
-
 class Classifier(NamedTuple):
     """Trained networks that tell reference (label 1) from generated events, one a seed.
 
     Attributes:
       params: parameters, stacked [seeds].
-      mean: what inputs are shifted by [d], in their units.
-      std: what they are divided by [d].
+      scaling: what inputs pass through first.
       config: network.
     """
 
     params: Params
-    mean: Float[Array, " d"]
-    std: Float[Array, " d"]
+    scaling: Scaling
     config: Any
 
     def log_ratio(self, events: Real[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
@@ -68,15 +58,27 @@ class Classifier(NamedTuple):
 
         Args:
           events: their features, as in training; they pass through the device chunk by chunk.
+
+        Raises:
+          ValueError: if they have other columns, or are not finite.
         """
+        events = real_array(events, "events")
+        if events.ndim != 2 or events.shape[1] != len(self.scaling.centre) or not len(events):
+            raise ValueError(
+                f"events need the shape [events, {len(self.scaling.centre)}], as in training, got "
+                f"{events.shape}"
+            )
         out = np.empty(len(events), np.float32)
         size = min(_CHUNK, len(events))
         rows = jnp.arange(size)
         for start in range(0, len(events), size):
             # The last chunk repeats its last event, so that it runs in the same program.
             chunk = events[np.minimum(start + np.arange(size), len(events) - 1)]
-            data = Data(jnp.asarray(chunk, jnp.float32), self.mean, self.std)
-            logits = apply_seeds(self.params, data, rows, self.config)
+            scaled = self.scaling(chunk)
+            if not np.isfinite(scaled).all():
+                row = start + int(np.argmin(np.isfinite(scaled).all(axis=1)))
+                raise ValueError(f"event {row} is not finite: repair or drop it")
+            logits = apply_seeds(self.params, scaled, rows, self.config)
             out[start : start + size] = np.mean(logits, axis=0)[: len(events) - start]
         return out
 
@@ -89,44 +91,26 @@ class _State(NamedTuple):
 
 
 def place(samples, rows, config):
-    """Samples one below the other on the device, with scales from their training `rows`.
+    """Samples one below the other on the device, and the scaling, from their training `rows`.
 
     They are copied block by block, so that the host needs no second copy of them.
     """
     num, width = sum(map(len, samples)), samples[0].shape[1]
+    scaling = identity_scaling(width)
+    if config.standardize:
+        scale = image_scaling if config.network == "resnet3d" else robust_scaling
+        scaling = scale(samples, rows)
     x, start = jnp.zeros((num, width), jnp.float32), 0
     for sample in samples:
-        for block in _blocks(sample, np.arange(len(sample))):
-            x = _write(x, block, start)
+        for block in blocks(sample, np.arange(len(sample))):
+            x = _write(x, scaling(block), start)
             start += len(block)
-    mean, std = np.zeros(width), np.ones(width)
-    if config.standardize:
-        mean, std = _moments(samples, rows)
-        if config.network == "resnet3d":
-            # The energy for itself, all voxels by one number: zeros stay zeros.
-            std[1:], mean[1:] = np.sqrt(np.mean(mean[1:] ** 2 + std[1:] ** 2)), 0
-        # A column that never changes in training says nothing; one of rounding errors neither.
-        std[std <= 1e-6 * np.abs(mean)] = np.inf
-    return Data(x, jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
-
-
-def _blocks(sample, rows):
-    for start in range(0, len(rows), _BLOCK):
-        yield np.asarray(sample[rows[start : start + _BLOCK]], np.float32)
+    return x, scaling
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _write(x, block, start):
     return jax.lax.dynamic_update_slice_in_dim(x, block, start, 0)
-
-
-def _moments(samples, rows):
-    """Mean and standard deviation of the columns in float64."""
-    rows = [np.sort(r) for r in rows]
-    num = sum(map(len, rows))
-    blocks = lambda: (b for pair in zip(samples, rows, strict=True) for b in _blocks(*pair))
-    mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks()) / num
-    return mean, np.sqrt(sum(((block - mean) ** 2).sum(axis=0) for block in blocks()) / num)
 
 
 def _network(num_inputs, config):
@@ -149,17 +133,13 @@ def _network(num_inputs, config):
 
 def _logits(params, data, rows, config, keys=None):
     """Logits of rows of the data; keys switch dropout on."""
-    network = _network(data.x.shape[1], config)
-    # A voxel that was hit once in training, faintly, would turn an ordinary hit into millions of
-    # standard deviations; ten say as much. The common scale of a grid has no such voxels.
-    limit = 10 if config.standardize and config.network == "dense" else jnp.inf
+    network = _network(data.shape[1], config)
 
     def single(x, key):
-        x = jnp.clip((x - data.mean) / data.std, -limit, limit)
         kept = [] if key is None else dropout_masks(key, config.hidden, config.dropout)
         return network.apply(params, x, kept)[0]
 
-    return jax.vmap(single)(data.x[rows], keys)
+    return jax.vmap(single)(data[rows], keys)
 
 
 def _all_logits(params, data, rows, config):
@@ -235,10 +215,14 @@ def _epoch(state, keys, epoch, data, train, validation, config):
     return _over_seeds(single, 4, config)(state, keys, epoch, data, train, validation)
 
 
-def train_seeds(data, train, validation, key, config, progress):
-    """The networks of the best epochs, and (best epochs, losses, validation losses)."""
+def train_seeds(placed, train, validation, key, config, progress):
+    """The networks of the best epochs, and (best epochs, losses, validation losses).
+
+    `placed` is what `place` made.
+    """
+    data, scaling = placed
     keys = member_keys(stream(key, "classifier"), config.num_seeds)
-    state = _init(keys, data.x.shape[1], config)
+    state = _init(keys, data.shape[1], config)
     history = []
     with tqdm(total=config.epochs, desc="classifier", unit="epoch", disable=not progress) as bar:
         for epoch in range(config.epochs):
@@ -250,7 +234,7 @@ def train_seeds(data, train, validation, key, config, progress):
             if config.patience is not None and epoch - state.best_epoch.max() >= config.patience:
                 break
     train_loss, validation_loss = np.stack(history, axis=-1)
-    classifier = Classifier(state.best_params, data.mean, data.std, config)
+    classifier = Classifier(state.best_params, scaling, config)
     return classifier, (np.asarray(state.best_epoch), train_loss, validation_loss)
 
 

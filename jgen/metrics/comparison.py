@@ -1,20 +1,23 @@
-"""The honest table: every metric of the generated sample beside truth against truth.
+"""Every metric of the generated sample beside truth against truth.
 
 A separation power of 0.003 means nothing until one knows what two samples of the truth itself
 give with as many events. Both columns are computed here by the same code at the same size.
 The results are name -> `Judged`; `jgen.estimate.flatten` makes the numbers of a `metrics.json`.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Real
 
+from jgen.arrays import SampleWarning, real_array
 from jgen.estimate import Estimate, Judged
 from jgen.metrics.classifier import ClassifierConfig, ClassifierResult, classifier_test
 from jgen.metrics.distances import wasserstein
 from jgen.metrics.histograms import column_separations
+from jgen.overlap import COPIES, check_disjoint, largest_share
 from jgen.typing import Key
 
 Observables = Mapping[str, Real[np.ndarray, "_ ..."]]
@@ -22,6 +25,7 @@ Observables = Mapping[str, Real[np.ndarray, "_ ..."]]
 Binning = Callable[[str, Real[np.ndarray, " _"]], Real[np.ndarray, " _"]]
 """(name, reference values of one column) -> bin edges."""
 _SIDES = ("underflow", "overflow")
+_LABELS = ("reference", "holdout", "generated")
 
 
 class Comparison(NamedTuple):
@@ -61,6 +65,14 @@ class ClassifierComparison(NamedTuple):
             f"jsd_{self.tag}": Judged(*(r.jsd_estimate for r in both)),
         }
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the classifiers of both columns say of their inputs."""
+        both = {"generated": self.generated, "truth": self.truth}
+        return tuple(
+            f"Classifier {self.tag}, {name}: {note}" for name, r in both.items() for note in r.notes
+        )
+
 
 def compare(
     reference: Observables,
@@ -94,14 +106,20 @@ def compare(
 
     Raises:
       ValueError: if the observables or their shapes differ, a value is not finite, or `holdout`
-        is `reference`.
+        has events of `reference` (see `jgen.overlap`). If generated events are of `reference`
+        or an outlier sets the bins, a warning says so.
     """
+    reference, holdout, generated = (
+        {name: real_array(values, f"{name} of {label}") for name, values in sample.items()}
+        for label, sample in zip(_LABELS, (reference, holdout, generated), strict=True)
+    )
     _check_samples(reference, holdout, generated)
     out = Comparison({}, {}, {})
     for name in reference:
         size = min(len(sample[name]) for sample in (reference, holdout, generated))
         first = np.asarray(reference[name][:size])
         edges = [np.asarray(binning(name, column)) for column in _columns(first)]
+        _warn_of_outliers(name, _columns(first), edges)
         out.num_events[name] = size
         pairs = [(first, np.asarray(sample[name][:size])) for sample in (generated, holdout)]
         powers = [_separations(*pair, edges, num_bootstrap, key) for pair in pairs]
@@ -136,8 +154,12 @@ def classifier_comparison(
     the errors of `ClassifierResult`'s estimates.
 
     Raises:
-      ValueError: as `classifier_test`, or if `holdout` is `reference`.
+      ValueError: as `classifier_test` and `compare`.
     """
+    reference, holdout, generated = (
+        real_array(sample, f"{tag} of {label}")
+        for label, sample in zip(_LABELS, (reference, holdout, generated), strict=True)
+    )
     _check_samples({tag: reference}, {tag: holdout}, {tag: generated})
     size = min(len(reference), len(holdout), len(generated))
     truth, result = (
@@ -161,10 +183,34 @@ def _check_samples(reference, holdout, generated):
                     f"{name} has shape {shape} in {label} and {expected} in reference: "
                     "it must be [n] or [n, k] in both, with the same k"
                 )
-    if reference and all(np.array_equal(reference[name], holdout[name]) for name in reference):
-        raise ValueError(
-            "holdout is the reference itself, so truth against truth would be zero: "
-            "pass other events of the truth"
+    if not reference:
+        raise ValueError("there are no observables to compare")
+    check_disjoint(reference, holdout)
+    if (share := largest_share(generated, reference)) > COPIES:
+        warnings.warn(
+            f"{100 * share:.3g} % of the generated events are events of the reference, number for "
+            "number: they look better than they are",
+            SampleWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_outliers(name, columns, edges):
+    """Of bins from the smallest to the largest value, of which an outlier leaves one in use."""
+    for column, own in zip(columns, edges, strict=True):
+        if not np.allclose(own[[0, -1]], [column.min(), column.max()], rtol=1e-9, atol=0):
+            continue
+        counts = np.histogram(column, own)[0]
+        fullest, num = int(np.argmax(counts)), len(column)
+        inside = (column >= own[fullest]) & (column <= own[fullest + 1])
+        if counts[fullest] < 0.99 * num or np.ptp(column[inside]) == 0:
+            continue
+        warnings.warn(
+            f"{counts[fullest]} of {num} values of {name} are in one bin of {len(own) - 1}, which "
+            f"reach to {column.max():.3g}: separation powers see nothing of them; choose bins by "
+            "quantiles",
+            SampleWarning,
+            stacklevel=3,
         )
 
 

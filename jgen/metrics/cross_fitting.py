@@ -24,12 +24,14 @@ class CrossFitted(NamedTuple):
       generated: of generated events, in the order they were drawn.
       reference_rows: rows of the reference that the former belong to, increasing.
       generated_rows: rows of the generated sample that the latter belong to, increasing.
+      notes: of columns that were left out or have far outliers, in sentences.
     """
 
     reference: Float[np.ndarray, " n_scored"]
     generated: Float[np.ndarray, " m_scored"]
     reference_rows: Int[np.ndarray, " n_scored"]
     generated_rows: Int[np.ndarray, " m_scored"]
+    notes: tuple[str, ...] = ()
 
 
 def cross_fitted_log_ratio(
@@ -112,8 +114,9 @@ def cross_fitted_log_ratio(
         left_out = np.flatnonzero(fold_of_reference == fold)
         scores[0][left_out] = classifier.log_ratio(reference[left_out])
         scores[1][fold::folds] = classifier.log_ratio(generated[fold::folds])
+    notes = classifier.scaling.notes([reference, generated])
     scored = [np.flatnonzero(~np.isnan(s)) for s in scores]
-    return CrossFitted(*(s[rows] for s, rows in zip(scores, scored, strict=True)), *scored)
+    return CrossFitted(*(s[rows] for s, rows in zip(scores, scored, strict=True)), *scored, notes)
 
 
 def _train(samples, rows, key, config, progress) -> Classifier:
@@ -124,7 +127,7 @@ def _train(samples, rows, key, config, progress) -> Classifier:
         cut = max(1, round(share * len(numbers)))
         validation.append(np.asarray(numbers[:cut]))
         train.append(np.asarray(numbers[cut:]))
-    data = place(samples, train, config)
+    placed = place(samples, train, config)
     ones = [np.ones(len(sample)) for sample in samples]
     parts = [labelled(*split, *ones) for split in (train, validation)]
-    return train_seeds(data, *parts, key, config, progress)[0]
+    return train_seeds(placed, *parts, key, config, progress)[0]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Real
 
+from jgen.arrays import double_array
 from jgen.estimate import Estimate
 from jgen.random import numpy_generator
 from jgen.typing import Key
@@ -66,7 +67,7 @@ def wasserstein(
     Raises:
       ValueError: if the columns differ, a sample is empty or not finite, or weights are unusable.
     """
-    x, y = (np.asarray(sample, np.float64) for sample in (reference, generated))
+    x, y = double_array(reference, "reference"), double_array(generated, "generated")
     if x.ndim not in (1, 2) or x.shape[1:] != y.shape[1:] or 0 in (*x.shape, *y.shape):
         raise ValueError(
             f"samples need the shapes [n] and [m] or [n, k] and [m, k], got {x.shape} and {y.shape}"
@@ -127,7 +128,10 @@ def sliced_wasserstein(
     Raises:
       ValueError: for samples that are not [n, d] and [m, d], no direction, or as `wasserstein`.
     """
-    shapes = np.shape(reference), np.shape(generated)
+    reference, generated = (
+        double_array(x, name) for x, name in ((reference, "reference"), (generated, "generated"))
+    )
+    shapes = reference.shape, generated.shape
     if {len(shape) for shape in shapes} != {2} or shapes[0][1] != shapes[1][1]:
         raise ValueError(
             f"samples need the shapes [n, d] and [m, d], got {shapes[0]} and {shapes[1]}"
@@ -135,17 +139,17 @@ def sliced_wasserstein(
     if num_directions < 1:
         raise ValueError(f"num_directions must be positive, got {num_directions}")
     u = _directions(shapes[0][1], num_directions, key)
-    found = wasserstein(
-        np.asarray(reference, np.float64) @ u,
-        np.asarray(generated, np.float64) @ u,
+    along = wasserstein(
+        reference @ u,
+        generated @ u,
         reference_weights,
         generated_weights,
         num_bootstrap=num_bootstrap,
         key=key,
     )
-    replicas = found.replicas.mean(axis=1)
+    replicas = along.replicas.mean(axis=1)
     error = np.std(replicas) if num_bootstrap else np.array(np.nan)
-    return Wasserstein(found.value.mean(), error, replicas)
+    return Wasserstein(along.value.mean(), error, replicas)
 
 
 def _directions(dim, num, key):
@@ -165,7 +169,7 @@ def event_weights(weights: Real[np.ndarray, " n"] | None, num: int) -> Float[np.
     Raises:
       ValueError: if there are not as many, or they are negative, not finite or all zero.
     """
-    weights = np.ones(num) if weights is None else np.asarray(weights, np.float64)
+    weights = np.ones(num) if weights is None else double_array(weights, "weights")
     if weights.shape != (num,):
         raise ValueError(f"{num} events need weights [{num}], got shape {weights.shape}")
     if not np.all(weights >= 0) or not 0 < weights.sum() < np.inf:

@@ -5,12 +5,14 @@ high-level features. Published tables list both times 1e3; the values here are n
 Everything is float64, because small differences of large sums are what is wanted.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Real
 from scipy.optimize import nnls
 
+from jgen.arrays import SampleWarning, double_array
 from jgen.estimate import Estimate
 from jgen.metrics.distances import event_weights
 from jgen.random import numpy_generator
@@ -78,7 +80,7 @@ class KernelPhysicsDistance(NamedTuple):
 
 def moments(sample: Real[np.ndarray, "n d"]) -> Moments:
     """Mean and unbiased covariance of a sample of two or more events."""
-    sample = np.asarray(sample, np.float64)
+    sample = double_array(sample, "sample")
     mean = sample.mean(axis=0)
     centred = sample - mean
     return Moments(mean, centred.T @ centred / (len(sample) - 1))
@@ -194,7 +196,7 @@ def polynomial_mmd(
     one distribution, so it is often negative there. With weights a pair counts as the product of
     its two weights.
     """
-    x, y = (np.asarray(sample, np.float64) for sample in (reference, generated))
+    x, y = double_array(reference, "reference"), double_array(generated, "generated")
     v, w = event_weights(reference_weights, len(x)), event_weights(generated_weights, len(y))
     within = 0.0
     for sample, weights in ((x, v), (y, w)):
@@ -276,13 +278,17 @@ def scaled_features(
     """Both samples in float64, every feature divided by its largest |value| in `reference`.
 
     A feature that is zero in all of `reference` is divided by one, as in jetnet; if it is not zero
-    in `generated` it counts in its own units.
+    in `generated` it counts in its own units. This scale is the published one; where it hides a
+    column, a warning says so.
 
     Raises:
       ValueError: if the samples are no tables with the same columns, have fewer than two events,
         or are not finite.
     """
-    reference, generated = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
+    reference, generated = (
+        double_array(sample, name)
+        for name, sample in (("reference", reference), ("generated", generated))
+    )
     for name, sample in (("reference", reference), ("generated", generated)):
         if sample.ndim != 2 or len(sample) < 2 or sample.shape[1] == 0:
             raise ValueError(
@@ -300,13 +306,45 @@ def scaled_features(
             f"reference has {reference.shape[1]} columns and generated {generated.shape[1]}: "
             "compute the same features for both"
         )
+    for note in scale_notes(reference):
+        warnings.warn(note, SampleWarning, stacklevel=3)
     largest = np.abs(reference).max(axis=0, keepdims=True)
     largest[largest == 0] = 1
     return reference / largest, generated / largest
 
 
+def scale_notes(reference: Float[np.ndarray, "n d"]) -> tuple[str, ...]:
+    """Columns that the published scale of `scaled_features` hides, in sentences.
+
+    One value may set the scale of all others: the largest is ten times as large as the next, or as
+    what one event in a thousand exceeds. Or the column hardly changes at all beside its offset.
+    """
+    size, notes = np.abs(reference), []
+    next_one = -max(2, len(size) // 1000)
+    ordinary = np.partition(size, next_one, axis=0)[next_one]
+    largest, width = size.max(axis=0), np.ptp(reference, axis=0)
+    alone = (ordinary > 0) & (largest > 10 * ordinary)
+    if alone.any():
+        column = int(np.argmax(alone))
+        notes.append(
+            f"{alone.sum()} of {len(alone)} columns are scaled by a value that hardly any other "
+            f"comes near, such as column {column}: {largest[column]:.3g} beside "
+            f"{ordinary[column]:.3g}. Distances do not see the rest of them: repair the feature or "
+            "drop the events."
+        )
+    narrow = (width > 0) & (width < 1e-4 * largest)
+    if narrow.any():
+        column = int(np.argmax(narrow))
+        notes.append(
+            f"{narrow.sum()} of {len(narrow)} columns hardly change beside their size, such as "
+            f"column {column}: by {width[column]:.3g} at {largest[column]:.3g}. Distances scaled "
+            "by the size do not see that: subtract the offset."
+        )
+    return tuple(notes)
+
+
 def _checked(mean, covariance):
-    mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
+    mean, covariance = double_array(mean, "mean"), double_array(covariance, "covariance")
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise ValueError(
             f"needs a mean [d] and a covariance [d, d], got {mean.shape} and {covariance.shape}"

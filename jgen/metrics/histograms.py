@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Float, Real
 
+from jgen.arrays import double_array
 from jgen.estimate import Estimate
 from jgen.random import numpy_generator
 from jgen.typing import Key
@@ -69,12 +70,12 @@ def histogram(
     Raises:
       ValueError: if a value or weight is NaN, the edges do not increase or the shapes differ.
     """
-    values, edges = np.asarray(values, np.float64), np.asarray(edges, np.float64)
+    values, edges = double_array(values, "values"), double_array(edges, "edges")
     if values.ndim != 1:
         raise ValueError(f"values need the shape [n], got {values.shape}: histogram each column")
     if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
         raise ValueError(f"edges must be two or more increasing numbers, got {edges}")
-    weights = np.ones_like(values) if weights is None else np.asarray(weights, np.float64)
+    weights = np.ones_like(values) if weights is None else double_array(weights, "weights")
     if weights.shape != values.shape:
         raise ValueError(f"{len(values)} values need as many weights, got shape {weights.shape}")
     for name, array in (("values", values), ("weights", weights)):
@@ -267,7 +268,7 @@ def column_separations(
     Raises:
       ValueError: as `histogram`, or if the numbers of columns and edges differ.
     """
-    samples = [np.asarray(s, np.float64) for s in (reference, generated)]
+    samples = [double_array(reference, "reference"), double_array(generated, "generated")]
     if any(s.ndim != 2 or s.shape[1] != len(edges) for s in samples):
         raise ValueError(
             f"samples [n, k] and [m, k] need k sets of edges, got shapes {samples[0].shape} and "

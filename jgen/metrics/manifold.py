@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Real
 
+from jgen.arrays import double_array
 from jgen.metrics.frechet import scaled_features
 
 # Distances held at once; 2^24 float64 numbers are 128 MiB.
@@ -96,8 +97,8 @@ def nearest_neighbours(
       sample: events whose neighbours are searched.
       others: where they are searched; None searches the sample without the event itself.
     """
-    found = np.asarray(sample, np.float64)
-    where = found if others is None else np.asarray(others, np.float64)
+    found = double_array(sample, "sample")
+    where = found if others is None else double_array(others, "others")
     if found.ndim != 2 or where.shape[1:] != found.shape[1:] or len(where) < 1 + (others is None):
         raise ValueError(
             "neighbours need samples [n, d] and [m, d] of the same d, or one of two events or "

@@ -17,8 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Real
 
+from jgen.arrays import real_array
 from jgen.estimate import Estimate
 from jgen.metrics.calibration import Coverage, Pulls, coverage, pulls
+from jgen.overlap import check_disjoint
 
 LEVELS = np.linspace(0.05, 0.95, 19)
 """Claimed probabilities of coverage curves."""
@@ -191,14 +193,17 @@ def member_bins(
 
     Raises:
       ValueError: for fewer than two members, if they do not have as many events as the reference,
-        or no bin is left.
+        if training events are among those of the reference, or no bin is left.
     """
+    reference, generated = real_array(reference, "reference"), real_array(generated, "generated")
     num = len(reference)
     if generated.ndim != reference.ndim + 1 or len(generated) < 2 or generated.shape[1] != num:
         raise ValueError(
             f"a reference of shape {reference.shape} needs two or more members of that shape, "
             f"with as many events, {num}, got {generated.shape}"
         )
+    if training is not None:
+        check_disjoint({"": reference}, {"": training}, ("reference", "training"))
     column = lambda a, lead: a.reshape(*a.shape[:lead], -1)
     truth, made = column(reference, 1), column(generated, 2)
     train = truth if training is None else column(training, 1)

@@ -24,7 +24,7 @@ from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss,
 from jgen.models.gan import GAMES, slope_penalty
 from jgen.models.mmd import gaussian_mmd, sorted_kernel_mmd
 from jgen.models.vae import Autoencoder, kl_to_standard_normal, reparametrize
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import NetworkLike, as_network
 from jgen.random import normal
 from jgen.typing import Cond, Key
 
@@ -57,8 +57,8 @@ class BibAeWeights:
 
 def bib_ae(
     autoencoder: Autoencoder,
-    critic: Network,
-    latent_critic: Network,
+    critic: NetworkLike,
+    latent_critic: NetworkLike,
     latent_shape: tuple[int, ...],
     weights: BibAeWeights | None = None,
     *,
@@ -141,7 +141,7 @@ def bib_ae(
 
 def vae_gan(
     autoencoder: Autoencoder,
-    critic: Network,
+    critic: NetworkLike,
     latent_shape: tuple[int, ...],
     *,
     objective: Literal["saturating", "non_saturating", "least_squares", "wasserstein"] = (
@@ -214,7 +214,7 @@ Objective = Callable[[Key, Callable[[Key], Array], Array, Array], Array]
 
 
 def post_processor(
-    network: Network,
+    network: NetworkLike,
     reconstruct: Callable[[Key, Array, Cond], Array],
     generate: Callable[[Key, Cond], Array],
     objective: Objective,

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
 from jgen.generative_model import GenerativeModel, SampleFunction, from_noise, mean_loss
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.paths import (
     Path,
     Prediction,
@@ -34,13 +34,14 @@ from jgen.paths import (
     on_unit_interval,
 )
 from jgen.random import normal
+from jgen.sets import event_mean, masked
 from jgen.solvers import NonStationary, RungeKutta, runge_kutta
 from jgen.solvers.diffusion import forward_variance
 from jgen.typing import Params, Schedule
 
 
 def consistency(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     path: Path | None = None,
@@ -107,6 +108,7 @@ def consistency(
             x0, x1 = (normal(key_x, event.shape, event.dtype), event) if coupling is None else event
             i = jnp.minimum(jnp.floor(count * jax.random.uniform(key_t)), count - 1)
             t, after = path.t_min + span * i / count, path.t_min + span * (i + 1) / count
+            x0, x1 = masked(x0, cond), masked(x1, cond)
             x, _ = interpolate(path, t, x0, x1)
             if teacher is None:
                 neighbour, _ = interpolate(path, after, x0, x1)
@@ -114,7 +116,7 @@ def consistency(
                 step = lambda tau, y: (after - t) * velocity(t + tau * (after - t), y, cond)
                 neighbour = solver(step, x)
             target = function(jax.lax.stop_gradient(params), after, neighbour, cond)
-            square = jnp.mean((function(params, t, x, cond) - target) ** 2)
+            square = event_mean((function(params, t, x, cond) - target) ** 2, cond)
             if huber is None:
                 return square * count**2
             return count * (jnp.sqrt(square + huber**2) - huber)
@@ -126,7 +128,7 @@ def consistency(
 
 
 def trajectory_ends(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     path: Path | None = None,
@@ -152,7 +154,7 @@ def trajectory_ends(
     solver = runge_kutta("midpoint", 12) if solver is None else solver
 
     def sample(params, key, cond=None):
-        x0 = path.base_std * normal(key, shape)
+        x0 = masked(path.base_std * normal(key, shape), cond)
         velocity = lambda t, x: convert(
             path, t, x, network.apply(params, t, x, cond), prediction, "velocity"
         )
@@ -162,7 +164,7 @@ def trajectory_ends(
 
 
 def distilled(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     teacher: Params,
@@ -207,7 +209,7 @@ def distilled(
         def single(key, event, cond):
             x0, x1 = event
             d = function(params, jnp.asarray(path.t_min, x0.dtype), x0, cond) - x1
-            return jnp.mean(d**2 if huber is None else jnp.sqrt(d**2 + huber**2) - huber)
+            return event_mean(d**2 if huber is None else jnp.sqrt(d**2 + huber**2) - huber, cond)
 
         return mean_loss(single, key, batch)
 
@@ -252,6 +254,7 @@ def consistency_function(
     """
 
     def function(params, t, x, cond=None):
+        x = masked(x, cond)
         value = network.apply(params, t, x, cond)
         data, noise = (convert(path, t, x, value, prediction, kind) for kind in ("data", "noise"))
         end = jnp.asarray(path.t_max, jnp.result_type(t))

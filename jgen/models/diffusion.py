@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from jgen.couplings import Coupling, paired
 from jgen.generative_model import GenerativeModel, loss_at, mean_loss, num_events
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.paths import (
     Path,
     Prediction,
@@ -40,6 +40,7 @@ from jgen.paths import (
     variance_preserving,
 )
 from jgen.random import normal
+from jgen.sets import SetCondition, event_mean, event_size, masked
 from jgen.solvers import (
     DDIM,
     RungeKutta,
@@ -57,7 +58,7 @@ from jgen.typing import Cond, Key
 
 
 def diffusion(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     path: Path | None = None,
@@ -118,8 +119,8 @@ def diffusion(
             key_t, key_x = jax.random.split(key)
             t = times(key_t)
             x0, x1 = (normal(key_x, event.shape, event.dtype), event) if coupling is None else event
-            x, target = interpolate(path, t, x0, x1, prediction)
-            error = jnp.mean((applied(network, params, t, x, cond) - target) ** 2)
+            x, target = interpolate(path, t, masked(x0, cond), masked(x1, cond), prediction)
+            error = event_mean((applied(network, params, t, x, cond) - target) ** 2, cond)
             return error if weighting is None else weighting(t) * error
 
         return mean_loss(single, key, batch)
@@ -129,7 +130,7 @@ def diffusion(
         return log_likelihood(
             on_unit_interval(path, lambda t, x: predict(t, x, "velocity")),
             x,
-            lambda x0: base_log_prob(path, x0),
+            lambda x0: base_log_prob(path, x0, cond),
             likelihood_solver,
             divergence=divergence,
             key=key,
@@ -147,7 +148,7 @@ def _sampling(network, path, prediction, sampler, shape) -> dict[str, Callable]:
         key_x, key_sampler = jax.random.split(key)
         predict = predictor(network, path, prediction, params, cond)
         x0 = path.base_std * normal(key_x, shape)
-        return run_sampler(sampler, key_sampler, path, predict, x0)
+        return masked(run_sampler(sampler, key_sampler, path, predict, x0), cond)
 
     def noise(key, cond=None):
         key_x, key_sampler = jax.random.split(key)
@@ -155,7 +156,8 @@ def _sampling(network, path, prediction, sampler, shape) -> dict[str, Callable]:
 
     def sample_from(params, noise, cond=None):
         predict = predictor(network, path, prediction, params, cond)
-        return sampler.sample(path, predict, path.base_std * noise["start"], noise["steps"])
+        x0 = path.base_std * noise["start"]
+        return masked(sampler.sample(path, predict, x0, noise["steps"]), cond)
 
     return {"sample": sample, "noise": noise, "sample_from": sample_from}
 
@@ -181,17 +183,22 @@ def predictor(
     """(t, x_t, kind) -> any prediction of a network that predicts `prediction`."""
 
     def predict(t, x, kind):
+        x = masked(x, cond)
         return convert(path, t, x, applied(network, params, t, x, cond), prediction, kind)
 
     return predict
 
 
-def base_log_prob(path: Path, x0: Float[Array, "*x"]) -> Float[Array, ""]:
-    """Log-density of the normal distribution that sampling starts from."""
-    return normal_log_prob(x0 / path.base_std) - x0.size * jnp.log(path.base_std)
+def base_log_prob(path: Path, x0: Float[Array, "*x"], cond: Cond = None) -> Float[Array, ""]:
+    """Log-density of the normal distribution that sampling starts from, over an event's points."""
+    size = event_size(x0, cond)
+    # Zeros count as log-densities at the mode, which are taken out again.
+    total = normal_log_prob(masked(x0, cond) / path.base_std)
+    total += 0.5 * jnp.log(2 * jnp.pi) * (x0.size - size)
+    return total - size * jnp.log(path.base_std)
 
 
-def preconditioned(network: Network, path: Path, data_std: float) -> Network:
+def preconditioned(network: NetworkLike, path: Path, data_std: float) -> Network:
     """A network F as the data prediction c_skip x + c_out F(c_in x) (2206.00364, Eq. 7, Table 1).
 
     F sees inputs of unit variance and, under `preconditioned_weighting`, is trained on targets of
@@ -278,7 +285,7 @@ def with_unconditional(
     return model._replace(loss=loss)
 
 
-def guided(network: Network, null: Cond, weight: float) -> Network:
+def guided(network: NetworkLike, null: Cond, weight: float | Float[Array, ""]) -> Network:
     """Classifier-free guidance: (1 + w) prediction(cond) - w prediction(null) (2207.12598, Eq. 6).
 
     Works for every kind of prediction, because they are linear in one another and the two weights
@@ -299,7 +306,7 @@ def guided(network: Network, null: Cond, weight: float) -> Network:
 
 
 def variational_bound(
-    network: Network, *, path: Path, prediction: Prediction, steps: int
+    network: NetworkLike, *, path: Path, prediction: Prediction, steps: int
 ) -> Callable[..., Float[Array, ""]]:
     """Lower bound on log p of the chain of `Ancestral(steps)` and a last normal step to x1.
 
@@ -335,6 +342,8 @@ def variational_bound(
     times = time_grid(path, steps)
 
     def bound(params, key, x, cond=None):
+        if isinstance(cond, SetCondition):
+            raise ValueError("the bound is not there for sets of points; use log_prob")
         predict = predictor(network, path, prediction, params, cond)
 
         def divergence(total, inputs):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.generative_model import Batch, GenerativeModel, from_noise, num_events
-from jgen.nets.network import Generator, Network, as_network
+from jgen.nets.network import Generator, NetworkLike, as_network
 from jgen.typing import Key, PyTree
 
 Objective = Literal["saturating", "non_saturating", "least_squares", "wasserstein"]
@@ -43,7 +43,7 @@ GAMES = {
 
 def gan(
     generator: Generator,
-    critic: Network,
+    critic: NetworkLike,
     *,
     objective: Objective = "non_saturating",
     gradient_penalty: float = 0.0,

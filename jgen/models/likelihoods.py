@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jgen.bijectors.distrax import density
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.random import normal
 from jgen.typing import Key, PyTree
 
@@ -115,7 +115,7 @@ def distribution(make: Callable[[PyTree], Any]) -> Likelihood:
     )
 
 
-def with_width(decoder: Network, scale: float = 1.0) -> Network:
+def with_width(decoder: NetworkLike, scale: float = 1.0) -> Network:
     """A decoder of means with one trained width for all components, for `gaussian(None)`.
 
     Its parameters are {"mean", "log_scale"}.

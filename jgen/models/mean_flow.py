@@ -23,20 +23,23 @@ from jaxtyping import Array, Float
 
 from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.models.diffusion import applied
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.paths import Path, interpolate, linear
 from jgen.random import normal
+from jgen.sets import SetCondition, event_mean, event_size, masked
 from jgen.typing import Cond, Key, Velocity
 
 
-def with_interval(cond: Cond, width: Float[Array, ""]) -> Float[Array, " num_cond+1"]:
-    """The condition as a vector with the width of the interval before it."""
+def with_interval(cond: Cond, width: Float[Array, ""]) -> Cond:
+    """The condition with the width of the interval before its numbers, as a vector."""
+    if isinstance(cond, SetCondition):
+        return cond._replace(cond=with_interval(cond.cond, width))
     width = jnp.reshape(width, 1)
     return width if cond is None else jnp.concatenate([width, jnp.ravel(cond)])
 
 
 def mean_flow(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     path: Path | None = None,
@@ -97,19 +100,25 @@ def mean_flow(
         first, second = times(key_first), times(key_second)
         t, s = jnp.minimum(first, second), jnp.maximum(first, second)
         s = jnp.where(jax.random.uniform(key_equal) < equal, t, s)
-        x, v = interpolate(path, t, normal(key_x, x1.shape, x1.dtype), x1)
+        x0 = masked(normal(key_x, x1.shape, x1.dtype), cond)
+        x, v = interpolate(path, t, x0, masked(x1, cond))
         if teacher is not None:
             v = teacher(t, x, cond)
         u, change = jax.jvp(
             lambda t, x: average(params, t, s, x, cond), (t, x), (jnp.ones_like(t), v)
         )
-        square = jnp.sum((u - jax.lax.stop_gradient(v + (s - t) * change)) ** 2)
-        return square / jax.lax.stop_gradient(square + 0.01) ** power
+        error = event_mean((u - jax.lax.stop_gradient(v + (s - t) * change)) ** 2, cond)
+        if power == 0:
+            return error
+        square = jax.lax.stop_gradient(error * event_size(x1, cond))
+        return error / (square + 0.01) ** power
 
     def loss(params, key, batch):
         return mean_loss(lambda key, x, cond: single(params, key, x, cond), key, batch)
 
     def sample_from(params, noise, cond=None):
+        noise = masked(noise, cond)
+
         def step(x, t):
             return x + span / steps * average(params, t, t + span / steps, x, cond), None
 
@@ -120,7 +129,7 @@ def mean_flow(
 
 
 def instantaneous(
-    network: Network, condition: Callable[[Cond, Array], Cond] = with_interval
+    network: NetworkLike, condition: Callable[[Cond, Array], Cond] = with_interval
 ) -> Network:
     """The velocity field that a network of `mean_flow` is at intervals of width zero."""
     network = as_network(network)

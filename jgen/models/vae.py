@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss, num_events
 from jgen.models.likelihoods import Likelihood, bernoulli
-from jgen.nets.network import Network, as_network
+from jgen.nets.network import NetworkLike, as_network
 from jgen.random import check_key, normal
 from jgen.typing import Cond, Key, Params, PyTree, Schedule
 
@@ -45,7 +45,7 @@ class Autoencoder(NamedTuple):
 
 
 def encoder_decoder(
-    encoder: Network, decoder: Network, likelihood: Likelihood | None = None
+    encoder: NetworkLike, decoder: NetworkLike, likelihood: Likelihood | None = None
 ) -> Autoencoder:
     """Autoencoder of two networks, with parameters {"encoder", "decoder"}.
 

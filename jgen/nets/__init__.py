@@ -11,6 +11,14 @@ from jgen.nets.mlp import MLP, decoder_mlp, encoder_mlp, mlp, velocity_mlp
 from jgen.nets.network import AutoregressiveNetwork, Generator, Network, from_linen, num_parameters
 from jgen.nets.resnet import ResNetConfig, resnet3d
 from jgen.nets.sequence import SequenceConfig, sequence
+from jgen.nets.sets import (
+    EpicConfig,
+    PointWiseConfig,
+    SetTransformerConfig,
+    epic,
+    point_wise,
+    set_transformer,
+)
 from jgen.nets.transfusion import TransfusionConfig, transfusion
 from jgen.nets.vit import ViTConfig, vit
 
@@ -22,11 +30,14 @@ __all__ = [
     "ConvAutoencoder",
     "ConvAutoencoderConfig",
     "Dense",
+    "EpicConfig",
     "Generator",
     "Network",
     "NormalWeights",
+    "PointWiseConfig",
     "ResNetConfig",
     "SequenceConfig",
+    "SetTransformerConfig",
     "TransfusionConfig",
     "ViTConfig",
     "causal",
@@ -36,6 +47,7 @@ __all__ = [
     "decoder_mlp",
     "elementwise_map",
     "encoder_mlp",
+    "epic",
     "from_linen",
     "generator_mlp",
     "image_conditioner",
@@ -44,8 +56,10 @@ __all__ = [
     "mlp",
     "num_parameters",
     "pair_critic",
+    "point_wise",
     "resnet3d",
     "sequence",
+    "set_transformer",
     "transfusion",
     "velocity_mlp",
     "vit",

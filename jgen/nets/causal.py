@@ -262,6 +262,7 @@ def causal(
     def bind(method):
         return lambda params, *args: module.apply({"params": params}, *args, method=method)
 
+    @jax.jit  # one program, see `from_linen`
     def init(key):
         cond = jnp.zeros(num_cond) if num_cond else None
         return module.init(key, jnp.zeros(num), cond, method="contexts")["params"]

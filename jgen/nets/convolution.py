@@ -64,8 +64,8 @@ def convolve(
 def transposed_convolve(
     r: Float[Array, "z2 a2 r2 c_in"],
     kernel: Float[Array, "kz ka kr c_out c_in"],
-    stride: Triple = ONE,
-    padding: Triple = NONE,
+    stride: Triple,
+    padding: Triple,
 ) -> Float[Array, "z a r c_out"]:
     """Transpose of `convolve` with a periodic angle, as a linear map from r to x."""
     n, k, s, p = (np.array(v) for v in (r.shape[:3], kernel.shape[:3], stride, padding))

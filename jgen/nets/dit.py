@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jgen.nets.dense import Dense, is_matmul
 from jgen.nets.embeddings import sinusoidal
@@ -49,9 +49,13 @@ class DiT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Float[Array, "n width"], t: Float[Array, ""], cond: Float[Array, " num_cond"]
+        self,
+        tokens: Float[Array, "n width"],
+        t: Float[Array, ""],
+        cond: Float[Array, " num_cond"],
+        mask: Bool[Array, " n"] | None = None,
     ) -> Float[Array, "n num_outputs"]:
-        """Output tokens at time t under the condition cond."""
+        """Output tokens at time t under the condition cond, from those that are valid."""
         width = tokens.shape[-1]
         embed = lambda n, name, init=_normal: Dense(n, kernel_init=init, name=name)
         time = sinusoidal(self.time_scale * t, 256)
@@ -67,10 +71,14 @@ class DiT(nn.Module):
         # work, on a CPU as on an accelerator, than moving it through memory.
         block = nn.remat(_Block, prevent_cse=False, policy=is_matmul)
         scanned = nn.scan(
-            block, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.blocks
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=self.blocks,
         )
         trunk = scanned(self.heads, self.mlp_width, self.dtype, self.attention, name="blocks")
-        tokens, _ = trunk(tokens, modulation[:-2].reshape(self.blocks, 6, width))
+        tokens, _ = trunk(tokens, modulation[:-2].reshape(self.blocks, 6, width), mask)
 
         tokens = _modulate(tokens, modulation[-2], modulation[-1])
         last = Dense(self.num_outputs, dtype=self.dtype, kernel_init=_zeros, name="out")
@@ -84,15 +92,17 @@ class _Block(nn.Module):
     attention: Attention
 
     @nn.compact
-    def __call__(self, x, modulation):
+    def __call__(self, x, modulation, mask):
         """One block on tokens x [n, width] with its modulation [6, width]."""
         n, width = x.shape
+        # [heads, queries, keys]: every query sees the valid keys.
+        mask = None if mask is None else mask[None, None, :]
         dense = lambda n, name: Dense(n, dtype=self.dtype, kernel_init=_xavier, name=name)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
 
         qkv = dense(3 * width, "qkv")(_modulate(x, shift_a, scale_a))
         q, k, v = jnp.moveaxis(qkv.reshape(n, 3, self.heads, -1), 1, 0)
-        attended = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
+        attended = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=self.attention)
         x = x + gate_a[None] * dense(width, "attention_out")(attended.reshape(n, width))
 
         hidden = dense(self.mlp_width, "mlp_in")(_modulate(x, shift_m, scale_m))

@@ -138,6 +138,7 @@ def made(
     def bind(method):
         return lambda params, *args: module.apply({"params": params}, *args, method=method)
 
+    @jax.jit  # one program, see `from_linen`
     def init(key):
         cond = jnp.zeros(num_cond) if num_cond else None
         example: Float[Array, " num"] = jnp.zeros(num)

@@ -22,7 +22,11 @@ class Network(NamedTuple):
     apply: Callable[..., PyTree]
 
 
-def as_network(pair: Network | tuple[Callable, Callable]) -> Network:
+NetworkLike = Network | tuple[Callable[[Key], Params], Callable[..., PyTree]]
+"""A `Network`, or your own pair of its functions."""
+
+
+def as_network(pair: NetworkLike) -> Network:
     """The pair of functions (init, apply) as a `Network`, whatever tuple it came in.
 
     Raises:
@@ -78,6 +82,7 @@ def from_linen(module: nn.Module, *example: PyTree) -> Network:
         (init, apply) pair cannot carry.
     """
 
+    @jax.jit  # one program for all parameters instead of one for every operation
     def init(key: Key) -> Params:
         variables = module.init(key, *jax.tree.map(_zeros, example))
         if extra := set(variables) - {"params"}:

@@ -147,6 +147,7 @@ def transfusion(num: int, config: TransfusionConfig) -> AutoregressiveNetwork:
     def bind(method):
         return lambda params, *args: module.apply({"params": params}, *args, method=method)
 
+    @jax.jit  # one program, see `from_linen`
     def init(key):
         return module.init(key, jnp.zeros(()), jnp.zeros(num), jnp.zeros(()))["params"]
 

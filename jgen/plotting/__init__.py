@@ -1,6 +1,6 @@
 """Figures for papers; the only room that imports matplotlib."""
 
-from jgen.plotting.amplification import variance_curves
+from jgen.plotting.amplification import divergence_curves, variance_curves
 from jgen.plotting.boltzmann import (
     ExactMarginal,
     Landscape,
@@ -54,6 +54,7 @@ __all__ = [
     "coverage_curves",
     "cumulative_distributions",
     "density_pictures",
+    "divergence_curves",
     "energy_landscapes",
     "equivalent_events_chart",
     "exact_marginals",

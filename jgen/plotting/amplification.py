@@ -1,20 +1,68 @@
-"""What generated events are worth: variances of region integrals against generated events."""
+"""What generated events are worth: variances of region integrals, and divergences over bins."""
 
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jgen.amplification import Averaging
+from jgen.amplification import Averaging, sample_jensen_shannon
 from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
 
 _LIGHT = 0.25  # opacity of bands
 
 
 @styled
+def divergence_curves(
+    bins: Int[np.ndarray, " n"],
+    mixed: Float[np.ndarray, " n"],
+    member: Float[np.ndarray, " n"],
+    spread: Float[np.ndarray, " n"],
+    training: Float[np.ndarray, " n"],
+    *,
+    num_train: int,
+    num_reference: int,
+    truth: str = "true events",
+) -> Figure:
+    """Jensen-Shannon divergence against the number of bins (arXiv:2202.07352), lower is better.
+
+    Lines are expected of true samples of 1, 2, 5 and infinitely many times `num_train` events.
+
+    Args:
+      bins: their numbers, powers of two.
+      mixed: divergence in nats of the events of all members.
+      member: that of one member, the mean over members.
+      spread: standard deviation of the latter.
+      training: that of the training events.
+      num_train: training events.
+      num_reference: true events that all are compared with.
+      truth: what they are, in the plural.
+    """
+    figure = new_figure(0.62 * TEXT_WIDTH, 3.4)
+    axes = figure.subplots()
+    for factor, style in ((1, "-"), (2, "--"), (5, "-."), (np.inf, ":")):
+        size = factor * num_train
+        expected = [sample_jensen_shannon(int(num), size, num_reference) for num in bins]
+        label = f"{size:.0f} {truth}" if np.isfinite(size) else "Infinitely many"
+        axes.plot(bins, expected, color=REFERENCE, linestyle=style, linewidth=0.8, label=label)
+    axes.plot(bins, training, "s", color=REFERENCE, label="Training set")
+    low = np.maximum(member - spread, 0.1 * member)  # a logarithmic axis has no zero
+    axes.fill_between(bins, low, member + spread, color=color(0), alpha=_LIGHT, linewidth=0.0)
+    axes.plot(bins, member, color=color(0), label="Single members")
+    axes.plot(bins, mixed, color=color(1), marker="o", label="Members mixed")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    log_axis(axes.yaxis)
+    axes.set_xticks(bins, [str(num) for num in bins])
+    axes.set(xlabel="Bins of median splits", ylabel="Jensen-Shannon divergence [nats]")
+    axes.legend(fontsize=7)
+    return figure
+
+
+@styled
 def variance_curves(
-    found: Mapping[str, Averaging],
+    results: Mapping[str, Averaging],
     *,
     model_variance: float | None = None,
     truth: Mapping[str, Averaging] | None = None,
@@ -28,7 +76,7 @@ def variance_curves(
     n_equiv, where sigma_stat^2 crosses the last sigma_model^2.
 
     Args:
-      found: label -> result of `jgen.amplification.averaging_amplification`. A size of infinity,
+      results: label -> result of `jgen.amplification.averaging_amplification`. A size of infinity,
         for integrals without noise, is the last one if there is one, and is not drawn.
       model_variance: true sigma_model^2, a dotted line.
       truth: label -> result of `jgen.amplification.true_amplification`, whose measured variances,
@@ -38,12 +86,12 @@ def variance_curves(
     Raises:
       ValueError: if there is nothing to draw.
     """
-    if not found:
+    if not results:
         raise ValueError("variance_curves needs at least one result, got none")
-    figure = new_figure(TEXT_WIDTH if len(found) > 1 else 0.6 * TEXT_WIDTH, 3.1)
-    panels = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
-    bottom = 0.1 * _smallest(found.values(), model_variance)
-    for axes, (label, one) in zip(panels, found.items(), strict=True):
+    figure = new_figure(TEXT_WIDTH if len(results) > 1 else 0.6 * TEXT_WIDTH, 3.1)
+    panels = figure.subplots(1, len(results), sharex=True, sharey=True, squeeze=False)[0]
+    bottom = 0.1 * _smallest(results.values(), model_variance)
+    for axes, (label, one) in zip(panels, results.items(), strict=True):
         _draw(axes, one, bottom, model_variance, num_train)
         if truth and label in truth:
             _points(axes, truth[label], REFERENCE, "Actual deviation", markerfacecolor="none")

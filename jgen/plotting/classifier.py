@@ -1,4 +1,4 @@
-"""What a classifier two-sample test found: weight distributions and ROC curves."""
+"""Results of a classifier two-sample test: weight distributions and ROC curves."""
 
 from collections.abc import Mapping
 

@@ -35,6 +35,15 @@ class Curve(NamedTuple):
     value: Real[np.ndarray, " points"]
     error: Real[np.ndarray, " points"] | None = None
 
+    @classmethod
+    def of(cls, costs: Sequence[float], values: Sequence[Estimate | float]) -> "Curve":
+        """A curve of numbers or of estimates, which have errors, one a cost."""
+        values = list(values)
+        if not all(isinstance(value, Estimate) for value in values):
+            numbers = [v.value if isinstance(v, Estimate) else float(v) for v in values]
+            return cls(np.array(costs, np.float64), np.array(numbers))
+        return cls(np.array(costs, np.float64), *np.array(values, np.float64).T)
+
 
 Truth = Estimate | tuple[float, float] | float
 

@@ -98,25 +98,25 @@ def image_rows(images: Mapping[str, Real[np.ndarray, "n y x"]]) -> Figure:
 
 @styled
 def likelihood_chart(
-    found: Mapping[str, Mapping[str, tuple[float, float]]], baseline: Mapping[str, str]
+    gaps: Mapping[str, Mapping[str, tuple[float, float]]], baseline: Mapping[str, str]
 ) -> Figure:
     """Excess of the negative log-likelihood over a baseline, a panel a data set, lower is better.
 
     The axis is logarithmic where the baseline is the truth, below which no model can be.
 
     Args:
-      found: data set -> model -> (excess in nats, its error). A model need not have all data sets.
+      gaps: data set -> model -> (excess in nats, its error). A model need not have all data sets.
       baseline: data set -> what is subtracted; "truth" gives a logarithmic axis.
 
     Raises:
       ValueError: if there is nothing to draw.
     """
-    names = list(dict.fromkeys(name for values in found.values() for name in values))
+    names = list(dict.fromkeys(name for values in gaps.values() for name in values))
     if not names:
         raise ValueError("likelihood_chart needs at least one data set with a model, got none")
     figure = new_figure(TEXT_WIDTH, 0.8 + 0.17 * len(names))
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for i, (axes, (data, values)) in enumerate(zip(panels, found.items(), strict=True)):
+    panels = figure.subplots(1, len(gaps), sharey=True, squeeze=False)[0]
+    for i, (axes, (data, values)) in enumerate(zip(panels, gaps.items(), strict=True)):
         rows = [names.index(name) for name in values]
         value, error = np.array(list(values.values())).T
         if baseline[data] == "truth":

@@ -10,27 +10,27 @@ from jgen.plotting.style import MARKERS, REFERENCE, TEXT_WIDTH, color, new_figur
 
 @styled
 def equivalent_events_chart(
-    found: Mapping[str, Mapping[str, tuple[float, float]]], num_train: int
+    estimates: Mapping[str, Mapping[str, tuple[float, float]]], num_train: int
 ) -> Figure:
     """Equivalent events with error bars; a dashed line at the training events, where G is one.
 
     Args:
-      found: generator -> bins -> (equivalent events, their error). A generator need not have all
-        bins, which stand side by side in the order in which they come first.
+      estimates: generator -> bins -> (equivalent events, their error). A generator need not have
+        all bins, which stand side by side in the order in which they come first.
       num_train: training events.
 
     Raises:
       ValueError: if there is nothing to draw.
     """
-    names = list(dict.fromkeys(name for values in found.values() for name in values))
+    names = list(dict.fromkeys(name for values in estimates.values() for name in values))
     if not names:
         raise ValueError("equivalent_events_chart needs at least one generator with bins, got none")
     figure = new_figure(TEXT_WIDTH, 3.0)
     axes = figure.subplots()
     axes.axhline(num_train, color=REFERENCE, linestyle="--", linewidth=0.8)
-    step = 0.6 / max(len(found) - 1, 1)
-    for i, (label, values) in enumerate(found.items()):
-        x = [names.index(name) + (i - (len(found) - 1) / 2) * step for name in values]
+    step = 0.6 / max(len(estimates) - 1, 1)
+    for i, (label, values) in enumerate(estimates.items()):
+        x = [names.index(name) + (i - (len(estimates) - 1) / 2) * step for name in values]
         value, error = np.array(list(values.values())).T
         # A logarithmic axis has no zero: bars reach down to a tenth of the value at most.
         bars = np.stack([np.minimum(error, 0.9 * value), error])
@@ -43,5 +43,5 @@ def equivalent_events_chart(
     axes.text(
         1.005, num_train, r"$n_\mathrm{train}$", transform=axes.get_yaxis_transform(), va="center"
     )
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=max(len(found), 1))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=max(len(estimates), 1))
     return figure

@@ -67,13 +67,13 @@ def two_point_functions(reference: Means, samples: Mapping[str, Means], label: s
     main.plot(t, mean, color=REFERENCE, label=label)
     ratio.fill_between(t, 1 - error / mean, 1 + error / mean, color=BAND, linewidth=0.0)
     ratio.axhline(1, color=REFERENCE, linewidth=0.8)
-    for i, (name, (found, found_error)) in enumerate(samples.items()):
-        found, found_error = (np.append(v, v[0]) for v in (found, found_error))
+    for i, (name, (value, value_error)) in enumerate(samples.items()):
+        value, value_error = (np.append(v, v[0]) for v in (value, value_error))
         # Beside each other, so that error bars can be told apart.
         at = t + 0.16 * (i - (len(samples) - 1) / 2)
         style = {"color": color(i), "marker": "os^D"[i % 4], "linestyle": "", "markersize": 3.5}
-        main.errorbar(at, found, found_error, label=name, **style)
-        ratio.errorbar(at, found / mean, found_error / mean, **style)
+        main.errorbar(at, value, value_error, label=name, **style)
+        ratio.errorbar(at, value / mean, value_error / mean, **style)
     main.set_yscale("log")
     main.set_ylabel(r"$C(t)$")
     main.legend()

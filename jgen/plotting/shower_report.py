@@ -19,7 +19,7 @@ from jgen.showers.calodream.preprocessing import ShowerPreprocessing, to_fractio
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers
 from jgen.showers.evaluation import Evaluation
-from jgen.showers.observables import binning, judged_observables
+from jgen.showers.observables import binning, judged_observables, layers_of
 from jgen.showers.observables.features import compute_observables
 
 _FACTOR = ShowerPreprocessing.factor  # of E_tot / E_inc in u_0
@@ -36,7 +36,7 @@ def shower_figures(
     """All figures, by file name.
 
     Args:
-      geometry: a regular grid.
+      geometry: of all showers; without a regular grid there are no images.
       reference: true showers.
       generated: label -> showers; the images and the evaluation are of the first of them.
       evaluation: of the first; for the classifiers, the response and the summary.
@@ -45,20 +45,31 @@ def shower_figures(
     label, first = next(iter(generated.items()))
     blocks = {name: _block(geometry, s) for name, s in generated.items()}
     true, made = _block(geometry, reference), blocks[label]
-    third = geometry.num_layers // 3
-    groups = [(i * third, (i + 1) * third) for i in range(3)]
-    r_edges = np.asarray(geometry.layers[0].r_edges)
     figures = {
         "layer_ratios": _ratio_figure(geometry, reference, generated),
         "features": _feature_figure(geometry, reference, generated),
         "longitudinal_profile": longitudinal_profile(true, blocks),
+    }
+    if geometry.is_regular:
+        figures |= _images(geometry, reference, first, true, made, label)
+    if threshold is not None:
+        layer = 10 if geometry.is_regular else geometry.num_layers // 2
+        figures["threshold"] = threshold_figure(
+            geometry, reference, generated, threshold=threshold, layer=layer
+        )
+    return figures | (_evaluation_figures(evaluation, label) if evaluation else {})
+
+
+def _images(geometry, reference, generated, true, made, label):
+    """Mean showers from two sides, and single ones."""
+    third = geometry.num_layers // 3
+    groups = [(i * third, (i + 1) * third) for i in range(3)]
+    r_edges = np.asarray(geometry.layers[0].r_edges)
+    return {
         "mean_shower_side": longitudinal_view(true, made, r_edges=r_edges, generated_label=label),
         "mean_shower_front": polar_view(true, made, groups, r_edges=r_edges, generated_label=label),
-        "single_showers": _single_figure(reference, first, true, made, label, r_edges),
+        "single_showers": _single_figure(reference, generated, true, made, label, r_edges),
     }
-    if threshold is not None:
-        figures["threshold"] = threshold_figure(geometry, reference, generated, threshold=threshold)
-    return figures | (_evaluation_figures(evaluation, label) if evaluation else {})
 
 
 def _evaluation_figures(evaluation, label):
@@ -77,7 +88,11 @@ def _evaluation_figures(evaluation, label):
 
 
 def _block(geometry, showers):
-    return showers.voxels.reshape(-1, *geometry.shape)
+    """Voxels by layer, angle and radius; without a regular grid layers of one voxel each."""
+    if geometry.is_regular:
+        return showers.voxels.reshape(-1, *geometry.shape)
+    layers = [showers.voxels[:, part].sum(axis=1) for part in geometry.layer_slices]
+    return np.stack(layers, axis=1)[:, :, None, None]
 
 
 def _ratio_figure(geometry, reference, generated):
@@ -107,12 +122,15 @@ def _feature_figure(geometry, reference, generated):
     """High-level features of single layers and of whole showers, as in Fig. 5."""
     true = judged_observables(geometry, reference)
     made = {name: judged_observables(geometry, s) for name, s in generated.items()}
-    layers = [geometry.num_layers * k // 9 for k in (2, 4)]
-    first, second = layers
+    # Of dataset 1 the two layers with most voxels.
+    first, second = (geometry.num_layers * k // 9 for k in (2, 4))
+    if not geometry.is_regular:
+        first, second = map(geometry.layer_ids.index, geometry.alpha_layer_ids[:2])
     rows = [("E_tot", first), ("E_layer", first), ("E_layer", second)]
     rows += [(name, first) for name in ("EC_eta", "width_eta", "width_r", "sparsity")]
     panels = [observable_panel(geometry, true, made, *row) for row in rows]
-    panels.append(_depth_panel(geometry, reference, generated))
+    if geometry.is_regular:
+        panels.append(_depth_panel(geometry, reference, generated))
     panels.append(_voxel_panel(geometry, reference, generated))
     return histogram_grid(panels)
 
@@ -127,22 +145,24 @@ def observable_panel(
     """Panel of one observable, in about thirty bins of the populated range of the official ones.
 
     Args:
-      geometry: a regular grid.
+      geometry: of all showers.
       true: `judged_observables` of the reference.
       made: label -> the same of generated showers.
       name: of the observable.
       layer: which one, of an observable that has one number a layer.
     """
-    pick = lambda found: found[name] if found[name].ndim == 1 else found[name][:, layer]
-    values, samples = pick(true), {label: pick(found) for label, found in made.items()}
-    edges = binning(geometry, name, values)
+    number = geometry.layer_ids[layer]
+    column = layers_of(geometry, name).index(number)
+    pick = lambda of: of[name] if of[name].ndim == 1 else of[name][:, column]
+    values, samples = pick(true), {label: pick(of) for label, of in made.items()}
+    edges = binning(geometry, name, values, number)
     pooled = np.concatenate([values, *samples.values()])
     low, high = np.quantile(pooled, [0.002, 0.998])
     first, last = np.searchsorted(edges, [low, high])
     first = min(max(first - 1, 0), len(edges) - 2)
     edges = edges[first : max(last, first + 1) + 1]
     edges = edges[:: max(1, len(edges) // 30)]
-    label = observable_label(name, layer)
+    label = observable_label(name, number)
     return Panel(edges, values, samples, label, log_x=name == "E_layer", reference_label="Geant4")
 
 

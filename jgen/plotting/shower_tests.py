@@ -112,7 +112,7 @@ def threshold_figure(
     """Voxel energies and the sparsity of a layer without and with a cut (2405.09629, Fig. 6).
 
     Args:
-      geometry: a regular grid.
+      geometry: of all showers.
       reference: true showers.
       generated: label -> showers.
       threshold: voxels at or below it are zeroed [MeV].

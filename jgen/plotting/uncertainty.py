@@ -84,18 +84,17 @@ def member_histogram(axes: tuple[Axes, Axes], panel: Panel) -> None:
 
 
 @styled
-def member_grid(panels: Sequence[Panel], label: str, num_columns: int = 3) -> Figure:
+def member_grid(panels: Sequence[Panel], label: str) -> Figure:
     """A page of panels whose samples are the members of one ensemble.
 
     Args:
       panels: observables; `samples` maps each member's name to its values.
       label: name of the ensemble.
-      num_columns: panels side by side.
 
     Raises:
       ValueError: if there is no panel, or as `member_histogram` says.
     """
-    figure = panel_grid(panels, member_histogram, num_columns)
+    figure = panel_grid(panels, member_histogram)
     num = len(panels[0].samples)
     handles = {
         f"{panels[0].reference_label}, statistical": Patch(
@@ -132,7 +131,7 @@ def coverage_curves(curves: Mapping[str, Coverage]) -> Figure:
 
 @styled
 def pull_distribution(
-    found: Mapping[str, Pulls],
+    pulls: Mapping[str, Pulls],
     limit: float = 6.0,
     *,
     truth: str = "truth",
@@ -143,7 +142,7 @@ def pull_distribution(
     Pulls beyond the limit are in the outermost bins, so that no tail is lost.
 
     Args:
-      found: label -> pulls.
+      pulls: label -> pulls.
       limit: largest pull on the axis.
       truth: name of what the members' mean is compared with.
       quantities: what has a pull each.
@@ -152,7 +151,7 @@ def pull_distribution(
     axes = figure.subplots()
     edges = np.linspace(-limit, limit, 41)
     x = np.linspace(-limit, limit, 201)
-    for i, (label, one) in enumerate(found.items()):
+    for i, (label, one) in enumerate(pulls.items()):
         counts = histogram(np.clip(one.values.ravel(), -limit, limit), edges).fractions
         density = counts / np.diff(edges)
         width = f"{label}, width {one.width:.2f} (calibrated {one.expected_width:.2f})"

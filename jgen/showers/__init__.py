@@ -1,22 +1,28 @@
-"""Calorimeter showers: geometry, files, observables, evaluation, and CaloDREAM.
+"""Calorimeter showers: geometry, files, observables, evaluation, CaloDREAM and BIB-AE.
 
-`jgen.showers.calodream` makes, trains, loads and draws; `jgen.showers.box` has square cells.
+`jgen.showers.calodream` makes, trains, loads and draws; `jgen.showers.box` has square cells, and
+`jgen.showers.bib_ae` models of showers in them.
 """
 
-from jgen.showers import box, calodream
+from jgen.showers import bib_ae, box, calodream
 from jgen.showers.calodream import ShowerPreprocessing, generate_showers
 from jgen.showers.data import (
     GEOMETRIES,
+    GRIDS,
     Geometry,
+    Grid,
     Layer,
     Showers,
     check_showers,
+    check_units,
     count_showers,
     get_geometry,
     in_chunks,
     iterate_showers,
     read_showers,
     sample_path,
+    shower_coordinates,
+    voxelise,
     write_showers,
 )
 from jgen.showers.evaluation import (
@@ -50,7 +56,9 @@ __all__ = [
     "Evaluation",
     "EvaluationConfig",
     "GEOMETRIES",
+    "GRIDS",
     "Geometry",
+    "Grid",
     "Layer",
     "Profile",
     "ResponseTest",
@@ -58,9 +66,11 @@ __all__ = [
     "Showers",
     "apply_threshold",
     "binning",
+    "bib_ae",
     "box",
     "calodream",
     "check_showers",
+    "check_units",
     "compute_high_level_inputs",
     "compute_observables",
     "count_showers",
@@ -81,8 +91,10 @@ __all__ = [
     "response_test",
     "sample_path",
     "separations",
+    "shower_coordinates",
     "shower_judge",
     "shower_observables",
     "summary_table",
+    "voxelise",
     "write_showers",
 ]

@@ -128,8 +128,8 @@ class FitError(NamedTuple):
 
 
 def fit_error(
-    low: Real[np.ndarray, " regions"],
-    high: Real[np.ndarray, " regions"],
+    low: Real[np.ndarray, " *regions"],
+    high: Real[np.ndarray, " *regions"],
     num_train: float,
     mean: float = 0.0,
     width: float = 1.0,
@@ -178,8 +178,8 @@ def fit_error(
 
 
 def ideal_amplification(
-    low: Real[np.ndarray, " regions"],
-    high: Real[np.ndarray, " regions"],
+    low: Real[np.ndarray, " *regions"],
+    high: Real[np.ndarray, " *regions"],
     mean: float = 0.0,
     width: float = 1.0,
     *,

@@ -47,7 +47,7 @@ class Known(NamedTuple):
 
 
 class Controls(NamedTuple):
-    """What many experiments found for one generator and statistic.
+    """Results of many experiments for one generator and statistic.
 
     Attributes:
       distances: to a large true sample, one an experiment.

@@ -101,7 +101,7 @@ def make_marginal(
       lower: end of the domain.
       upper: other end.
       probability: (low, high) -> probability, right inside the domain.
-      quantile: its inverse; without, it is found by bisection in `bracket`.
+      quantile: its inverse; without, it is computed by bisection in `bracket`.
       bracket: finite values outside of which the probability is zero in float64.
     """
 

@@ -6,7 +6,7 @@ from jgen.training.config import TrainConfig
 from jgen.training.fit import Fitted, fit
 from jgen.training.log import MetricsLog
 from jgen.training.mesh import initialize_distributed, make_layout
-from jgen.training.optimizer import OptimizerConfig, make_optimizer, per_player
+from jgen.training.optimizer import OptimizerConfig, game_optimizer, make_optimizer, per_player
 from jgen.training.repulsion import RepulsionConfig, loss_values
 from jgen.training.runs import RunFolder, load_config
 from jgen.training.step import (
@@ -31,6 +31,7 @@ __all__ = [
     "bespoke_training",
     "bootstrap_rows",
     "fit",
+    "game_optimizer",
     "gradient_step",
     "initial_state",
     "initialize_distributed",

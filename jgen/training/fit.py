@@ -13,8 +13,9 @@ import optax
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from jgen.generative_model import Batch, GenerativeModel, num_events
-from jgen.random import member_keys, stream
+from jgen.arrays import event_arrays, explained, real_array, warn_of_rounding
+from jgen.generative_model import Batch, GenerativeModel, float_type, num_events
+from jgen.random import check_key, member_keys, stream
 from jgen.training.checkpoint import Checkpoints
 from jgen.training.config import TrainConfig
 from jgen.training.log import MetricsLog
@@ -118,7 +119,9 @@ def fit(
       ValueError: for data, options or devices that do not fit together.
       FloatingPointError: naming step and members when a loss is not finite.
     """
-    data = Batch(None) if data is None else data
+    check_key(key)
+    data = _as_batch(Batch(None) if data is None else data, "data", model)
+    validation = validation if validation is None else _as_batch(validation, "validation", model)
     _check(data, validation, config)
     if folder is not None:
         record = training_record(data, validation, key, config, initial)
@@ -228,7 +231,9 @@ class _Loop:
         )
         pending, self.clock = None, time.perf_counter()
         for step in range(first + 1, cfg.steps + 1):
-            self.state, metrics = self.update(self.state, self.keys, self.data_set, self.data)
+            # Whatever does not fit is found when the first step is compiled.
+            with explained("the model's loss", **self.data._asdict()):
+                self.state, metrics = self.update(self.state, self.keys, self.data_set, self.data)
             # The host reads the metrics of the step before, so that the device never waits.
             if pending is not None:
                 self._record(*pending, bar)
@@ -298,7 +303,8 @@ class _Loop:
             self.log.append(row)
 
     def _validate(self, step):
-        self.best, losses = self.validate(self.state, self.best, self.data_set, self.validation)
+        with explained("the model's loss", **self.validation._asdict()):
+            self.best, losses = self.validate(self.state, self.best, self.data_set, self.validation)
         losses = np.asarray(losses)
         if not np.isfinite(losses).all():
             bad = ", ".join(map(str, np.flatnonzero(~np.isfinite(losses))))
@@ -411,6 +417,24 @@ def _unit_weight(data: Batch, data_sets: int) -> Batch:
     return data._replace(weight=weight.reshape(-1).astype(np.float32))
 
 
+def _as_batch(data: Batch, name: str, model: GenerativeModel) -> Batch:
+    """Events and weights in the precision of the model; conditions may be labels."""
+    if not isinstance(data, Batch):
+        raise ValueError(
+            f"{name} must be a Batch, such as Batch(x) or Batch(x, cond), got {type(data).__name__}"
+        )
+    warn_of_rounding(data, name)
+    dtype = np.dtype(np.float32)
+    if jax.config.jax_enable_x64:
+        dtype = float_type(jax.eval_shape(model.init, jax.random.key(0)))
+    weight = None if data.weight is None else real_array(data.weight, f"{name}.weight")
+    return Batch(
+        event_arrays(data.x, f"{name}.x", dtype),
+        event_arrays(data.cond, f"{name}.cond", dtype, integers=True),
+        weight,
+    )
+
+
 def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
     config.check()
     if not jax.tree.leaves(data):
@@ -425,6 +449,14 @@ def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
     for what, batch in (("data", data), ("validation", validation)):
         if batch is None:
             continue
+        if num_events(batch) == 0:
+            raise ValueError(f"{what} has no events")
+        shapes = lambda b: jax.tree.map(lambda a: np.shape(a)[1:], (b.x, b.cond))
+        if shapes(batch) != shapes(data):
+            raise ValueError(
+                f"validation has events and conditions of the shapes {shapes(batch)}, but data of "
+                f"{shapes(data)}; they must be the same"
+            )
         if num_events(batch) % config.data_sets:
             raise ValueError(
                 f"{what} has {num_events(batch)} events, which are not {config.data_sets} data "

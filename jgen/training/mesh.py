@@ -41,9 +41,11 @@ def make_layout(ensemble: int, batch_size: int, devices: list[jax.Device] | None
       devices: to use, all of them unless given.
 
     Raises:
-      ValueError: if the batch does not divide over its share of the devices.
+      ValueError: if there is no device, or the batch does not divide over its share of them.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = jax.devices() if devices is None else list(devices)
+    if not devices:
+        raise ValueError("devices must be a list of one device at least, or None for all of them")
     rows = math.gcd(ensemble, len(devices))
     columns = len(devices) // rows
     if batch_size % columns:
@@ -87,7 +89,7 @@ def fetch(tree: PyTree, layout: Layout) -> PyTree:
 def initialize_distributed() -> None:
     """Join the processes of a multi-host run; call before anything else touches a device.
 
-    Under SLURM, Open MPI and on TPU pods the coordinator is found by itself; elsewhere set
+    Under SLURM, Open MPI and on TPU pods the coordinator is detected automatically; elsewhere set
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")

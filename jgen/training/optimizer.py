@@ -128,6 +128,23 @@ def per_player(
     )
 
 
+def game_optimizer(
+    players: Mapping[str, OptimizerConfig], steps: int, every: Mapping[str, int] | None = None
+) -> optax.GradientTransformation:
+    """`per_player` from configurations, with schedules that end at each player's last move.
+
+    Args:
+      players: player -> its optimiser.
+      steps: of the training.
+      every: as `per_player` takes it.
+
+    Raises:
+      ValueError: as `per_player` and `make_optimizer` do.
+    """
+    moves = {name: max(steps // max((every or {}).get(name, 1), 1), 1) for name in players}
+    return per_player({n: make_optimizer(one, moves[n]) for n, one in players.items()}, every)
+
+
 def _moving(transformation: optax.GradientTransformation, every: int):
     """A transformation that acts at every so many calls."""
     if every == 1:

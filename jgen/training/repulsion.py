@@ -74,7 +74,7 @@ def log_prob_values(model: GenerativeModel) -> Function:
 def loss_values(model: GenerativeModel) -> Function:
     """Loss of every event of a batch at common noise: a function space for any model.
 
-    Cheaper than `log_prob_values` where a density has to be integrated, as in flow matching, whose
+    Faster than `log_prob_values` where a density has to be integrated, as in flow matching, whose
     members then repel each other in how well they predict the same velocities.
     """
 

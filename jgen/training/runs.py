@@ -88,22 +88,26 @@ class RunFolder:
         """The key stream called `name` of the configuration's seed."""
         return stream(jax.random.key(self.config.seed), name)
 
-    def cached(self, name: str, compute: Callable[[], PyTree]) -> PyTree:
-        """A stage of the run: what `compute()` returns, from NAME.npz if it is there.
+    def cached(
+        self, name: str, compute: Callable[..., PyTree], *args: Any, **options: Any
+    ) -> PyTree:
+        """A stage of the run: what `compute` returns, from NAME.npz if it is there.
 
         Args:
           name: of the file, without its suffix; "moons/flow" is in a folder of its own.
           compute: -> dictionaries, lists, tuples and jgen's NamedTuples of arrays and numbers.
+          *args: its arguments.
+          **options: those with names.
 
         Raises:
           ValueError: if the folder is read only and the stage is not there.
         """
         path = self.path / f"{name}.npz"
         if not self._is_there(path):
-            found = compute()
+            result = compute(*args, **options)
             if not self.is_writer:
-                return jax.tree.map(lambda a: a if isinstance(a, str) else np.asarray(a), found)
-            save(path, found)  # keeps the order of dictionaries, which `jax.tree.map` sorts
+                return jax.tree.map(lambda a: a if isinstance(a, str) else np.asarray(a), result)
+            save(path, result)  # keeps the order of dictionaries, which `jax.tree.map` sorts
         return load(path)
 
     def stage(self, name: str) -> PyTree:

@@ -45,8 +45,8 @@ def timed_log_densities(
     rows = lambda tree: jax.tree.map(lambda a: a[: min(len(a), batch_size)], tree)
     log_densities(model, params, key, rows(x), rows(cond), batch_size=batch_size)  # compiles
     start = time.perf_counter()
-    found = log_densities(model, params, key, x, cond, batch_size=batch_size)
-    return found, 1e3 * (time.perf_counter() - start) / num
+    log_prob = log_densities(model, params, key, x, cond, batch_size=batch_size)
+    return log_prob, 1e3 * (time.perf_counter() - start) / num
 
 
 def milliseconds(program: Callable[[], Any], *, repeats: int = 3) -> float:

@@ -1,12 +1,13 @@
 """Functions from generative models to generative models; they compose."""
 
-from jgen.transforms.bayesian import bayesian, draw_weights
+from jgen.transforms.bayesian import BayesianConfig, bayesian, draw_weights
 from jgen.transforms.composition import chain, preprocessed
 from jgen.transforms.dequantized import dequantized
 from jgen.transforms.latent import latent
 from jgen.transforms.reverse_kl import reverse_kl
 
 __all__ = [
+    "BayesianConfig",
     "bayesian",
     "chain",
     "dequantized",

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,47 @@ from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.nets.dense import NormalWeights
 from jgen.random import normal
 from jgen.typing import Key, Params, PyTree
+
+
+@dataclass(frozen=True)
+class BayesianConfig:
+    """Options of `bayesian`, for configurations."""
+
+    prior_scale: float = 1.0
+    """Bayesian: standard deviation of every weight before training."""
+    initial_scale: float = 0.003
+    """Bayesian: standard deviation of every weight when training starts. In a short training it
+    ends near there, so that it, not the data, sets the spread: the number to calibrate."""
+    temperature: float = 1.0
+    """Bayesian: weight of the KL divergence; 1 is Bayes' theorem."""
+
+    def make(
+        self,
+        model: GenerativeModel,
+        num_train: int,
+        *,
+        features: int | None = None,
+        which: Callable[[str, Array], bool] = lambda path, leaf: True,
+    ) -> GenerativeModel:
+        """The Bayesian model.
+
+        Args:
+          model: what to make Bayesian.
+          num_train: events of the training set.
+          features: of an event, if the loss is a squared error averaged over so many, as that of
+            flow matching is. It is then twice the negative logarithm of a normal density of width
+            one over their number, and the KL divergence is put into the same unit.
+          which: as `bayesian` takes it.
+        """
+        temperature = self.temperature * 2 / features if features else self.temperature
+        return bayesian(
+            model,
+            num_train=num_train,
+            prior_scale=self.prior_scale,
+            initial_scale=self.initial_scale,
+            temperature=temperature,
+            which=which,
+        )
 
 
 def bayesian(
@@ -188,7 +231,7 @@ def _with_weights(params: Params, key: Key, make: Callable[[str, NormalWeights],
     )
 
 
-def _keys(log_scale: dict[str, Array], key: Key) -> dict[str, Key]:
+def _keys(log_scale: dict[str, Any], key: Key) -> dict[str, Key]:
     """A key for each array of weights that has a distribution."""
     return dict(zip(sorted(log_scale), jax.random.split(key, len(log_scale)), strict=True))
 
@@ -231,7 +274,7 @@ def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _by_path(params: Params) -> dict[str, Array]:
+def _by_path(params: Params) -> dict[str, Any]:
     return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
 

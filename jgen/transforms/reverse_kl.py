@@ -31,7 +31,7 @@ def reverse_kl(
     Args:
       model: one whose samples are differentiable in its parameters, with a `log_prob`.
       energy: (x, cond) -> U in units of kT, for one event.
-      temperature: T, or a schedule of it; from a high one, modes are found before they are apart.
+      temperature: T, or a schedule of it; from a high one, modes are reached before they are apart.
       likelihood: weight w in [0, 1] of the model's own loss, maximum likelihood of the batch's
         events, in (1 - w) KL + w loss; or a schedule of it.
       gradient: "total", or "path", which leaves out the derivative of log q by the parameters at

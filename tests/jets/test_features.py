@@ -69,6 +69,8 @@ def test_the_bundled_jets_are_what_the_readme_says():
         ({"features": np.ones((0, 4)), "label": np.ones(0)}, "no jets; at least one"),
         ({"features": np.full((3, 4), np.nan)}, "pt of jet 0 is nan"),
         ({"features": np.array([[600, 90, 0.5, -1.0]] * 3)}, "tau32 of jet 0 is -1.0"),
+        ({"features": np.array([[6e5, 9e4, 0.5, 0.5]] * 3)}, "pT is 6e.05, .* looks like MeV"),
+        ({"features": np.array([[0.6, 0.09, 0.5, 0.5]] * 3)}, "pT is 0.6, .* looks like TeV"),
         ({"label": np.array([0, 6, 1])}, "labels must be 0 to 5.*got 6"),
         # All of these would be classes after a cast to bytes.
         ({"label": np.array([0, 256, 1])}, "labels must be 0 to 5.*got 256"),
@@ -79,7 +81,7 @@ def test_the_bundled_jets_are_what_the_readme_says():
     ],
 )
 def test_bad_files_are_refused(tmp_path, change, message):
-    good = {"features": np.ones((3, len(FEATURES))), "label": np.zeros(3, np.int8)}
+    good = {"features": np.full((3, len(FEATURES)), 90.0), "label": np.zeros(3, np.int8)}
     path = write_raw(tmp_path / "bad.h5", **(good | change))
     with pytest.raises(ValueError, match=message) as error:
         read_features(path)
@@ -100,5 +102,13 @@ def test_missing_foreign_and_other_layouts(tmp_path):
     raw = constituents() | {"label": np.array([0, 1, 259, 3, 4])}
     with pytest.raises(ValueError, match="labels must be 0 to 5.*got 259"):
         compute_features(write_raw(tmp_path / "label.h5", **raw))
+    raw = constituents()
+    raw["jet"] = raw["jet"] / 1e3 * [1e6, 1, 1, 1e6, 1]
+    with pytest.raises(ValueError, match=r"pT is 6e\+05, .* looks like MeV"):
+        compute_features(write_raw(tmp_path / "mev.h5", **raw))
+    raw = constituents()
+    raw["kin"] = raw["kin"].astype(np.float32) * [1e3, 1, 1]
+    with pytest.raises(ValueError, match="constituents have .* of the jets' pT in the median"):
+        compute_features(write_raw(tmp_path / "mixed.h5", **raw))
     with pytest.raises(ValueError, match="mass of jet 0 is 0.0"):
         check_features(JetFeatures(np.array([[600, 0, 0.5, 0.5]]), np.zeros(1, int)))

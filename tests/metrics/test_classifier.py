@@ -17,7 +17,8 @@ from jgen.metrics import (
     trained_classifier,
 )
 from jgen.metrics.classifier import _calibrated, _evaluate, _split, calochallenge_classifier
-from jgen.metrics.classifier_training import Data, Part, _epoch, _init, place
+from jgen.metrics.classifier_training import Part, _epoch, _init, place
+from jgen.metrics.scaling import image_scaling, robust_scaling
 from jgen.nets.resnet import ResNetConfig
 
 FAST = ClassifierConfig(hidden=(32, 32), learning_rate=3e-3, batch_size=500, epochs=12, num_seeds=3)
@@ -251,6 +252,10 @@ def test_bad_input_is_refused():
     bad[7, 2] = np.nan
     with pytest.raises(ValueError, match=r"generated is not finite .* column 2"):
         classifier_test(good, bad, key, FAST)
+    with pytest.raises(ValueError, match="1 of 300 entries of reference are masked"):
+        classifier_test(np.ma.masked_invalid(bad), good, key, FAST)
+    with pytest.raises(ValueError, match="generated must be an array of real numbers, got text"):
+        classifier_test(good, good.astype(str), key, FAST)
     with pytest.raises(ValueError, match="100 columns|3 columns"):
         classifier_test(good, good[:, :2], key, FAST)
     with pytest.raises(ValueError, match="too few"):
@@ -294,6 +299,7 @@ def images(num, seed, scale=1.0):
     return np.hstack([energy, scale * voxels]).astype(np.float32)
 
 
+@pytest.mark.study
 def test_resnet_tells_positions_and_energies_but_not_truth():
     reference, key = images(500, 0), jax.random.key(0)
     moved = images(500, 1)
@@ -331,7 +337,7 @@ def test_an_epoch_copies_no_data(axis):
     config = ClassifierConfig(hidden=(4,), batch_size=500, num_seeds=3, axis=axis)
     array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     rows = lambda n: Part(jax.ShapeDtypeStruct((n,), jnp.int32), array(n), array(n))
-    data = Data(array(num, width), array(width), array(width))
+    data = array(num, width)
     keys = jax.random.split(jax.random.key(0), 3)
     state = jax.eval_shape(lambda k: _init(k, width, config), keys)
     arguments = (state, keys, jnp.int32(0), data, rows(70_000), rows(10_000))
@@ -344,19 +350,103 @@ def test_placing_events_needs_no_second_copy_on_the_host():
     samples = [images(40_000, seed) for seed in (0, 1)]
     rows = [np.arange(30_000), np.arange(0, 40_000, 2)]
     tracemalloc.start()
-    data = place(samples, rows, ClassifierConfig())
+    x, _ = place(samples, rows, ClassifierConfig())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < samples[0].nbytes / 2
-    np.testing.assert_array_equal(data.x, np.concatenate(samples))
-    train = np.concatenate([s[r] for s, r in zip(samples, rows, strict=True)]).astype(np.float64)
-    np.testing.assert_allclose(data.mean, train.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(data.std, train.std(axis=0), rtol=1e-6)
     # Images keep their zeros, and one scale for all voxels.
-    image = place(samples, rows, IMAGES)
-    scale = np.sqrt(np.mean(train[:, 1:] ** 2))
-    np.testing.assert_allclose(image.std, [train[:, 0].std(), *np.full(48, scale)], rtol=1e-6)
-    np.testing.assert_allclose(image.mean, [train[:, 0].mean(), *np.zeros(48)], rtol=1e-6)
+    whole = np.concatenate(samples)
+    image, scaling = place(samples, rows, IMAGES)
+    np.testing.assert_array_equal(np.asarray(image[:, 1:]) == 0, whole[:, 1:] == 0)
+    assert len(np.unique(scaling.scale[1:])) == 1
+    np.testing.assert_allclose(np.square(image[:, 1:]).mean(), 1, rtol=0.05)
+    assert np.abs(x).max() < 20
+
+
+def separated(num, spread=1.0, offset=0.0, outlier=None):
+    """N(0, 1) against N(1.5, 1), scaled and shifted, with one value far off in each."""
+    rng = np.random.default_rng(4)
+    samples = [rng.normal(shift, size=(num, 1)) * spread + offset for shift in (1.5, 0.0)]
+    for sample in samples:
+        sample[7] = sample[7] if outlier is None else outlier
+    return samples
+
+
+ONE_COLUMN = ClassifierConfig(
+    hidden=(16,), learning_rate=0.01, batch_size=100, epochs=5, num_seeds=1
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"outlier": 1e6},
+        {"outlier": -1e300},
+        {"spread": 1e-2, "offset": 2e6},
+        {"spread": 1e-2, "offset": -2e6, "outlier": 0.0},
+        {"spread": 1e-60},
+        {"spread": 1e60},
+    ],
+    ids=str,
+)
+def test_neither_offsets_nor_outliers_blind_a_classifier(options):
+    result = classifier_test(*separated(3000, **options), jax.random.key(0), ONE_COLUMN)
+    expected = norm.cdf(1.5 / np.sqrt(2))
+    assert abs(result.mean("auc") - expected) < 3 * result.auc_statistical_error
+    assert result.auc_statistical_error < 0.012
+    assert ("compressed" in " ".join(result.notes)) == ("outlier" in options)
+
+
+def test_constant_columns_and_integers():
+    counts = [np.rint(10 * sample).astype(int) for sample in separated(1000)]
+    samples = [np.hstack([sample, np.full_like(sample, 7)]) for sample in counts]
+    result = classifier_test(*samples, jax.random.key(0), ONE_COLUMN)
+    assert abs(result.mean("auc") - norm.cdf(1.5 / np.sqrt(2))) < 3 * result.auc_statistical_error
+    assert result.notes == (
+        "1 of 2 columns never change in training and are left out; the first is column 1, 7.",
+    )
+
+
+def test_scales_are_robust_and_exact_where_they_can_be():
+    rng = np.random.default_rng(0)
+    rows = [np.arange(20_000)]
+    normal = rng.normal(3, 2, size=(20_000, 1))
+    sparse = normal * (rng.random(normal.shape) < 0.01)
+    lone = np.where(np.arange(20_000)[:, None] == 1, 5.0, 0.0)
+    single = np.float32(0.1) * np.ones((20_000, 1), np.float32)
+    scaling = robust_scaling([np.hstack([normal, sparse, lone])], rows)
+    # Of a normal distribution 1.96 sigma bound 95 %, and 0.956 sigma is what is left.
+    np.testing.assert_allclose(scaling.centre, [3, 0, 0], atol=0.06)
+    np.testing.assert_allclose(scaling.scale[0], 2 * 0.956, rtol=0.02)
+    np.testing.assert_allclose(scaling.scale[1], np.sqrt(0.01 * 13), rtol=0.1)
+    np.testing.assert_allclose(scaling.scale[2], 5 / np.sqrt(20_000))
+    # Rounding errors of single precision are no spread; the same numbers in double are.
+    single[::2] = np.nextafter(single[0], 1)
+    assert robust_scaling([single], rows).scale == np.inf
+    assert robust_scaling([single.astype(float)], rows).scale < 1e-8
+    # The order of values is kept however far they are.
+    far = scaling(np.array([[3.0, 0, 0], [1e9, 0, 0], [2e9, 0, 0], [-1e300, 0, 0]]))[:, 0]
+    assert np.all(np.diff(far[:3]) > 0.5)
+    assert np.isfinite(far).all()
+
+
+def test_one_shower_does_not_set_the_scale_of_images():
+    samples = [images(200, seed) for seed in (0, 1)]
+    rows = [np.arange(200)] * 2
+    before = image_scaling(samples, rows)
+    samples[0][3, 9] = 1e9
+    after = image_scaling(samples, rows)
+    np.testing.assert_allclose(after.scale, before.scale, rtol=0.02)
+    assert np.isfinite(after(samples[0])).all()
+
+
+def test_networks_refuse_other_events():
+    config = ClassifierConfig(hidden=(4,), epochs=1, num_seeds=1)
+    classifier, _ = trained_classifier(*gaussians(50, 50, 0.0), jax.random.key(0), config)
+    with pytest.raises(ValueError, match=r"need the shape \[events, 2\]"):
+        classifier.log_ratio(np.zeros((3, 1)))
+    with pytest.raises(ValueError, match="event 1 is not finite"):
+        classifier.log_ratio(np.array([[0.0, 0.0], [np.nan, 0.0]]))
 
 
 def test_official_protocols():

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
+from jgen.arrays import SampleWarning
 from jgen.estimate import flatten, judged
 from jgen.metrics import (
     ClassifierConfig,
@@ -129,9 +130,30 @@ def test_bad_input_is_refused():
         compare(good, sample(1, 20), {"mass": np.zeros(20)}, edges_of)
     with pytest.raises(ValueError, match="layers has shape"):
         compare(good, sample(1, 20), good | {"layers": np.zeros((20, 2))}, edges_of)
-    with pytest.raises(ValueError, match="holdout is the reference itself"):
+    with pytest.raises(ValueError, match="100 % of the events of holdout are in reference"):
         compare(good, good, sample(1, 20), edges_of)
+    turned = {name: values[::-1].astype(np.float32) for name, values in good.items()}
+    with pytest.raises(ValueError, match="100 % of the events of holdout are in reference"):
+        compare(good, turned, sample(1, 20), edges_of)
+    x = np.random.default_rng(0).normal(size=(3, 100, 2))
+    mixed = np.concatenate([x[1][50:], x[0][50:]])
+    with pytest.raises(ValueError, match="50 % of the events of holdout are in reference"):
+        classifier_comparison(x[0], mixed, x[2], jax.random.key(0), "high")
+    with pytest.warns(SampleWarning, match="100 % of the generated events are events of the ref"):
+        compare(good, sample(1, 20), turned, edges_of, num_bootstrap=2)
+    masked = sample(1, 20) | {"mass": np.ma.masked_less(sample(1, 20)["mass"], 0)}
+    with pytest.raises(ValueError, match="entries of mass of holdout are masked"):
+        compare(good, masked, sample(2, 20), edges_of)
     bad = sample(1, 20)
     bad["mass"][3] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         compare(good, sample(2, 20), bad, edges_of)
+
+
+def test_bins_that_an_outlier_sets_are_warned_of():
+    samples = [sample(seed, 400) for seed in range(3)]
+    widest = lambda name, values: np.linspace(values.min(), values.max(), 21)
+    compare(*samples, widest, num_bootstrap=2)  # a warning would be an error
+    samples[0]["mass"][3] = 1e6
+    with pytest.warns(SampleWarning, match="399 of 400 values of mass are in one bin of 20"):
+        compare(*samples, widest, num_bootstrap=2)

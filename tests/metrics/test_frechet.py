@@ -269,6 +269,19 @@ def test_unusable_options_and_moments_are_refused():
         frechet_distance(good, Moments(good.mean, np.diag([1.0, 2.0, -1.0])))
 
 
+def test_a_scale_that_hides_a_column_is_said():
+    rng = np.random.default_rng(0)
+    reference, generated = rng.normal(size=(2, 400, 3))
+    scaled_features(reference, generated)  # a warning would be an error
+    reference[5, 1] = 1e6
+    with pytest.warns(UserWarning, match="column 1: 1e\\+06 beside 3"):
+        kernel_physics_distance(reference, generated)
+    reference[5, 1] = 0
+    reference[:, 2] = 2e6 + 1e-2 * reference[:, 2]
+    with pytest.warns(UserWarning, match="column 2: by 0.0.* at 2e\\+06"):
+        frechet_physics_distance(reference, generated)
+
+
 def test_weighted_mmd_is_the_weighted_sum_over_pairs():
     rng = np.random.default_rng(8)
     x, y, v, w = rng.normal(size=(4, 2)), rng.normal(size=(3, 2)), rng.random(4), rng.random(3)

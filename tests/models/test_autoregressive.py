@@ -225,6 +225,7 @@ def test_local_reparameterisation_of_the_output_layer(key):
     assert "[16,96]" not in str(jax.make_jaxpr(posterior.loss)(variational, key, batch))
 
 
+@pytest.mark.study
 def test_training_on_a_ring_reaches_its_entropy(key):
     """2509.08048's ring, radius N(1, 0.1^2): the loss on new events near their exact one."""
     import optax

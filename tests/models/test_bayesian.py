@@ -134,7 +134,7 @@ def test_kl_divergence_against_quadrature_and_monte_carlo(key):
         for path, leaf in params["log_scale"].items()
     }
     assert set(params["log_scale"]) == {"a", "b/0", "b/1"}
-    found = jax.jit(model.loss)(params, key, None) * 7 / 3
+    found = jax.jit(model.loss)(params, key, Batch(None)) * 7 / 3
     means = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params["mean"])])
     scales = np.exp(np.concatenate([np.ravel(params["log_scale"][p]) for p in ("a", "b/0", "b/1")]))
 
@@ -206,7 +206,7 @@ def test_weights_that_are_not_chosen_stay_points(key):
     assert not np.any(weights["a"] == params["mean"]["a"])
     assert not np.any(weights["b"][1] == params["mean"]["b"][1])
     # No prior either, so no gradient from the KL divergence.
-    gradient = jax.jit(jax.grad(model.loss))(params, key, None)
+    gradient = jax.jit(jax.grad(model.loss))(params, key, Batch(None))
     assert not np.any(gradient["mean"]["b"][0])
     assert np.all(gradient["mean"]["a"] != 0)
 

@@ -152,6 +152,7 @@ def test_vae_gan_plays_one_game_on_draws_and_reconstructions(batch):
     np.testing.assert_allclose(x.std(axis=0), 1.5, rtol=4 / 4000**0.5)
 
 
+@pytest.mark.study
 def test_a_trained_bib_ae_decodes_normal_draws_to_the_data(key):
     """Softplus of correlated normal numbers, from latents that were made normal."""
     x = jax.random.normal(key, (4000, 2)) @ jnp.array([[1.0, 0.8], [0.0, 0.6]]) + 2

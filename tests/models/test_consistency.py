@@ -48,7 +48,7 @@ def flow_map(path, t, x):
 def exact(path):
     """A network with params 0 the exact velocity, with params 1 what makes f the exact map."""
     line = lambda t, x, u: consistency_function(
-        Network(None, lambda p, t, x, c: u * jnp.ones_like(x)), path
+        Network(lambda key: {}, lambda p, t, x, c: u * jnp.ones_like(x)), path
     )(None, t, x)
 
     def apply(params, t, x, cond):
@@ -72,7 +72,7 @@ def test_at_the_end_the_function_is_the_identity_whatever_the_network(key, path,
         with pytest.raises(ValueError, match="is 0 at t_"):
             consistency(velocity_mlp(2), (2,), path=path, prediction=prediction)
         return
-    network = Network(None, lambda p, t, x, c: jnp.sin(3 * x) + p)
+    network = Network(lambda key: {}, lambda p, t, x, c: jnp.sin(3 * x) + p)
     f = consistency_function(network, path, prediction)
     x, params = jnp.array([0.3, -2.0]), jnp.array([5.0, -7.0])
     t = jnp.float32(path.t_max)
@@ -275,6 +275,7 @@ def distance(model, params, batch, key):
     return scipy.stats.wasserstein_distance(x[:, 0], exact)
 
 
+@pytest.mark.study
 def test_one_call_makes_both_modes_with_and_without_a_teacher(key):
     """One step of Euler's method makes their mean instead, at a distance of 1."""
     network, data = velocity_mlp(1, 1, hidden=(32, 32)), two_modes()
@@ -322,8 +323,8 @@ def test_the_teacher_is_the_start_and_stays(key):
 
 def test_intervals_follow_the_progress_of_the_training(key):
     """The loss at a fraction of the training is that of the schedule's number."""
-    network, batch = Network(None, lambda p, t, x, c: p * jnp.sin(x) - t), data(key, 64)
-    made = lambda count: consistency(network, (2,), intervals=count)
+    network = Network(lambda key: jnp.ones(()), lambda p, t, x, c: p * jnp.sin(x) - t)
+    batch, made = data(key, 64), lambda count: consistency(network, (2,), intervals=count)
     params = jnp.ones(())
     for options, count in (({"progress": 0.6}, 8), ({}, 16)):
         found = loss_at(made(doubling(4, 16)), params, key, batch, **options)

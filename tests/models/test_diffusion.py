@@ -129,7 +129,7 @@ def test_preconditioning_of_edm(x64):
     path, std, t, x = edm(), 0.5, jnp.asarray(0.6), jnp.array([0.7, -0.4])
     sigma = float(path.sigma(t))
     seen = []
-    network = Network(None, lambda p, t, x, c: seen.append(x) or jnp.sin(x))
+    network = Network(lambda key: {}, lambda p, t, x, c: seen.append(x) or jnp.sin(x))
     found = preconditioned(network, path, std).apply({}, t, x, None)
     root = np.sqrt(sigma**2 + std**2)
     np.testing.assert_allclose(seen[0], x / root, rtol=1e-12)

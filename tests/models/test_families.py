@@ -144,23 +144,26 @@ TRANSFORMED = {
 
 def moved(model):
     """Parameters off their start, where some networks are zero."""
-    params = model.init(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    pairs = zip(leaves, keys, strict=True)
-    return tree.unflatten([a + 0.1 * jax.random.normal(k, a.shape, a.dtype) for a, k in pairs])
+    rng = np.random.default_rng(1)
+    noisy = lambda p: (p + 0.1 * rng.normal(size=p.shape)).astype(p.dtype)
+    return jax.tree.map(noisy, jax.device_get(jax.jit(model.init)(jax.random.key(0))))
 
 
 @pytest.mark.parametrize("name", FAMILIES | TRANSFORMED)
 def test_a_sample_is_a_function_of_declared_noise(name):
     """With a key it is what it is with the noise of that key, which leaves nothing to chance."""
     model = (FAMILIES | TRANSFORMED)[name]()
-    params, key = moved(model), jax.random.key(2)
+    params, key, other_key = moved(model), *map(jax.random.key, (2, 3))
     cond = jnp.ones(1) if name == "autoregressive flow matching" else None
     noise = model.noise(key, cond)
-    found, expected = model.sample_from(params, noise, cond), model.sample(params, key, cond)
+
+    @jax.jit
+    def everything(params, key):
+        drawn = [model.sample_from(params, model.noise(k, cond), cond) for k in (key, other_key)]
+        return *drawn, model.sample(params, key, cond)
+
+    found, other, expected = everything(params, key)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    other = model.sample_from(params, model.noise(jax.random.key(3), cond), cond)
     assert not np.array_equal(*map(jax.tree.leaves, (found, other)))
     program = str(jax.make_jaxpr(model.sample_from)(params, noise, cond))
     assert "random" not in program
@@ -175,14 +178,15 @@ def test_a_sample_is_a_function_of_declared_noise(name):
 def test_a_sample_comes_with_its_density(name):
     model = (FAMILIES | TRANSFORMED)[name]()
     params, key = moved(model), jax.random.key(2)
-    x, log_q = jax.jit(model.sample_and_log_prob)(params, key, None)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-        x,
-        jax.jit(model.sample)(params, key, None),
-    )
-    # Of the Bayesian one, both draw their weights with the same half of the key.
-    expected = jax.jit(model.log_prob)(params, key, x, None)
+
+    @jax.jit
+    def everything(params, key):
+        x, log_q = model.sample_and_log_prob(params, key, None)
+        # Of the Bayesian one, both draw their weights with the same half of the key.
+        return x, log_q, model.sample(params, key, None), model.log_prob(params, key, x, None)
+
+    x, log_q, alone, expected = everything(params, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), x, alone)
     tolerance = 5e-2 if name == "continuous flow" else 1e-4  # one step of Euler's method
     np.testing.assert_allclose(log_q, expected, rtol=tolerance, atol=tolerance)
 

@@ -75,6 +75,7 @@ def test_training_reaches_the_entropy_of_a_conditional_gaussian():
     np.testing.assert_allclose(np.cov(drawn.T), COVARIANCE, atol=0.05 + 4 * 1.5 / n**0.5)
 
 
+@pytest.mark.study
 def test_residual_flow_trains_with_russian_roulette():
     """The unbiased gradient finds the scale of a Gaussian, which a wrong one would miss."""
     x = 0.7 * jax.random.normal(jax.random.key(0), (4000, 2))
@@ -122,6 +123,7 @@ def test_any_base(x64, key):
     np.testing.assert_allclose(drawn.mean(0), [-1, -2], atol=4 * np.pi / 3**0.5 / 4000**0.5)
 
 
+@pytest.mark.study
 def test_spline_with_free_edges_learns_a_density_on_the_cube():
     """p(u) = 2 u on [0, 1] in two dimensions, moved to [-1, 1]^2: slopes at the edges are free."""
     u = jnp.sqrt(jax.random.uniform(jax.random.key(3), (8000, 2)))

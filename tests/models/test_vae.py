@@ -319,6 +319,7 @@ def test_training_reaches_the_likelihood_of_probabilistic_pca(key):
     assert np.exp(params["decoder"]["log_scale"]) == pytest.approx(width, rel=0.02)
 
 
+@pytest.mark.study
 def test_shower_autoencoder_trains_and_a_flow_generates_in_its_latent_space(key):
     """The published chain in small: convolutions, mean reduction, flow matching of r, decoding."""
     import optax

@@ -62,13 +62,14 @@ def test_contexts_against_plain_numpy(key, num_cond):
 @pytest.mark.parametrize("num_cond", [0, 2])
 def test_incremental_contexts_equal_teacher_forced_ones(key, num_cond):
     network, params, x, cond = example(key, num_cond)
-    cache, previous, rows = network.start(params, cond), jnp.zeros(()), []
+    cache, previous, rows = jax.jit(network.start)(params, cond), jnp.zeros(()), []
     step = jax.jit(network.step)
     for i in range(NUM):
         context, cache = step(params, cache, i, previous)
         rows.append(context)
         previous = x[i]
-    np.testing.assert_allclose(np.stack(rows), network.contexts(params, x, cond), atol=2e-6)
+    expected = jax.jit(network.contexts)(params, x, cond)
+    np.testing.assert_allclose(np.stack(rows), expected, atol=2e-6)
 
 
 def test_contexts_see_only_what_came_before(key):
@@ -91,7 +92,8 @@ def test_paths_of_the_output_layer(key):
     network, params, x, cond = example(key, 2)
     out = {name: jnp.zeros_like(leaf) for name, leaf in params["out"].items()}
     assert {name: leaf.shape for name, leaf in out.items()} == {"kernel": (12, 7), "bias": (7,)}
-    np.testing.assert_array_equal(network.contexts(params | {"out": out}, x, cond), 0)
+    found = jax.jit(network.contexts)(params | {"out": out}, x, cond)
+    np.testing.assert_array_equal(found, 0)
 
 
 def test_number_of_parameters():

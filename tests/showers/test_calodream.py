@@ -22,6 +22,7 @@ from jgen.showers.calodream import (
 )
 from jgen.solvers import SolverConfig, runge_kutta
 from jgen.training import RunFolder, TrainConfig
+from tests.helpers import random_params
 
 GEOMETRY = get_geometry("ds2")
 SMALL = CaloDreamConfig(
@@ -50,60 +51,67 @@ def showers():
 
 
 @pytest.fixture(scope="module")
-def parts(showers):
-    """Small models, their preprocessing and untrained parameters."""
-    statistics = fit_statistics([showers], GEOMETRY)
-    preprocessing = ShowerPreprocessing(GEOMETRY, statistics, 1e3, 3e4)
+def statistics(showers):
+    return fit_statistics([showers], GEOMETRY)
+
+
+@pytest.fixture(scope="module")
+def preprocessing(statistics):
+    return ShowerPreprocessing(GEOMETRY, statistics, 1e3, 3e4)
+
+
+@pytest.fixture(scope="module")
+def parts(preprocessing):
+    """Small models, and parameters that nobody trained."""
     energy, shape = (part.model for part in calodream.parts(SMALL).values())
     model = shower_model(energy, shape, preprocessing)
-    return model, energy, shape, preprocessing, model.init(jax.random.key(0))
+    return model, energy, shape, random_params(model.init, 0.1)
 
 
-def test_samples_are_showers_in_mev_with_the_energy_of_their_ratios(parts):
-    model, energy, _, preprocessing, params = parts
+def test_samples_are_showers_in_mev_with_the_energy_of_their_ratios(parts, preprocessing):
+    model, energy, _, params = parts
     incident = incident_energies(20, 1e3, 3e4)
     key = jax.random.key(1)
     voxels = draw(model, params, key, 20, incident, batch_size=8)
     assert voxels.shape == (20, *GEOMETRY.shape)
     assert voxels.min() >= 0
+
     # The first draw of the chain, made again with the key that event i gets, is its energies.
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(20))
-    key_energy = jax.vmap(lambda k: jax.random.split(k)[0])(keys)
-    condition = preprocessing.condition(jnp.asarray(incident))
-    u = jax.vmap(energy.sample, (None, 0, 0))(params["energy"], key_energy, condition)
+    def energies(i, incident):
+        key_energy = jax.random.split(jax.random.fold_in(key, i))[0]
+        return energy.sample(params["energy"], key_energy, preprocessing.condition(incident))
+
+    u = jax.jit(jax.vmap(energies))(jnp.arange(20), jnp.asarray(incident))
     layers = preprocessing.layer_energies(u, jnp.asarray(incident))
     np.testing.assert_allclose(voxels.sum((2, 3)), layers, rtol=1e-4, atol=1e-2)
     ratios = preprocessing.ratios(u)
     np.testing.assert_allclose(voxels.sum((1, 2, 3)), incident * ratios[:, 0] / 0.35, rtol=1e-4)
 
 
-def test_loss_in_mev_equals_the_losses_on_prepared_data(parts, showers):
+def test_loss_in_mev_equals_the_losses_on_prepared_data(parts, preprocessing, showers):
     """Preprocessing on the device in float32 and on the host in float64 train the same model."""
-    model, energy, shape, preprocessing, params = parts
+    model, energy, shape, params = parts
     few = Showers(showers.energies[:16], showers.voxels[:16])
     voxels = few.voxels.reshape(-1, *GEOMETRY.shape)
     key = jax.random.key(2)
     key_a, key_b = jax.random.split(key)
     batch_u, batch_x = training_data(few, preprocessing)
-    expected = energy.loss(params["energy"], key_a, batch_u)
-    expected += shape.loss(params["shape"], key_b, batch_x)
-    found = model.loss(params, key, Batch(voxels, few.energies.astype(np.float32)))
+
+    @jax.jit
+    def both(batch, batch_u, batch_x):
+        expected = energy.loss(params["energy"], key_a, batch_u)
+        expected += shape.loss(params["shape"], key_b, batch_x)
+        return model.loss(params, key, batch), expected
+
+    found, expected = both(Batch(voxels, few.energies.astype(np.float32)), batch_u, batch_x)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
-def test_the_shape_condition_is_the_energy_then_the_ratios(parts, showers):
-    preprocessing = parts[3]
+def test_the_shape_condition_is_the_energy_then_the_ratios(preprocessing, showers):
     batch_u, batch_x = training_data(showers, preprocessing)
     np.testing.assert_array_equal(batch_x.cond[:, 0], batch_u.cond)
     np.testing.assert_array_equal(batch_x.cond[:, 1:], batch_u.x)
     assert shape_condition(jnp.ones(()), jnp.zeros(45)).shape == (46,)
-
-
-def test_there_is_no_density_over_voxels_but_one_over_energies(parts):
-    model, energy, _, _, params = parts
-    assert model.log_prob is None
-    log_p = energy.log_prob(params["energy"], jax.random.key(0), jnp.zeros(45), jnp.array(0.5))
-    assert np.isfinite(log_p)
 
 
 def test_incident_energies_are_log_uniform():
@@ -115,39 +123,49 @@ def test_incident_energies_are_log_uniform():
 
 
 @pytest.mark.parametrize("form", ["autoregressive", "parallel"])
-def test_both_energy_networks_have_one_interface(form, showers, parts):
+def test_both_energy_networks_have_one_interface(form, showers, preprocessing):
     """Loss, samples and an exact density of 45 ratios, whichever network makes them."""
-    preprocessing, key = parts[3], jax.random.key(3)
+    key = jax.random.key(3)
     model = calodream.parts(dataclasses.replace(SMALL, energies=form))["energy"].model
-    params = model.init(key)
+    params = jax.jit(model.init)(key)
     batch = training_data(Showers(*[a[:8] for a in showers]), preprocessing).energy
-    assert np.isfinite(model.loss(params, key, batch))
-    u = draw(model, params, key, 3, batch.cond[:3])
+
+    @jax.jit
+    def everything(batch):
+        u = jax.vmap(model.sample, (None, None, 0))(params, key, batch.cond[:3])
+        log_p = jax.vmap(model.log_prob, (None, None, 0, 0))(params, key, u, batch.cond[:3])
+        return model.loss(params, key, batch), u, log_p
+
+    loss, u, log_p = everything(batch)
+    assert np.isfinite(loss)
     assert u.shape == (3, 45)
-    log_p = jax.vmap(model.log_prob, (None, None, 0, 0))(params, key, u, batch.cond[:3])
     if form == "parallel":  # its velocity is zero at initialisation: a standard normal
         np.testing.assert_allclose(log_p, norm.logpdf(u).sum(axis=1), rtol=1e-4)
     assert np.all(np.isfinite(log_p))
 
 
-def test_latent_showers_come_from_the_decoder(showers):
+def test_latent_showers_come_from_the_decoder(showers, statistics):
     """With a ViT that has learned nothing, r is noise and the shower its decoded image."""
-    statistics = fit_statistics([showers], GEOMETRY)
     preprocessing = ShowerPreprocessing(GEOMETRY, statistics, 1e3, 3e4, voxel_logit=False, cut=1e-6)
     table = calodream.parts(LATENT)
     assert list(table) == ["energy", "autoencoder", "shape"]
     coder, flow = table["autoencoder"].network, table["shape"].model
     assert table["shape"].shape == (2, 15, 8, 9)
-    coder_params = coder.init(jax.random.key(4))
+    coder_params = random_params(coder.init, 0.1)
     model = calodream.parts(LATENT, {"autoencoder": coder_params})["shape"].model
-    params = model.init(jax.random.key(5))
+    params = jax.jit(model.init)(jax.random.key(5))
     batch = training_data(Showers(*[a[:4] for a in showers]), preprocessing).shape
     assert batch.x.min() >= 0
     np.testing.assert_allclose(batch.x.sum(axis=(2, 3)).max(), 1, rtol=1e-5)
-    assert np.isfinite(model.loss(params, jax.random.key(6), batch))
-    x = model.sample(params, jax.random.key(7), batch.cond[0])
-    noise = flow.sample(params, jax.random.key(7), batch.cond[0])
-    logits = coder.decode(coder_params, noise, batch.cond[0])
+
+    @jax.jit
+    def everything(params, key, batch):
+        x, noise = (m.sample(params, key, batch.cond[0]) for m in (model, flow))
+        logits = coder.decode(coder_params, noise, batch.cond[0])
+        return model.loss(params, key, batch), x, logits
+
+    loss, x, logits = everything(params, jax.random.key(7), batch)
+    assert np.isfinite(loss)
     np.testing.assert_allclose(x, jax.nn.sigmoid(logits), rtol=1e-4, atol=1e-6)
     # Fractions survive the way to MeV and back.
     energies = showers.energies[:4].astype(np.float64)
@@ -162,7 +180,7 @@ def test_latent_showers_come_from_the_decoder(showers):
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(SMALL, id="voxel"),
+        pytest.param(SMALL, id="voxel", marks=pytest.mark.study),
         pytest.param(LATENT, id="latent", marks=pytest.mark.study),
     ],
 )

@@ -9,10 +9,12 @@ import pytest
 from jgen import load, save
 from jgen.estimate import flatten
 from jgen.metrics import ClassifierConfig, histogram, separation
+from jgen.plotting import shower_figures
 from jgen.showers import (
     EvaluationConfig,
     Showers,
     apply_threshold,
+    compute_observables,
     evaluate,
     get_geometry,
     official_binning,
@@ -170,6 +172,41 @@ def test_voxel_separation_is_that_of_the_pooled_voxels(showers):
     assert numbers["separation/voxel_error"] > 2 * found.error
 
 
+def dataset1_showers(geometry, num, seed):
+    """Showers of fixed energies, as dataset 1 has them, whose layers differ in their binning."""
+    rng = np.random.default_rng(seed)
+    energies = 256.0 * 2 ** rng.integers(0, 12, num)
+    hit = rng.random((num, geometry.num_voxels)) < 0.5
+    voxels = hit * rng.exponential(size=hit.shape) * np.exp(-geometry.r / 50)[None]
+    voxels *= (0.9 * energies / voxels.sum(axis=1))[:, None] * rng.normal(1, 0.05, (num, 1))
+    return Showers(energies, voxels.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["ds1-photons", "ds1-pions"])
+def test_dataset_1_is_judged_layer_by_layer(name):
+    geometry = get_geometry(name)
+    samples = [dataset1_showers(geometry, 100, seed) for seed in range(3)]
+    config = dataclasses.replace(QUICK, kpd=True, prdc=True)
+    found = evaluate(geometry, *samples[1:], jax.random.key(0), config, holdout=samples[0])
+    metrics = flatten(found.metrics)
+    assert np.isfinite(list(metrics.values())).all()
+    assert metrics["shared_energies"] == 0
+    # The fourth layer with angles is layer 13 of pions, with a range of its own.
+    columns = found.table.columns["separation/EC_eta"].value.value
+    assert len(columns) == len(geometry.alpha_layer_ids)
+    values = [compute_observables(geometry, s)["EC_eta"][:, -1] for s in samples]
+    reach = 500 if name == "ds1-pions" else 100
+    pair = [histogram(v, np.linspace(-reach, reach, 101)) for v in values[1:]]
+    assert columns[-1] == pytest.approx(separation(*pair, num_bootstrap=0).value)
+    # Radii have no official bins; nothing may be outside of ours.
+    assert metrics["overflow/EC_r"] < 0.05
+    figures = shower_figures(geometry, samples[1], {"made": samples[2]}, found, threshold=1.0)
+    assert {"features", "layer_ratios", "longitudinal_profile", "threshold"} < set(figures)
+    images = dataclasses.replace(config, classifiers=("resnet",))
+    with pytest.raises(ValueError, match="a resnet needs a regular grid"):
+        evaluate(geometry, *samples[1:], jax.random.key(0), images, holdout=samples[0])
+
+
 def test_a_threshold_removes_what_lies_at_or_below_it():
     showers = Showers(np.ones(1), np.array([[0.5, 1.0, 1.0001, 3.0]], np.float32))
     cut = apply_threshold(showers, 1.0)
@@ -211,6 +248,11 @@ def test_what_matters_is_noted(showers):
     )
     assert note(generated) == ""
     assert "100 % of the generated showers have an incident energy of" in note(reference)
+    assert "% of the generated showers are showers of the reference, voxel" in note(reference)
+    assert "% of the generated showers are showers of the holdout, voxel" in note(reference)
+    assert "removes 100 % of the energy" in note(
+        generated, dataclasses.replace(QUICK, threshold=15_150.0)
+    )
     hard = rows(generated, generated.energies > np.median(generated.energies))
     assert "spectra of incident energies differ" in note(hard)
     outside = generated._replace(voxels=generated.voxels * 0.4)
@@ -222,6 +264,13 @@ def test_what_matters_is_noted(showers):
     kpd = dataclasses.replace(QUICK, kpd=True)
     found = evaluate(GEOMETRY, faint, generated, jax.random.key(0), kpd, holdout=reference)
     assert "times the largest reference value" in " ".join(found.notes)
+
+
+def test_a_holdout_of_reference_showers_is_refused(showers):
+    reference, generated = rows(showers, np.s_[:300]), rows(showers, np.s_[300:])
+    part = rows(reference, np.random.default_rng(0).permutation(300)[:100])
+    with pytest.raises(ValueError, match="100 % of the events of holdout are in reference"):
+        evaluate(GEOMETRY, reference, generated, jax.random.key(0), QUICK, holdout=part)
 
 
 def test_parts_can_be_left_out_and_chosen(showers):
@@ -277,8 +326,11 @@ def test_bad_samples_and_options_are_refused(showers):
         judge(generated._replace(voxels=-generated.voxels))
     with pytest.raises(ValueError, match="generated has 5 showers"):
         judge(rows(generated, np.s_[:5]))
-    with pytest.raises(ValueError, match="regular grids"):
+    with pytest.raises(ValueError, match="6480 voxels per shower, but geometry 'ds1-photons' has"):
         judge(generated, get_geometry("ds1-photons"))
+    for factor, unit in ((1e-3, "GeV"), (1e3, "keV")):
+        with pytest.raises(ValueError, match=f"their voxels look like {unit}"):
+            judge(generated._replace(voxels=generated.voxels * np.float32(factor)))
     for options, words in (
         ({"bootstrap": 1}, "at least 2 resamplings"),
         ({"classifiers": ("high", "higher")}, "higher"),

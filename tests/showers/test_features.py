@@ -1,4 +1,3 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -6,9 +5,11 @@ import pytest
 from jgen.showers.data.geometry import get_geometry
 from jgen.showers.data.hdf5 import Showers, read_showers, sample_path
 from jgen.showers.observables import (
+    binning,
     compute_high_level_inputs,
     compute_observables,
     high_level_inputs,
+    layer_observables,
     official_binning,
     shower_depth,
     shower_observables,
@@ -179,9 +180,9 @@ def test_inputs_refuse_a_batch_of_features(sample):
 
 
 def test_batches_do_not_change_the_result_and_compile_once(sample):
-    jax.clear_caches()
+    before = _apply_batch._cache_size()
     found = compute_observables(DS2, sample, batch_size=12)
-    assert _apply_batch._cache_size() == 1
+    assert _apply_batch._cache_size() == before + 1
     whole = compute_observables(DS2, sample, batch_size=1000)
     assert {v.shape[0] for v in found.values()} == {40}
     for key, value in whole.items():
@@ -229,3 +230,19 @@ def test_dataset1_binning_needs_a_layer_and_has_no_radial_ranges():
         official_binning(get_geometry("ds1-photons"), "EC_eta")
     with pytest.raises(ValueError, match="no official binning of 'EC_r'"):
         official_binning(get_geometry("ds1-photons"), "EC_r")
+
+
+def test_observables_of_layer_energies_by_hand():
+    layers = np.array([[1.0, 0, 3, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
+    found = layer_observables(layers, np.array([8.0, 4.0, 1.0]))
+    np.testing.assert_allclose(found["E_ratio"], [0.5, 0.5, 0])
+    np.testing.assert_allclose(found["depth"], [1.5, 1, 0])
+    np.testing.assert_allclose(found["length"], [0.75**0.5, 0, 0], atol=1e-12)
+
+
+def test_one_shower_does_not_set_the_bins_of_an_uncalibrated_response():
+    response = np.random.default_rng(0).normal(0.03, 0.002, 5000)
+    response[7] = 1e3
+    edges = binning(DS2, "E_tot", response)
+    assert 0.02 < edges[0] < np.sort(response)[5] < np.sort(response)[-6] < edges[-1] < 0.04
+    assert len(binning(DS2, "E_tot", np.full(9, 0.03))) == 101

@@ -12,6 +12,7 @@ from jgen.nets import ConvAutoencoderConfig, SequenceConfig, TransfusionConfig, 
 from jgen.showers import Showers, calodream, get_geometry, read_showers, sample_path
 from jgen.showers.calodream import flows
 from jgen.solvers import runge_kutta
+from tests.helpers import random_params
 
 GEOMETRY = get_geometry("ds2")
 SMALL = calodream.CaloDreamConfig(
@@ -36,12 +37,8 @@ def showers():
 
 def untrained(showers, config):
     """Networks with random weights: those at their initialisation have no velocity."""
-    params = {}
-    for i, (name, part) in enumerate(calodream.parts(config).items()):
-        leaves, tree = jax.tree.flatten(jax.jit(part.model.init)(jax.random.key(i)))
-        rng = np.random.default_rng(i)
-        noisy = [jnp.float32(0.2 * rng.normal(size=p.shape)) + p for p in leaves]
-        params[name] = jax.tree.unflatten(tree, noisy)
+    parts = calodream.parts(config).items()
+    params = {name: random_params(part.model.init, seed=i) for i, (name, part) in enumerate(parts)}
     preprocessing = calodream.fit_preprocessing(config, showers)
     return calodream.Trained(config, "nowhere", preprocessing, params)
 
@@ -52,16 +49,16 @@ def test_teacher_forcing_on_a_sample_gives_it_back(showers, monkeypatch):
     cond, key = jnp.array([0.2, 0.7]), jax.random.key(5)
     keys = jax.random.split(key, 2)
     model = trained.parts["energy"].model
-    u = jax.vmap(model.sample, (None, 0, 0))(trained.params["energy"], keys, cond)
+    sample = jax.jit(jax.vmap(model.sample, (None, 0, 0)))
+    u = sample(trained.params["energy"], keys, cond)
     data = calodream.TrainingData(Batch(u, cond), None)
     monkeypatch.setattr(flows, "training_data", lambda *_: data)
     flow = calodream.energy_flow(trained, showers, key)
     assert flow.x0.shape == (2 * 45,)
     assert flow.per_shower == 45
     x0 = jax.vmap(lambda k: jax.random.normal(k, (45,)))(keys).reshape(-1)
-    end = jax.vmap(lambda x, c: SOLVER(lambda t, y: flow.velocity(flow.params, t, y, c), x))(
-        x0, flow.cond
-    )
+    solve = lambda x, c: SOLVER(lambda t, y: flow.velocity(flow.params, t, y, c), x)
+    end = jax.jit(jax.vmap(solve))(x0, flow.cond)
     np.testing.assert_allclose(end.reshape(2, 45), u, rtol=1e-4, atol=1e-4)
     assert np.std(u - x0.reshape(2, 45)) > 0.01
 
@@ -74,10 +71,15 @@ def test_flows_of_a_parallel_energy_and_a_latent_shape_network(showers):
     assert flow.cond.shape == (3,)
     assert flow.per_shower == 1
     key = jax.random.key(7)
-    u = trained.parts["energy"].model.sample(trained.params["energy"], key, flow.cond[0])
-    x0 = jax.random.normal(jax.random.split(key)[0], (45,))
-    velocity = lambda t, x: flow.velocity(flow.params, t, x, flow.cond[0])
-    np.testing.assert_allclose(SOLVER(velocity, x0), u, rtol=1e-4, atol=1e-4)
+
+    @jax.jit
+    def both(params, key, cond):
+        u = trained.parts["energy"].model.sample(params, key, cond)
+        x0 = jax.random.normal(jax.random.split(key)[0], (45,))
+        return u, SOLVER(lambda t, x: flow.velocity(flow.params, t, x, cond), x0)
+
+    u, end = both(trained.params["energy"], key, flow.cond[0])
+    np.testing.assert_allclose(end, u, rtol=1e-4, atol=1e-4)
     shape = calodream.shape_flow(trained, np.zeros((2, 46), np.float32), key)
     made = jax.eval_shape(shape.velocity, shape.params, jnp.zeros(()), shape.x0[0], shape.cond[0])
     assert made.shape == shape.x0.shape[1:] == trained.parts["shape"].shape

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from jgen.showers.data.geometry import get_geometry
 from jgen.showers.data.hdf5 import (
     Showers,
     check_showers,
+    check_units,
     count_showers,
     iterate_showers,
     read_showers,
@@ -136,14 +139,89 @@ BROKEN = {
     "nan": "voxel 5 of shower 2 is nan",
     "inf": "voxel 7 of shower 0 is inf",
     "negative": "voxel 3 of shower 1 is negative, -0.5 MeV",
+    "group": r"'showers' is a group, with \['a'\] in it, and no dataset",
+    "null": "'showers' is a dataset without any values",
+    "lists": "'showers' holds lists of different lengths, but events must be real numbers",
+    "compound": "'showers' holds .*, but events must be real numbers",
+    "complex": "'showers' holds complex128, but events must be real numbers",
+    "text": "'incident_energies' holds text, but events must be real numbers",
+    "booleans": "'showers' holds bool, but events must be real numbers",
+    "soft link": "'showers' is a link to '/gone' of .*bad.h5, which is not there",
+    "external link": "'showers' is a link to 'x' of gone.h5, which is not there",
+    "virtual": "'showers' takes its values from gone.h5, which is not there",
+    "virtual dataset": "'showers' takes its values from 'x' of other.h5, which is not there",
+    "raw": "'showers' takes its values from gone.raw, which is not there",
     "zero energy": "incident energy of shower 1 is 0.0",
     "nan energy": "incident energy of shower 2 is nan",
 }
 
 
+def virtual(name):
+    layout = h5py.VirtualLayout((3, 368), np.float32)
+    layout[:] = h5py.VirtualSource(name, "x", (3, 368))
+    return layout
+
+
+def write_odd(path, kind):
+    """A good file whose voxels are replaced by what h5py opens but nobody can use."""
+    s = make_showers(3)
+    with h5py.File(path, "w") as file:
+        file["incident_energies"] = ["a", "b", "c"] if kind == "text" else s.energies
+        match kind:
+            case "group":
+                file["showers/a"] = s.voxels
+            case "null":
+                file["showers"] = h5py.Empty("f4")
+            case "lists":
+                file.create_dataset("showers", (3,), h5py.vlen_dtype(np.float32))
+            case "compound":
+                file["showers"] = np.zeros((3, 368), [("x", "f4"), ("y", "f4")])
+            case "complex":
+                file["showers"] = s.voxels.astype(complex)
+            case "booleans":
+                file["showers"] = s.voxels > 0
+            case "soft link":
+                file["showers"] = h5py.SoftLink("/gone")
+            case "external link":
+                file["showers"] = h5py.ExternalLink("gone.h5", "x")
+            case "virtual":
+                file.create_virtual_dataset("showers", virtual("gone.h5"))
+            case "virtual dataset":
+                write_raw(path.parent / "other.h5", y=s.voxels)
+                file.create_virtual_dataset("showers", virtual("other.h5"))
+            case "raw":
+                external = [("gone.raw", 0, h5py.h5f.UNLIMITED)]
+                file.create_dataset("showers", (3, 368), "f4", external=external)
+            case "text":
+                file["showers"] = s.voxels
+    return path
+
+
+def test_links_and_virtual_files_that_are_whole_are_read(tmp_path):
+    s = make_showers(3)
+    write_raw(tmp_path / "other.h5", x=s.voxels, e=s.energies.astype(">f8"))
+    with h5py.File(tmp_path / "links.h5", "w") as file:
+        file["incident_energies"] = h5py.ExternalLink("other.h5", "e")
+        file["group/showers"] = h5py.ExternalLink("other.h5", "x")
+        file["showers"] = h5py.SoftLink("/group/showers")
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        file["incident_energies"] = s.energies
+        file.create_virtual_dataset("showers", virtual("other.h5"))
+    for name in ("links.h5", "virtual.h5"):
+        found = read_showers(tmp_path / name, PHOTONS)
+        assert_equal(found, s)
+        # In the machine's order, and still double precision.
+        assert found.energies.dtype == np.float64
+
+
+ODD = ("group", "null", "lists", "compound", "complex", "text", "booleans", "soft link")
+ODD += ("external link", "virtual", "virtual dataset", "raw")
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_files_are_refused_by_name(tmp_path, kind):
-    path = write_raw(tmp_path / "bad.h5", **broken(kind))
+    path = tmp_path / "bad.h5"
+    write_odd(path, kind) if kind in ODD else write_raw(path, **broken(kind))
     with pytest.raises(ValueError, match=BROKEN[kind]) as error:
         read_showers(path, PHOTONS)
     assert str(path) in str(error.value)
@@ -191,9 +269,58 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     assert_equal(read_showers(tmp_path / "new" / "a.h5", PHOTONS), old)
 
 
+UNITS = {"TeV": 1e-6, "GeV": 1e-3, "keV": 1e3, "eV": 1e6}
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("range_", [(256, 4.2e6), (1e3, 1e6), (1e3, 3e4)], ids=str)
+def test_other_units_are_recognised(name, range_):
+    energies = np.geomspace(*range_, 50)
+    showers = Showers(energies, np.repeat(energies[:, None] / 500, 368, axis=1))
+    check_showers(showers, PHOTONS)
+    check_units(showers, PHOTONS)
+    other = Showers(*(a * UNITS[name] for a in showers))
+    with pytest.raises(ValueError, match=f"these look like {name}, but all energies must be in"):
+        check_showers(other, PHOTONS)
+    if name in ("GeV", "keV"):
+        mixed = showers._replace(voxels=other.voxels)
+        check_showers(mixed, PHOTONS)  # a generator may do so
+        with pytest.raises(ValueError, match=f"these look like voxels in {name} beside"):
+            check_units(mixed, PHOTONS)
+
+
+@pytest.mark.parametrize("energy", [256.0, 5e4, 4.2e6])
+def test_showers_of_one_energy_and_without_calibration_are_fine(energy):
+    showers = Showers(np.full(30, energy), np.full((30, 368), 0.025 * energy / 368))
+    check_showers(showers, PHOTONS)
+    check_units(showers, PHOTONS)
+
+
+def test_a_threshold_in_other_units_is_noticed():
+    geometry = get_geometry("ds2")
+    showers = read_showers(sample_path(), geometry, 0, 100)
+    check_units(showers, geometry)
+    with pytest.raises(ValueError, match="these look like keV"):
+        check_units(Showers(*(a * np.float32(1000) for a in showers)), geometry)
+    other = replace(geometry, threshold=500.0)
+    with pytest.raises(ValueError, match="of the energy is in voxels below the threshold of 500"):
+        check_units(showers, other)
+
+
+def test_a_file_counts_once(tmp_path):
+    write_showers(tmp_path / "a.h5", make_showers(3), PHOTONS)
+    with pytest.raises(ValueError, match="a file is given twice"):
+        read_showers([tmp_path / "a.h5", tmp_path / "." / "a.h5"], PHOTONS)
+
+
 def test_showers_in_memory_are_checked_too():
     showers = make_showers(3)
     check_showers(showers, PHOTONS)
+    masked = np.ma.array(showers.voxels, mask=np.arange(3)[:, None] == [1] * 368)
+    with pytest.raises(ValueError, match="368 of 1104 entries of showers: voxels are masked"):
+        check_showers(showers._replace(voxels=masked), PHOTONS)
+    with pytest.raises(ValueError, match="showers: voxels must be an array of real .* booleans"):
+        check_showers(showers._replace(voxels=showers.voxels > 0), PHOTONS)
     with pytest.raises(ValueError, match="do not belong together"):
         check_showers(Showers(showers.energies[:, None], showers.voxels), PHOTONS)
     with pytest.raises(ValueError, match="no showers; at least one"):

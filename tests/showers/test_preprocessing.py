@@ -202,7 +202,7 @@ def test_bad_input_is_refused(sample, preprocessing):
     with pytest.raises(ValueError, match="at least two showers"):
         fit_statistics([], DS2)
     with pytest.raises(ValueError, match=r"E_tot/E_inc = .*more than 1/factor = 2.86"):
-        fit_statistics([Showers(sample.energies / 1e3, sample.voxels)], DS2)
+        fit_statistics([Showers(sample.energies, 4 * sample.voxels)], DS2)
     with pytest.raises(ValueError, match="'voxel' or 'global', got 'none'"):
         fit_statistics([sample], DS2, standardise="none")
     with pytest.raises(ValueError, match="not a regular grid"):

@@ -20,6 +20,8 @@ from jgen.solvers import (
     trajectory,
 )
 
+RK4 = RungeKutta(TABLEAUS["rk4"], 400)
+
 
 def field(t, x):
     return jnp.sin(4 * t) * x - 0.5 * x**3 + jnp.cos(7 * t)
@@ -33,7 +35,8 @@ def test_reproduces_every_runge_kutta_method(x64, name, steps):
     bespoke = NonStationary.from_runge_kutta(solver)
     assert bespoke.n_eval == solver.n_eval
     np.testing.assert_allclose(bespoke.times, solver.times.ravel(), atol=1e-15)
-    np.testing.assert_allclose(bespoke(field, x0), solver(field, x0), rtol=1e-13, atol=1e-13)
+    found, expected = jax.jit(lambda x: (bespoke(field, x), solver(field, x)))(x0)
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
 
 
 def test_euler_start_is_euler(x64):
@@ -58,14 +61,15 @@ def test_times_are_monotone_whatever_the_parameters(key):
 
 def test_hermite_reference_is_fourth_order(x64):
     """Fourth order in the state, third in its slope: the largest error over many times."""
-    states, velocities = trajectory(RungeKutta(TABLEAUS["rk4"], 1024), field, jnp.array([0.4]))
-    every_time = jax.vmap(Reference(states, velocities).at)
-    times = jnp.linspace(0, 1, 333)
-    exact, errors = every_time(times), []
-    for nodes in (16, 32):
-        every = 1024 // nodes
-        coarse = jax.vmap(Reference(states[::every], velocities[::every]).at)(times)
-        errors.append([np.abs(c - e).max() for c, e in zip(coarse, exact, strict=True)])
+
+    @jax.jit
+    def found(times):
+        nodes = trajectory(RungeKutta(TABLEAUS["rk4"], 1024), field, jnp.array([0.4]))
+        few = lambda every: Reference(*[a[::every] for a in nodes])
+        return [jax.vmap(few(every).at)(times) for every in (1, 64, 32)]
+
+    exact, *coarse = found(jnp.linspace(0, 1, 333))
+    errors = [[np.abs(a - b).max() for a, b in zip(c, exact, strict=True)] for c in coarse]
     np.testing.assert_allclose(np.log2(np.divide(*errors)), [4, 3], atol=0.3)
 
 
@@ -78,26 +82,27 @@ def test_local_error_is_the_sum_of_one_step_errors(x64, key):
         NonStationary.euler(n).b + 0.1 * jax.random.normal(k2, (n, n)),
         0.3 * jax.random.normal(k3, (n,)),
     )
-    reference = Reference(*trajectory(RungeKutta(TABLEAUS["rk4"], 400), field, x0))
-    exact = lambda t: runge_kutta("rk4", 400)(lambda tau, x: t * field(t * tau, x), x0)
+    reference = Reference(*jax.jit(trajectory, static_argnums=(0, 1))(RK4, field, x0))
+    exact = jax.jit(lambda t: runge_kutta("rk4", 400)(lambda tau, x: t * field(t * tau, x), x0))
     total, grid = 0.0, solver.grid
     for i in range(n):
         step = solver.a[i] * x0
         for j in range(i + 1):
             step = step + solver.b[i, j] * field(grid[j], exact(grid[j]))
         total += jnp.mean((step - exact(grid[i + 1])) ** 2)
-    np.testing.assert_allclose(local_truncation_error(solver, reference), total, rtol=1e-6)
+    found = jax.jit(local_truncation_error)(solver, reference)
+    np.testing.assert_allclose(found, total, rtol=1e-6)
 
 
 def test_gradients_match_finite_differences(x64, key):
     solver, x0 = NonStationary.euler(3), jnp.array([0.4, -1.0])
-    reference = Reference(*trajectory(RungeKutta(TABLEAUS["rk4"], 200), field, x0))
+    reference = Reference(*jax.jit(trajectory, static_argnums=(0, 1))(RK4, field, x0))
     losses = (
         lambda s: local_truncation_error(s, reference),
         lambda s: global_truncation_error(s, field, x0, reference.states[-1]),
     )
     for loss in losses:
-        check_grads(loss, (solver,), order=1, modes=["rev"], rtol=1e-4)
+        check_grads(jax.jit(loss), (solver,), order=1, modes=["rev"], rtol=1e-4)
 
 
 def test_errors_of_many_events_are_those_of_each(key):
@@ -106,11 +111,15 @@ def test_errors_of_many_events_are_those_of_each(key):
     pool = references(velocity, jnp.float32(2.0), x0, cond)
     solver = NonStationary.euler(4)
     found = global_truncation_errors(solver, velocity, jnp.float32(2.0), pool, cond, batch_size=3)
+
+    @jax.jit
+    def error(x0, cond):
+        bound = lambda t, x: velocity(2.0, t, x, cond)
+        x1 = RungeKutta(TABLEAUS["midpoint"], 100)(bound, x0)
+        return jnp.mean((RungeKutta(TABLEAUS["euler"], 4)(bound, x0) - x1) ** 2)
+
     for i in range(7):
-        bound = lambda t, x: velocity(2.0, t, x, cond[i])  # noqa: B023
-        x1 = RungeKutta(TABLEAUS["midpoint"], 100)(bound, x0[i])
-        expected = jnp.mean((RungeKutta(TABLEAUS["euler"], 4)(bound, x0[i]) - x1) ** 2)
-        np.testing.assert_allclose(found[i], expected, rtol=1e-4)
+        np.testing.assert_allclose(found[i], error(x0[i], cond[i]), rtol=1e-4)
 
 
 def test_a_stored_solver_is_the_same(tmp_path, key):

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from experiments.showers.bib_ae import models, report
+from experiments.showers.bib_ae import data as showers
+from experiments.showers.bib_ae import report
 from experiments.showers.bib_ae.study import SMOKE
 from jgen import load, metrics
 
 
 @pytest.fixture(scope="module")
 def data():
-    return models.load_data(SMOKE.data)
+    return showers.load_data(SMOKE.data)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_copies_are_the_same_showers_turned(data):
 def test_visible_energies_follow_the_drawn_response(data, samples):
     """A flow of one number, even briefly trained, has the mean to a few percent."""
     responses = {
-        name: np.exp(models.Showers(samples["energies"], samples[name]).log_response)
+        name: np.exp(showers.Showers(samples["energies"], samples[name]).log_response)
         for name in report.GENERATED
     }
     truth = np.exp(data.test.log_response)
@@ -60,7 +61,7 @@ def test_visible_energies_follow_the_drawn_response(data, samples):
     assert samples["with"].shape == (900, 5, 4, 4)
     assert np.all(samples["with"] >= 0)
     hits = samples["with"][samples["with"] > 0]
-    assert hits.min() >= models.GEOMETRY.threshold * (1 - 1e-5)
+    assert hits.min() >= showers.GEOMETRY.threshold * (1 - 1e-5)
 
 
 @pytest.mark.study

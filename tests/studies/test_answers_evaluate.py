@@ -72,7 +72,7 @@ def test_bad_command_lines_and_files_are_refused(files, tmp_path, capsys):
 def test_geometry_is_that_of_the_number_of_voxels(files, tmp_path):
     assert find_geometry(Config(str(files[0]), "")).name == "ds2"
     path, geometry = tmp_path / "ds3.h5", get_geometry("ds3")
-    write(path, Showers(np.ones(1), np.zeros((1, geometry.num_voxels), np.float32)), geometry)
+    write(path, Showers(np.full(1, 1e3), np.zeros((1, geometry.num_voxels), np.float32)), geometry)
     assert find_geometry(Config(str(path), "")).name == "ds3"
     assert find_geometry(Config(str(path), "", geometry="ds2")).name == "ds2"
 

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import study as harness
 from experiments.models import families as study
-from experiments.models import report, zoo
+from experiments.models import zoo
 from experiments.models.data import make_data
 from jgen.nets import num_parameters
 
@@ -44,15 +44,15 @@ def test_metrics_of_the_smoke_run(smoke):
 def test_shares_of_modes_of_known_events():
     angles = np.pi / 4 * np.repeat(np.arange(8), 2)
     centres = 2 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    shares, astray = report.mode_shares(centres + 0.1)
+    shares, astray = study.mode_shares(centres + 0.1)
     np.testing.assert_array_equal(shares, np.ones(8))
     assert astray == 0
     # Near both borders of the first mode, of angles +-pi / 8.
     events = 2 * np.array([[np.cos(0.35), np.sin(0.35)], [np.cos(0.35), -np.sin(0.35)]])
-    assert report.mode_shares(events)[0][0] == 8
+    assert study.mode_shares(events)[0][0] == 8
     # Two modes only, three to one, and one event of them out in the middle.
     events = np.array([[2, 0], [2, 0.1], [0.9, 0], [0, 2]])
-    shares, astray = report.mode_shares(events)
+    shares, astray = study.mode_shares(events)
     np.testing.assert_array_equal(shares, [6, 0, 2, 0, 0, 0, 0, 0])
     assert astray == 0.25
     modes = study.mode_metrics(events)
@@ -64,7 +64,7 @@ def test_shares_of_modes_of_known_events():
 def test_truth_has_no_distance_and_a_shift_has_its_own(tmp_path):
     data = make_data(SMALL, "eight-gaussians")
     with harness.Run(tmp_path, SMALL) as run:
-        distances = lambda x: study.distances(SMALL, run, "eight-gaussians", data, x)
+        distances = lambda x: SMALL.distances(run, "eight-gaussians", x)
         assert distances(data.test)["sw1"].value == pytest.approx(0, abs=1e-12)
         far = distances(data.test + 10 * data.test.std(axis=0) * [1, 0])
     # The mean of |cos| over eight angles, and a shift that every classifier sees.

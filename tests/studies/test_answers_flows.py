@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from experiments import study as harness
+from experiments.models import comparison
 from experiments.models import flows as study
-from experiments.models import judging
 from experiments.models.data import DataSet, make_data
 from experiments.models.zoo import FLOWS, FlowSizes, make_flow
 from jgen.bijectors import standardize
@@ -90,7 +90,7 @@ def test_truth_and_what_belongs_to_no_family_have_rows_of_their_own():
         "w1/iaf/jets": Judged(Estimate(2.0, 0.1), Estimate(1.0, 0.1)),
         "w1/iaf/digits": 3.0,
     }
-    lines = judging.tables(metrics, ["moons", "jets"], {"n": "N", "w1": "W1", "no": "No"})
+    lines = comparison.tables(metrics, ["moons", "jets"], {"n": "N", "w1": "W1", "no": "No"})
     assert [line.split() for line in lines.splitlines()] == [
         ["N", "moons", "jets"], ["entropy", "0.289", "-"], ["maf", "2", "-"], [],
         ["W1", "moons", "jets"], ["truth", "0.25(10)", "1.00(10)"], ["maf", "0.50(10)", "-"],

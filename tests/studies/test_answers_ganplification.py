@@ -12,8 +12,6 @@ from experiments.amplification.ganplification import models as parts
 from experiments.amplification.ganplification import study
 from jgen.amplification import sample_quantile_mse
 from jgen.nets import num_parameters
-from jgen.toys import quantile_edges
-from jgen.toys.camel_fit import TRUTH, exact_fit_error, fit_camel_backs
 
 SMALL = study.SMOKE
 EQUIVALENT = {"10": 241, "20": 440, "50": 1041}
@@ -50,27 +48,6 @@ def test_every_training_set_has_its_own_error():
     sets[0, 10:] *= -1  # half of the first set on either side
     found = parts.sample_errors("camel", sets)["10"]
     np.testing.assert_allclose(found, [(2 * 0.4**2 + 8 * 0.01) / 10] + 2 * [0.09])
-
-
-def test_fits_end_at_the_maximum_of_the_likelihood():
-    """Separated humps have a maximum in closed form: moments of either side."""
-    x = study.training_events(dataclasses.replace(SMALL, num_train=400), "camel", 3)
-    # Away from the middle, where the other hump has no say.
-    x = np.where(x > 0, np.maximum(x, 2), np.minimum(x, -2))
-    found, gradient = fit_camel_backs(x)
-    assert np.all(gradient < 1e-5)
-    for one, data in zip(np.asarray(found), x[..., 0], strict=True):
-        left, right = data[data < 0], data[data > 0]
-        expected = [left.mean(), right.mean(), left.std(), right.std(), len(left) / len(data)]
-        np.testing.assert_allclose(one, expected, rtol=1e-3)
-
-
-def test_the_exact_error_of_the_fit_falls_as_one_over_n():
-    edges = quantile_edges(parts.TOYS["camel"].marginals[0], 2)
-    # Two halves: only the fraction matters, of variance f (1 - f) / n, and a little the humps.
-    assert exact_fit_error(edges, 50) == pytest.approx(0.25 / 50, rel=1e-3)
-    assert exact_fit_error(edges, 50) == pytest.approx(2 * exact_fit_error(edges, 100))
-    assert TRUTH[4] == 0.5
 
 
 def test_generators_of_known_worth():

@@ -17,6 +17,7 @@ from jgen.showers.calodream import generation, incident_energies
 from jgen.solvers import NonStationary, runge_kutta, save_solver
 from jgen.training import RunFolder
 
+pytestmark = pytest.mark.study
 GEOMETRY = get_geometry("ds2")
 
 

@@ -28,7 +28,7 @@ def test_the_fractions_are_those_of_the_members_events(smoke):
     with RunFolder(smoke("rings.averaging"), config, read_only=True) as run:
         made = rings.networks(config.rings, 2, run, None)
         stage = run.stage("fractions/network-2d-1")
-    key = rings.event_key(made, 1, 3)
+    key = made.key_of(1, 3)
     events = draw(made.model, made.params[1][3], key, config.max_gen, batch_size=700)
     counts, _ = np.histogram(np.hypot(*events.T), rings.region_edges(2))
     np.testing.assert_allclose(stage["fractions"][3, -1], counts / config.max_gen)
@@ -40,6 +40,7 @@ def test_the_fractions_are_those_of_the_members_events(smoke):
     assert not np.array_equal(first["positions"], other["positions"])
 
 
+@pytest.mark.study
 def test_known_generators_get_their_known_worth():
     """Bootstrap members of the radial fit and the memoriser, enough of them to tell."""
     config = dataclasses.replace(SMALL.rings, data_sets=8, num_members=40)

@@ -2,15 +2,13 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
 from experiments.amplification.rings import differential as study
 from experiments.amplification.rings import rings
-from jgen import toys
 from jgen.amplification import log_density_ratio
-from jgen.toys import ring, ring_controls
+from jgen.toys import ring
 from jgen.training import RunFolder
 
 SMOKE = study.SMOKE
@@ -40,7 +38,7 @@ def test_statistics_are_those_of_the_events(smoke):
     with RunFolder(smoke("rings.differential"), SMOKE, read_only=True) as run:
         made = rings.networks(SMOKE.rings, 2, run, None)
         stage = run.stage("statistics/network-2d-1")
-    params, key = made.params[0][1], rings.event_key(made, 0, 1)
+    params, key = made.params[0][1], made.key_of(0, 1)
     events = study.draw_inside(SMOKE, made.model.sample, params, key)
     assert np.abs(rings.radius(events) - 1).max() < 0.164485 + 1e-4
     ratio = log_density_ratio(
@@ -79,20 +77,6 @@ def test_the_cut_takes_generated_and_true_events_alike():
     one = study._curve(SMOKE, [found], "large", "R", (0.95, 1.05), 900)
     assert (one.num_reference, one.num_train) == (250, 450)
     assert study._curve(SMOKE, [found], "large", "R", (0.995, 1.005), 900) is None
-
-
-def test_spoiled_events_have_the_stated_ratio():
-    """Over events of a spoiled generator the mean of p_true / p is one, but for its norm."""
-    toy, params = ring(2), {"mean": 1.0, "width": 0.1}
-    events = toys.true_events(toy, jax.random.key(0), 20_000)
-    shifted = events * (1 + 0.02 / rings.radius(events))[:, None]
-    thinned = events[~(ring_controls.in_sector(events) & (np.arange(len(events)) % 10 == 0))]
-    for name, sample, norm in (("shifted", shifted, 1.0), ("thinned", thinned, 1 / 0.975)):
-        ratio = np.exp(ring_controls.spoiled_log_ratios(toy, params, name, {"x": sample})["x"])
-        error = ratio.std() / len(ratio) ** 0.5
-        assert abs(ratio.mean() - norm) < 4 * error, name
-        assert error < 0.01
-    assert ring_controls.in_sector(events).mean() == pytest.approx(0.25, abs=0.015)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,18 @@ import pytest
 
 from experiments.simulate import geant4_showers as study
 from experiments.simulate import physics as physics_lists
+from experiments.simulate.detector import Detector
 from experiments.simulate.processes import gather
-from experiments.simulate.voxels import GRIDS, Detector, Grid, shower_coordinates, voxelise
 from experiments.study import execute
-from jgen.showers import get_geometry, read_showers, sample_path
+from jgen.showers import (
+    GRIDS,
+    Grid,
+    get_geometry,
+    read_showers,
+    sample_path,
+    shower_coordinates,
+    voxelise,
+)
 from jgen.training import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +165,7 @@ def test_given_energies_are_taken_in_turn():
     ("changes", "message"),
     [
         ({"num": 0}, "num must be positive, got 0"),
-        ({"first": -1}, "first must not be negative"),
+        ({"first": -1}, "first must be at least 0, got -1"),
         ({"energy_range": (5.0, 1.0)}, "energies must be positive"),
         ({"energies": (1.0, math.nan)}, "energies must be positive"),
         ({"grids": ()}, "grids must be different ones"),

@@ -85,7 +85,7 @@ def test_probabilistic_pca_is_the_likelihood_at_its_solution():
     ("options", "message"),
     [
         ("--num-importance 48", "power of two, got 48"),
-        ("--mixtures 1", "two components or more"),
+        ("--mixtures 1", "mixtures must be at least 2"),
         ("--digits.grid 20", "odd number from 3 on, got 20"),
         ("--linear.num-latent 4", "fewer latent numbers"),
     ],

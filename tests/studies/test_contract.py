@@ -16,7 +16,7 @@ from experiments.__main__ import studies
 WITHOUT_FIGURES = {"generate"}
 # Packages of an extra that a study cannot do without.
 NEEDS = {"simulate.geant4_showers": "geant4_pybind"}
-# The example that a new study copies is quick, and tested with the library.
+# What is quick for the example that a new study copies is tested with the library.
 QUICK = {"moons_gaps"}
 ALL = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.study)
@@ -44,8 +44,9 @@ def refuse_to_train(*args, **options):
     raise AssertionError("a finished training runs again")
 
 
+@pytest.mark.study
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", sorted(studies()))
 def test_a_smoke_run_resumes_and_is_drawn_again(name, command, smoke, tmp_path, monkeypatch):
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
         pytest.skip(f"{NEEDS[name]} is not installed")

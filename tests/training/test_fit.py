@@ -35,12 +35,12 @@ def test_each_member_is_its_solo_run(axis):
     """Member i against a plain loop over the step with its own key."""
     found = losses(run(replace(CONFIG, axis=axis)))
     step = make_step(MODEL, make_optimizer(CONFIG.optimizer, CONFIG.steps), CONFIG.batch_size)
-    root = jax.random.key(1)
+    root, init, update = jax.random.key(1), jax.jit(step.init), jax.jit(step.update)
     for i in range(CONFIG.ensemble):
-        state = step.init(member_keys(stream(root, "init"), 1, first=i)[0])
+        state = init(member_keys(stream(root, "init"), 1, first=i)[0])
         key = member_keys(stream(root, "train"), 1, first=i)[0]
         for n in range(CONFIG.steps):
-            state, metrics = jax.jit(step.update)(state, key, Batch(X))
+            state, metrics = update(state, key, Batch(X))
             np.testing.assert_allclose(found[n, i], metrics["loss"], rtol=1e-4)
     assert np.std(found[0]) > 0
 
@@ -119,11 +119,9 @@ def test_average_and_validation_and_best():
 
     batches = _padded(Batch(X[:100]), 32)
     keys = jax.random.split(stream(jax.random.key(1), "validation"), 4)
+    losses = jax.jit(jax.vmap(MODEL.loss, (None, 0, 0)))
     for i in range(2):
-        params = member(fitted.params, i)
-        found = np.mean(
-            [MODEL.loss(params, keys[n], jax.tree.map(lambda a: a[n], batches)) for n in range(4)]  # noqa: B023
-        )
+        found = np.mean(losses(member(fitted.params, i), keys, batches))
         np.testing.assert_allclose(found, min(r["validation_loss"][i] for r in rows), rtol=1e-4)
 
 

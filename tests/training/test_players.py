@@ -124,6 +124,7 @@ def test_the_average_of_a_generator_is_over_all_steps():
     assert average != start
 
 
+@pytest.mark.study
 def test_a_gan_with_batch_statistics_finds_both_humps():
     toy = camel_back()
     x = np.asarray(jax.vmap(toy.sample)(jax.random.split(KEY, 500)))

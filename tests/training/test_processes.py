@@ -58,7 +58,9 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.study)]
+)
 def test_interrupted_is_uninterrupted_bit_for_bit(tmp_path, whole, how):
     process = start(tmp_path, "--steps", 1000)
     wait_for_step(tmp_path, 120, process)
@@ -74,6 +76,7 @@ def test_interrupted_is_uninterrupted_bit_for_bit(tmp_path, whole, how):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.study
 def test_two_processes_train_and_agree_with_one(tmp_path):
     with socket.socket() as s:
         s.bind(("localhost", 0))

@@ -22,8 +22,8 @@ CONFIG = TrainConfig(
 
 def train(folder, x=X, key=0, model=MODEL, extend=False, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    key = jax.random.key(key)
-    return fit(model, Batch(x), key, config, folder=folder, extend=extend, progress=False)
+    options = {"folder": folder, "extend": extend, "devices": jax.devices()[:1]}
+    return fit(model, Batch(x), jax.random.key(key), config, progress=False, **options)
 
 
 @pytest.fixture(scope="module")

@@ -66,8 +66,8 @@ def test_pair_is_the_same_as_sample_and_log_prob():
     params = jax.tree.map(lambda a: a + 0.1, model.init(jax.random.key(0)))
     values = []
     for one in (model, model._replace(sample_and_log_prob=None)):
-        loss = reverse_kl(one, energy).loss
-        values.append(jax.value_and_grad(loss)(params, jax.random.key(1), Batch(jnp.zeros((8, 2)))))
+        loss = jax.jit(jax.value_and_grad(reverse_kl(one, energy).loss))
+        values.append(loss(params, jax.random.key(1), Batch(jnp.zeros((8, 2)))))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *values)
 
 
@@ -78,7 +78,7 @@ def test_path_gradient_vanishes_at_the_target():
     for gradient in ("total", "path"):
         loss = reverse_kl(model, energy, gradient=gradient).loss
         batch = Batch(None, weight=jnp.ones(4))
-        grads = jax.grad(loss)(target, jax.random.key(0), batch)
+        grads = jax.jit(jax.grad(loss))(target, jax.random.key(0), batch)
         norms[gradient] = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads))
     assert norms["path"] < 1e-5 < 1e-2 < norms["total"]
 
@@ -106,6 +106,7 @@ def test_training_without_data_finds_the_target_for_every_condition():
         jax.random.key(0),
         config,
         validation=Batch(None, np.tile(shifts, (3, 1))),  # padded with conditions of weight zero
+        devices=jax.devices()[:1],
         progress=False,
     )
     losses = [row["validation_loss"] for row in fitted.history if "validation_loss" in row]
@@ -113,14 +114,15 @@ def test_training_without_data_finds_the_target_for_every_condition():
     params = member(fitted.params, 1)
     x = MEAN + 0.5 + WIDTH
     expected = -energy(x, 0.5) - LOG_Z
-    found = model.log_prob(params, None, jnp.asarray(x), jnp.array([0.5]))
+    found = jax.jit(model.log_prob)(params, None, jnp.asarray(x), jnp.array([0.5]))
     np.testing.assert_allclose(found, expected, atol=0.1)
 
 
 def test_fit_without_data_resumes_bitwise(tmp_path):
     model = reverse_kl(normal_model(), energy, temperature=lambda progress: 2 - progress)
     config = TrainConfig(20, 16, save_every=10)
-    run = lambda: fit(model, None, jax.random.key(0), config, folder=tmp_path, progress=False)
+    options = {"folder": tmp_path, "devices": jax.devices()[:1], "progress": False}
+    run = lambda: fit(model, None, jax.random.key(0), config, **options)
     first = run()
     # As if it had been killed before the last checkpoint.
     shutil.rmtree(tmp_path / "checkpoints" / "20")

@@ -13,7 +13,7 @@ from jgen import GenerativeModel, OptimizerConfig, TrainConfig, amplification, m
 from jgen.bijectors import standardize
 from jgen.nets.causal import CausalConfig
 from jgen.solvers import runge_kutta
-from jgen.training import make_optimizer, per_player
+from jgen.training import game_optimizer
 from jgen.transforms import preprocessed
 
 Function = Literal["camel", "ring", "shell"]
@@ -203,9 +203,6 @@ def training_of(
     training = dataclasses.replace(one.training, **sets)
     if generator != "gan":
         return training, None
-    optimizer = dataclasses.replace(training.optimizer, learning_rate=one.learning_rate)
-    players = {
-        "generator": make_optimizer(optimizer, max(training.steps // one.every, 1)),
-        "critic": make_optimizer(training.optimizer, training.steps),
-    }
-    return training, per_player(players, {"generator": one.every})
+    generator = dataclasses.replace(training.optimizer, learning_rate=one.learning_rate)
+    players = {"generator": generator, "critic": training.optimizer}
+    return training, game_optimizer(players, training.steps, {"generator": one.every})

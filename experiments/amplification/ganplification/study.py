@@ -19,7 +19,6 @@ events to validation and stop where that loss is least.
 Numbers: results/amplification.md.
 """
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -29,11 +28,8 @@ import numpy as np
 from experiments.amplification.ganplification.models import (
     QUANTILES,
     TOYS,
-    AutoregressiveConfig,
     Config,
-    FlowConfig,
     Function,
-    GanConfig,
     Generator,
     event_bins,
     make_model,
@@ -41,7 +37,7 @@ from experiments.amplification.ganplification.models import (
     sample_errors,
     training_of,
 )
-from experiments.study import Run, Study, main, table
+from experiments.study import Run, Study, main, table, variant
 from jgen import Batch, amplification, draw, member, plotting, toys
 from jgen.estimate import Estimate, mean_estimate
 from jgen.generative_model import SampleFunction
@@ -63,40 +59,43 @@ PAPER = {
 }
 
 DEFAULT = Config()
-SMOKE = Config(
+SMOKE = variant(
+    DEFAULT,
     functions=("camel",),
     generators=("gan", "flow"),
     data_sets=2,
     num_gen=5000,
     num_fits=500,
-    gan=GanConfig(
-        num_noise=4,
-        hidden=(16,),
-        embedding=(8,),
-        critic_hidden=(16,),
-        training=dataclasses.replace(GanConfig().training, steps=300, batch_size=32),
-    ),
-    flow=FlowConfig((16,), 4, dataclasses.replace(FlowConfig().training, steps=300)),
-    autoregressive=AutoregressiveConfig(
-        CausalConfig(8, 2, 1, 16), 4,
-        dataclasses.replace(AutoregressiveConfig().training, steps=100, batch_size=32),
-    ),
+    gan={
+        "num_noise": 4,
+        "hidden": (16,),
+        "embedding": (8,),
+        "critic_hidden": (16,),
+        "training": {"steps": 300, "batch_size": 32},
+    },
+    flow={"hidden": (16,), "solver_steps": 4, "training": {"steps": 300}},
+    autoregressive={
+        "network": CausalConfig(8, 2, 1, 16),
+        "num_gauss": 4,
+        "training": {"steps": 100, "batch_size": 32},
+    },
     sample_batch=5000,
-)  # fmt: skip
+)
 # The GAN of the paper; its optimiser, steps and the rest of its critic are not known to us.
-PAPER_SIZE = Config(
+PAPER_SIZE = variant(
+    DEFAULT,
     generators=("gan",),
     data_sets=100,
     num_gen=1_000_000,
-    gan=GanConfig(
-        num_noise=1000,
-        hidden=(256,) * 7,
-        dropout=0.5,
-        embedding=(256, 256, 32),
-        critic_hidden=(256, 256, 256),
-        learning_rate=1e-4,
-        training=dataclasses.replace(GanConfig().training, steps=20_000, batch_size=100),
-    ),
+    gan={
+        "num_noise": 1000,
+        "hidden": (256,) * 7,
+        "dropout": 0.5,
+        "embedding": (256, 256, 32),
+        "critic_hidden": (256, 256, 256),
+        "learning_rate": 1e-4,
+        "training": {"steps": 20_000, "batch_size": 100},
+    },
 )
 
 
@@ -131,8 +130,7 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
     """
     metrics = {}
     for function in config.functions:
-        judge = lambda: benchmarks(config, function)  # noqa: B023
-        benchmark = run.cached(f"{function}/benchmarks", judge)
+        benchmark = run.cached(f"{function}/benchmarks", benchmarks, config, function)
         if function == "camel":
             metrics["fit/not_converged"] = float(np.mean(benchmark["gradient"] > 1e-3))
         errors = {name: benchmark[name] for name in ("sample", "fit") if name in benchmark}

@@ -15,29 +15,25 @@ Controls are fits, the memoriser and spoiled fits of known worth, see `jgen.toys
 Numbers: results/amplification.md.
 """
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments.amplification.rings.averaging import SMOKE as SMOKE_AVERAGING
 from experiments.amplification.rings.rings import (
+    SMALL,
     Generators,
-    Rings,
-    check_networks,
-    event_key,
+    RingStudy,
+    build,
     networks,
     radius,
     region_edges,
     the_ring,
     training_sets,
 )
-from experiments.amplification.rings.rings import build as build_networks
-from experiments.study import Run, Study, at_least, main, table
+from experiments.study import Run, Study, at_least, finite, main, table, variant
 from jgen import amplification, plotting, toys
 from jgen.amplification import Interval
 from jgen.generative_model import draw_chunks
@@ -56,26 +52,18 @@ MAPPED = 10_000
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RingStudy):
     """Differential amplification of ring generators."""
 
-    rings: Rings = Rings()
-    """Data, networks and members."""
-    model: Path | None = None
-    """Run folder whose networks are used; they must have the same --rings options."""
     data_set: int = 0
     """Training set whose members are judged."""
     num_draws: int = 10
     """Members judged, each with a classifier of its own."""
-    max_gen: int = 100_000
-    """Most events that a member generates."""
     num_held_out: int = 1250
     """True events of the reference called held-out. The first of the folds trains classifiers
     only; the others are compared with."""
     num_large: int = 10_000
     """True events of the large reference, which has the same folds."""
-    sizes_per_decade: int = 5
-    """Points of the scan over n_gen, from 100 events on."""
     tails: bool = False
     """Keep events of the first and last radial region, which the paper removes."""
     cut: tuple[float, float] = (0.95, 1.05)
@@ -90,15 +78,10 @@ class Config:
     """Independent training sets of the generators of known amplification."""
     num_control: int = 100_000
     """Events that these generate, and true ones that they are compared with."""
-    batch_size: int = 1000
-    """Events generated at once."""
 
 
-PAPER = {
-    (2, "training", "R"): "22", (2, "training", "LR class"): "<1",
-    (2, "training", "LR truth"): "<1", (4, "training", "R"): "<1",
-    (4, "training", "LR class"): "<1", (4, "training", "LR truth"): "<1",
-}  # fmt: skip
+PAPER = {(dim, "training", statistic): "<1" for dim in (2, 4) for statistic in STATISTICS}
+PAPER[2, "training", "R"] = "22"
 """G as printed: "about 22", and "no amplification" for all others."""
 LEAST_EVENTS = 30
 """Fewer reference events after the cut, or ten times fewer generated ones, say nothing."""
@@ -106,12 +89,13 @@ LEAST_EVENTS = 30
 _NAMES = {"large": "true", "truth": "held-out"}  # of references, on an axis
 
 DEFAULT = Config()
-SMOKE = Config(
-    rings=SMOKE_AVERAGING.rings,
+SMOKE = variant(
+    DEFAULT,
+    rings=SMALL,
     num_draws=2,
     max_gen=5000,
     num_large=2000,
-    classifier=dataclasses.replace(DEFAULT.classifier, hidden=(16,), epochs=10),
+    classifier={"hidden": (16,), "epochs": 10},
     folds=2,
     num_experiments=10,
     num_control=20_000,
@@ -137,18 +121,11 @@ class Curve(NamedTuple):
     n_equiv: Interval
     spread: Float[np.ndarray, " members"]
 
-    @property
-    def amplification(self) -> Interval:
-        """G of the mean distance."""
-        return Interval(*(float(n) / self.num_train for n in self.n_equiv))
-
 
 def check(config: Config) -> None:
     """Refuse bad options."""
-    at_least(config, num_draws=2, max_gen=1000, num_held_out=100, num_large=100)
-    at_least(
-        config, sizes_per_decade=1, folds=2, num_experiments=10, num_control=1000, batch_size=1
-    )
+    at_least(config, num_draws=2, num_held_out=100, num_large=100)
+    at_least(config, folds=2, num_experiments=10, num_control=1000)
     if not 0 <= config.data_set < config.rings.data_sets:
         raise ValueError(
             f"data_set must be one of the {config.rings.data_sets} training sets, counted from "
@@ -166,12 +143,6 @@ def check(config: Config) -> None:
             f"{config.folds} folds need {4 * config.folds} true events or more, got "
             f"{config.num_held_out} held out and {config.num_large} of the large reference"
         )
-    check_networks(config.model)
-
-
-def build(config: Config) -> dict[str, Any]:
-    """A network a dimension."""
-    return build_networks(config.rings)
 
 
 def inside(config: Config, events: Float[np.ndarray, "num dim"]) -> Float[np.ndarray, "m dim"]:
@@ -198,11 +169,6 @@ def references(config: Config, dim: int) -> dict[str, Float[np.ndarray, "n_ref d
     }
 
 
-def num_train(config: Config, dim: int) -> int:
-    """Events of the training set, where it is compared."""
-    return len(inside(config, training_sets(config.rings, dim)[config.data_set]))
-
-
 def compute(config: Config, run: Run) -> dict[str, Any]:
     """Train, generate, classify and judge.
 
@@ -216,19 +182,18 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
     control/GENERATOR/STATISTIC       G of generators of known worth, with _exact, _held_out,
                                       and _seen, _infinite as `Controls` has them
     """
-    metrics = {}
+    metrics = _controls(config, run)
     for dim in config.rings.dims:
-        made = networks(config.rings, dim, run, config.model)
         known = references(config, dim)
-        for kind, generators in (("network", made), ("truth", _truth(config, dim))):
-            names = REFERENCES if kind == "network" else ("held-out",)
-            used = {name: known[name] for name in names}
+        made = {"network": networks(config.rings, dim, run, config.model)}
+        made["truth"] = _truth(config, dim)
+        for kind, generators in made.items():
+            used = known if kind == "network" else {"held-out": known["held-out"]}
             for i in range(config.num_draws):
-                judge = lambda: statistics(config, generators, kind, i, used)  # noqa: B023
-                run.cached(_stage(kind, dim, i), judge)
+                stage = _stage(kind, dim, i)
+                run.cached(stage, statistics, config, generators, kind, i, used)
         metrics |= _metrics(dim, _curves(config, run, dim))
-    metrics |= _controls(config, run)
-    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
+    return finite(metrics)
 
 
 def _stage(kind: str, dim: int, i: int) -> str:
@@ -238,17 +203,14 @@ def _stage(kind: str, dim: int, i: int) -> str:
 def _truth(config: Config, dim: int) -> Generators:
     """The toy as a generator that nothing is wrong with."""
     toy = the_ring(dim)
-    model = Truth(lambda params, key, cond: toy.sample(key), lambda params, key, x: toy.log_prob(x))
+    model = toys.Fit(
+        lambda data, weight: {},
+        lambda params, key, cond: toy.sample(key),
+        lambda params, key, x, cond=None: toy.log_prob(x),
+    )
     params = [[{}] * config.num_draws] * config.rings.data_sets
     key = stream(jax.random.key(config.rings.seed), f"truth {dim}")
     return Generators(dim, model, params, key)
-
-
-class Truth(NamedTuple):
-    """The truth as a generator: what statistics need of one."""
-
-    sample: Any
-    log_prob: Any
 
 
 def statistics(
@@ -260,7 +222,7 @@ def statistics(
     and rows of the events that it scored, "rows/REFERENCE" and "generated rows/REFERENCE".
     """
     params = generators.params[config.data_set][index]
-    key = event_key(generators, config.data_set, index)
+    key = generators.key_of(config.data_set, index)
     events = draw_inside(config, generators.model.sample, params, key)
     samples = {"generated": events, **known}
     ratios = amplification.log_density_ratio(
@@ -309,24 +271,23 @@ def draw_inside(config: Config, sample: Any, params, key) -> Float[np.ndarray, "
 def _controls(config: Config, run: Run) -> dict[str, float]:
     """Of the first dimension: the radius and the azimuth are distributed alike in all of them."""
     rings, dim = config.rings, config.rings.dims[0]
-    judge = lambda: {
-        "/".join(name): one._asdict()
-        for name, one in ring_controls(
+
+    def judge():
+        controls = ring_controls(
             stream(jax.random.key(rings.seed), f"controls {dim}"),
             dim,
             num_train=rings.num_train,
             num_held_out=config.num_held_out,
             num_control=config.num_control,
             num_experiments=config.num_experiments,
-        ).items()
-    }
+        )
+        return {"/".join(name): one._asdict() for name, one in controls.items()}
+
     exact, metrics = known_amplification(rings.num_train), {}
     for name, one in run.cached("controls", judge).items():
         key = f"control/{name}"
-        metrics |= {
-            key: one["amplification"],
-            f"{key}_exact": exact.get(tuple(name.split("/")), np.inf),
-        }
+        metrics[key] = one["amplification"]
+        metrics[f"{key}_exact"] = exact.get(tuple(name.split("/")), np.inf)
         metrics |= {f"{key}_{field}": one[field] for field in ("seen", "infinite", "held_out")}
     return metrics
 
@@ -346,13 +307,8 @@ def _values(arrays: dict, reference: str, statistic: str, cut: tuple[float, floa
         (reference, f"rows/{reference}", f"{reference}/LR class"),
     ):
         scores = arrays[ratio]
-        mask = (
-            np.ones(len(scores), bool)
-            if cut is None
-            else amplification.refinement_mask(scores, *cut)
-        )
         one = scores if statistic == "LR class" else arrays[f"{name}/{statistic}"][arrays[rows]]
-        values.append(one[mask])
+        values.append(one if cut is None else one[amplification.refinement_mask(scores, *cut)])
     return values
 
 
@@ -376,39 +332,38 @@ def _curve(config: Config, members: list[dict], reference, statistic, cut, n: in
 
 def _curves(config: Config, run: Run, dim: int) -> dict[tuple[str, str], Curve]:
     """By (reference, statistic); references after the cut are called "REFERENCE, cut"."""
-    n, curves = num_train(config, dim), {}
-    members = _members(config, run, "network", dim)
-    for reference in REFERENCES:
-        for statistic in STATISTICS:
-            for name, cut in ((reference, None), (f"{reference}, cut", config.cut)):
-                one = _curve(config, members, reference, statistic, cut, n)
-                if one is not None:
-                    curves[name, statistic] = one
+    num_train, curves = len(references(config, dim)["training"]), {}
+    wanted = [
+        ("network", reference, statistic, name, cut)
+        for reference in REFERENCES
+        for statistic in STATISTICS
+        for name, cut in ((reference, None), (f"{reference}, cut", config.cut))
+    ]
     # The truth has no likelihood ratio to itself but one.
-    for statistic in ("R", "LR class"):
-        members = _members(config, run, "truth", dim)
-        curves["truth", statistic] = _curve(config, members, "held-out", statistic, None, n)
+    wanted += [("truth", "held-out", statistic, "truth", None) for statistic in STATISTICS[:2]]
+    members = {kind: _members(config, run, kind, dim) for kind in ("network", "truth")}
+    for kind, reference, statistic, name, cut in wanted:
+        one = _curve(config, members[kind], reference, statistic, cut, num_train)
+        if one is not None:
+            curves[name, statistic] = one
     return curves
 
 
-def _metrics(dim: int, curves: dict[tuple[str, str], Curve]) -> dict[str, float]:
+def _metrics(dim: int, curves: dict[tuple[str, str], Curve]) -> dict[str, Any]:
     metrics = {}
     for (reference, statistic), one in curves.items():
-        key = f"{dim}d/{reference}/{statistic}"
-        last = one.distances[:, -1].mean()
+        key, last = f"{dim}d/{reference}/{statistic}", one.distances[:, -1].mean()
         if reference == "truth":
             unit = (1 / one.num_reference + 1 / one.sizes[-1]) ** 0.5
             metrics[f"truth/{dim}d/{statistic}"] = last / unit
             continue
-        value, low, high = one.amplification
-        metrics |= {f"G/{key}": value, f"distance/{key}": last}
+        worth = one.n_equiv.over(one.num_train)
+        metrics[f"G/{key}"] = worth.value if reference.startswith("training") else worth
         metrics[f"G/{key}_median"] = np.median(one.spread) / one.num_train
-        if not reference.startswith("training"):
-            metrics |= {f"G/{key}_low": low, f"G/{key}_high": high}
+        metrics[f"distance/{key}"] = last
     for reference in REFERENCES:
-        whole, cut = (curves.get((name, "R")) for name in (reference, f"{reference}, cut"))
-        if cut is not None:
-            metrics[f"kept/{dim}d/{reference}"] = cut.num_train / whole.num_train
+        if (cut := curves.get((f"{reference}, cut", "R"))) is not None:
+            metrics[f"kept/{dim}d/{reference}"] = cut.num_train / curves[reference, "R"].num_train
     return metrics
 
 
@@ -493,21 +448,17 @@ def _tables(config: Config, metrics: dict[str, Any]) -> str:
                 ours = number(key, f"{key}_low"), interval, number(f"{key}_median")
                 paper = PAPER.get((dim, name, statistic), "")
                 rows[f"{dim}-D {name}, {statistic}"] = [paper, *ours]
-    for generator in GENERATORS:
-        for statistic in CONTROL_STATISTICS:
-            key = f"control/{generator}/{statistic}"
-            if f"{key}_seen" in metrics:
-                shares = [
-                    f"{100 * metrics[f'{key}_{name}']:.0f} %" for name in ("seen", "infinite")
-                ]
-                exact = number(f"{key}_exact") if f"{key}_exact" in metrics else ""
-                ours = exact, number(key), number(f"{key}_held_out"), *shares
-                controls[f"{generator}, {statistic}"] = ours
+    for key in (f"{generator}/{s}" for generator in GENERATORS for s in CONTROL_STATISTICS):
+        name = f"control/{key}"
+        if f"{name}_seen" in metrics:
+            exact = number(f"{name}_exact") if f"{name}_exact" in metrics else ""
+            shares = [f"{100 * metrics[f'{name}_{of}']:.0f} %" for of in ("seen", "infinite")]
+            ours = exact, number(name), number(f"{name}_held_out"), *shares
+            controls[key.replace("/", ", ")] = ours
     heads = ("paper", "ours", "68 %", "median draw")
     of_controls = ("exact", "ours", "held-out", "seen", "infinite by training set")
-    return (
-        table(heads, rows, title="network") + "\n\n" + table(of_controls, controls, title="control")
-    )
+    text = table(heads, rows, title="network")
+    return text + "\n\n" + table(of_controls, controls, title="control")
 
 
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build)

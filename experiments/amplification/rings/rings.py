@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from experiments.study import Run, at_least, known
+from experiments.study import Run, at_least, known, variant
 from jgen import (
     Batch,
     GenerativeModel,
@@ -41,18 +41,12 @@ CONTROLS = {"radial fit": toys.radial_fit, "memoriser": lambda dim: toys.memoris
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(transforms.BayesianConfig):
     """The variational posterior of Bayesian networks."""
 
+    initial_scale: float = 0.012
     layers: Literal["output", "all"] = "output"
     """Weights that have a distribution: those of the output layer, as in 2412.12074, or all."""
-    prior_scale: float = 1.0
-    """Standard deviation of every such weight before training."""
-    initial_scale: float = 0.012
-    """Standard deviation of every such weight when training starts. In a short training it ends
-    near there, so that it, not the data, sets the spread: the number to calibrate."""
-    temperature: float = 1.0
-    """Weight of the KL divergence; 1 is Bayes' theorem."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +103,45 @@ class Rings:
             config.check()
 
 
+SMALL = variant(
+    Rings(),
+    dims=(2,),
+    data_sets=2,
+    num_members=10,
+    network={"width": 16, "heads": 2, "blocks": 1, "feed_forward": 16},
+    num_gauss=8,
+    training={
+        "steps": 300,
+        "batch_size": 64,
+        "validate_every": 50,
+        "optimizer": {"learning_rate": 5e-3},
+    },
+)
+"""Of the smoke presets."""
+
+
+@dataclass(frozen=True)
+class RingStudy:
+    """What the ring studies have in common."""
+
+    rings: Rings = Rings()
+    """Data, networks and members."""
+    model: Path | None = None
+    """Run folder whose networks are used; they must have the same --rings options."""
+    max_gen: int = 100_000
+    """Most events that a member generates."""
+    sizes_per_decade: int = 5
+    """Points of the scan over n_gen, from 100 events on."""
+    batch_size: int = 1000
+    """Events generated at once."""
+
+    def check(self) -> None:
+        """Refuse bad options, and a folder without networks."""
+        at_least(self, max_gen=1000, sizes_per_decade=1, batch_size=1)
+        if self.model is not None and not (self.model / "networks").exists():
+            raise ValueError(f"{self.model} holds no networks; give the folder of a ring study")
+
+
 class Generators(NamedTuple):
     """Members of a kind for each training set.
 
@@ -123,6 +156,10 @@ class Generators(NamedTuple):
     model: GenerativeModel | toys.Fit
     params: list[list[Params]]
     key: Key
+
+    def key_of(self, data_set: int, index: int) -> Key:
+        """Key of one member's events."""
+        return jax.random.fold_in(jax.random.fold_in(self.key, data_set), index)
 
 
 @functools.cache
@@ -165,14 +202,8 @@ def trained_model(rings: Rings, dim: int) -> GenerativeModel:
     model, posterior = make_model(rings, dim), rings.posterior
     if rings.members != "bayesian":
         return model
-    return transforms.bayesian(
-        model,
-        num_train=rings.num_train - rings.num_validation,
-        prior_scale=posterior.prior_scale,
-        initial_scale=posterior.initial_scale,
-        temperature=posterior.temperature,
-        which=lambda path, leaf: posterior.layers == "all" or path.startswith("out/"),
-    )
+    which = lambda path, leaf: posterior.layers == "all" or path.startswith("out/")
+    return posterior.make(model, rings.num_train - rings.num_validation, which=which)
 
 
 def trainings(rings: Rings) -> dict[str, TrainConfig]:
@@ -255,19 +286,8 @@ def control(rings: Rings, dim: int, name: str) -> Generators:
     return Generators(dim, made, params, stream(key, f"{name} events {dim}"))
 
 
-def event_key(generators: Generators, data_set: int, index: int) -> Key:
-    """Key of one member's events."""
-    return jax.random.fold_in(jax.random.fold_in(generators.key, data_set), index)
-
-
-def build(rings: Rings) -> dict[str, GenerativeModel]:
+def build(config: RingStudy) -> dict[str, GenerativeModel]:
     """A network a dimension; Bayesian ones have scales on top."""
-    for dim in rings.dims:
-        trained_model(rings, dim)
-    return {f"{dim}d": make_model(rings, dim) for dim in rings.dims}
-
-
-def check_networks(model: Path | None) -> None:
-    """Refuse a folder without networks."""
-    if model is not None and not (model / "networks").exists():
-        raise ValueError(f"{model} holds no networks; give the folder of a ring study")
+    for dim in config.rings.dims:
+        trained_model(config.rings, dim)
+    return {f"{dim}d": make_model(config.rings, dim) for dim in config.rings.dims}

@@ -32,7 +32,6 @@ log-uniform; a large --calodream.num-test makes everything that is compared with
 Numbers: results/amplification.md.
 """
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -46,46 +45,26 @@ from experiments.amplification.shower_amplification.training import (
     trained_model,
 )
 from experiments.showers import presets
-from experiments.study import Run, Study, main, table
-from jgen import plotting
-from jgen.amplification import (
-    Averaging,
-    Interval,
-    averaging_amplification,
-    differential_amplification,
-    differential_on_training_set,
-    equivalent_events,
-    jensen_shannon,
-    jsd_equivalent_events,
-    ks_distances,
-    median_splits,
-    mse_equivalent_events,
-    prefix_sizes,
-    quantile_mse,
-    region_fractions,
-    sample_jensen_shannon,
-    sample_quantile_edges,
-    split_bins,
-)
+from experiments.study import Run, Study, finite, main, table, variant
+from jgen import amplification, plotting
+from jgen.amplification import Averaging, Interval
 from jgen.metrics import pulls
 from jgen.plotting import Panel
-from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, log_axis, new_figure, styled
 from jgen.showers import Showers, get_geometry, layer_energies, layer_observables
 
 # Bins of the incident energy in which the rate of a region is taken for constant.
 _ENERGY_BINS = 20
 
 DEFAULT = Config()
-SMOKE = dataclasses.replace(
+SMOKE = variant(
     DEFAULT,
-    calodream=dataclasses.replace(
-        DEFAULT.calodream,
-        num_train=300,
-        num_test=400,
-        parallel_network=presets.SMOKE.parallel_network,
-        energy_training=dataclasses.replace(presets.SMOKE.energy_training, steps=60),
-        energy_solver=presets.SMOKE.energy_solver,
-    ),
+    calodream={
+        "num_train": 300,
+        "num_test": 400,
+        "parallel_network": presets.SMOKE.parallel_network,
+        "energy_training": variant(presets.SMOKE.energy_training, steps=60),
+        "energy_solver": presets.SMOKE.energy_solver,
+    },
     num_members=4,
     num_generated=600,
     num_regions=5,
@@ -134,7 +113,7 @@ def compute(config: Config, run: Run) -> dict[str, Any]:
     rows = run.history("training")
     losses = [np.mean(row["loss"]) for row in rows if "loss" in row]
     seconds = sum(row.get("seconds", 0.0) for row in rows)
-    return _finite(numbers) | {"loss": float(losses[-1]), "train_seconds": seconds}
+    return finite(numbers) | {"loss": float(losses[-1]), "train_seconds": seconds}
 
 
 def _observed(config: Config, run: Run) -> tuple[Observed, Observed, Observed]:
@@ -162,28 +141,28 @@ def _averaging(
     """Forecast from the members' spread in regions, and the errors that are made in them."""
     num_train, num_reference = len(known[name]), len(true[name])
     num_members, num = made[name].shape
-    edges = sample_quantile_edges(true[name], config.num_regions)
-    sizes = prefix_sizes(num, per_decade=4)
-    fractions = np.stack([region_fractions(v, edges, sizes) for v in made[name]])
+    edges = amplification.sample_quantile_edges(true[name], config.num_regions)
+    sizes = amplification.prefix_sizes(num, per_decade=4)
+    fractions = np.stack([amplification.region_fractions(v, edges, sizes) for v in made[name]])
     regions = {"": slice(None), "/first": slice(0, 1), "/last": slice(-1, None)}
     results = {
-        label: averaging_amplification(fractions[:, :, rows], sizes, num_train)
+        label: amplification.averaging_amplification(fractions[:, :, rows], sizes, num_train)
         for label, rows in regions.items()
     }
     numbers = {
-        f"G/averaging/{name}{label}": Interval(*(end[-1] for end in one.amplification))
-        for label, one in results.items()
+        f"G/averaging/{name}{label}": one.amplification.last for label, one in results.items()
     }
 
     last = fractions[:, -1]
-    truth, training = (region_fractions(v, edges, [len(v)])[0] for v in (true[name], known[name]))
+    truth, training = shares(true[name], edges), shares(known[name], edges)
     # The noise of the reference is in the edges of the regions, which makes no difference.
     noise = 1 / num_reference
-    worth = lambda p, own: mse_equivalent_events(quantile_mse(p), len(p), 1 / (noise + own))
-    numbers[f"G/quantiles/{name}"] = _over(
-        worth(last.mean(axis=0), 1 / (num_members * num)), num_train
+    worth = lambda p, own: amplification.mse_equivalent_events(
+        amplification.quantile_mse(p), len(p), 1 / (noise + own)
     )
-    numbers[f"G/quantiles_control/{name}"] = _over(worth(training, 0.0), num_train)
+    mixed = worth(last.mean(axis=0), 1 / (num_members * num))
+    numbers[f"G/quantiles/{name}"] = mixed.over(num_train)
+    numbers[f"G/quantiles_control/{name}"] = worth(training, 0.0).over(num_train)
     # Members' spread has the noise of their own showers inside, the reference brings the rest.
     errors = np.sqrt(truth * (1 - truth) * (noise - 1 / num))
     of_regions = pulls(truth, last, errors)
@@ -191,6 +170,11 @@ def _averaging(
     numbers[f"pull/{name}_expected"] = of_regions.expected_width
     numbers[f"G/spectrum/{name}"] = _known_spectrum(made[name], made["incident"], edges)
     return numbers, results[""]
+
+
+def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Fractions of all values in regions."""
+    return amplification.region_fractions(values, edges, [len(values)])[0]
 
 
 def _known_spectrum(values: np.ndarray, incident: np.ndarray, edges: np.ndarray) -> float:
@@ -201,25 +185,25 @@ def _known_spectrum(values: np.ndarray, incident: np.ndarray, edges: np.ndarray)
     """
     order = np.argsort(incident.ravel())
     blocks = np.array_split(values.ravel()[order], _ENERGY_BINS)
-    p = np.stack([region_fractions(block, edges, [len(block)])[0] for block in blocks])
+    p = np.stack([shares(block, edges) for block in blocks])
     mean = p.mean(axis=0)
     return float(np.sum(mean * (1 - mean)) / np.sum((p * (1 - p)).mean(axis=0)))
 
 
 def _differential(name: str, known: np.ndarray, true: np.ndarray, made: np.ndarray) -> Numbers:
     """Forecasts from distances, and the same for the training showers."""
-    num_train, sizes = len(known), np.array([made.shape[1]])
+    worth, num_train, sizes = amplification.equivalent_events, len(known), np.array(made.shape[1:])
     mixed, every = made.T.ravel(), np.array([made.size])  # all members in every prefix
-    held_out = differential_amplification(mixed, true, num_train, every)
-    published = differential_on_training_set(mixed, known, every)
-    mean = np.mean([ks_distances(true, v, sizes)[0] for v in made])
-    control = ks_distances(true, known, np.array([num_train]))[0]
+    held_out = amplification.differential_amplification(mixed, true, num_train, every)
+    published = amplification.differential_on_training_set(mixed, known, every)
+    mean = np.mean([amplification.ks_distances(true, v, sizes)[0] for v in made])
+    control = amplification.ks_distances(true, known, np.array([num_train]))[0]
     return {
         f"G/ks/{name}": held_out.amplification,
         f"ks_probability/{name}": held_out.probability,
         f"G/ks_training/{name}": published.amplification,
-        f"G/ks_member/{name}": _over(equivalent_events(mean, len(true), made.shape[1]), num_train),
-        f"G/ks_control/{name}": _over(equivalent_events(control, len(true)), num_train),
+        f"G/ks_member/{name}": worth(mean, len(true), made.shape[1]).over(num_train),
+        f"G/ks_control/{name}": worth(control, len(true)).over(num_train),
     }
 
 
@@ -227,11 +211,11 @@ def _divergences(config: Config, known: Observed, true: Observed, made: Observed
     """Jensen-Shannon divergences over bins of iterated median splits of all observables."""
     column = lambda a: np.stack([a[name] for name in OBSERVABLES], axis=-1)
     known, true, made = column(known), column(true), column(made)
-    splits = median_splits(true, config.levels)
+    splits = amplification.median_splits(true, config.levels)
     bins = {
-        "truth": split_bins(splits, true),
-        "training": split_bins(splits, known),
-        "members": split_bins(splits, made.reshape(-1, made.shape[-1])).reshape(made.shape[:2]),
+        "truth": amplification.split_bins(splits, true),
+        "training": amplification.split_bins(splits, known),
+        "members": np.stack([amplification.split_bins(splits, one) for one in made]),
     }
     num_train, num_reference, total = len(known), len(true), made.shape[0] * made.shape[1]
     numbers = {}
@@ -240,34 +224,19 @@ def _divergences(config: Config, known: Observed, true: Observed, made: Observed
         num, shift = 2**level, config.levels - level
         share = lambda b: np.bincount(b.ravel() >> shift, minlength=num) / b.size  # noqa: B023
         truth = share(bins["truth"])
-        each = [jensen_shannon(share(b), truth) for b in bins["members"]]
+        each = [amplification.jensen_shannon(share(b), truth) for b in bins["members"]]
         values = {
-            "generated": jensen_shannon(share(bins["members"]), truth),
+            "generated": amplification.jensen_shannon(share(bins["members"]), truth),
             "member": np.mean(each),
             "member_spread": np.std(each, ddof=1),
-            "training": jensen_shannon(share(bins["training"]), truth),
-            "expected_training": sample_jensen_shannon(num, num_train, num_reference),
-            "expected_perfect": sample_jensen_shannon(num, total, num_reference),
+            "training": amplification.jensen_shannon(share(bins["training"]), truth),
+            "expected_training": amplification.sample_jensen_shannon(num, num_train, num_reference),
+            "expected_perfect": amplification.sample_jensen_shannon(num, total, num_reference),
         }
         numbers |= {f"jsd/{what}/{num}": float(value) for what, value in values.items()}
-        worth = jsd_equivalent_events(values["generated"], num, total, num_reference)
-        control = jsd_equivalent_events(values["training"], num, np.inf, num_reference)
-        numbers[f"G/jsd/{num}"] = _over(worth, num_train)
-        numbers[f"G/jsd_control/{num}"] = _over(control, num_train)
-    return numbers
-
-
-def _over(number: Interval, num_train: int) -> Interval:
-    return Interval(*(end / num_train for end in number))
-
-
-def _finite(metrics: dict[str, Any]) -> dict[str, float]:
-    """Numbers by name; infinite ones are left out."""
-    numbers = {}
-    for name, value in metrics.items():
-        interval = isinstance(value, Interval)
-        of = {"": value.value, "_low": value.low, "_high": value.high} if interval else {"": value}
-        numbers |= {name + end: float(v) for end, v in of.items() if np.isfinite(v)}
+        for name, what, size in (("jsd", "generated", total), ("jsd_control", "training", np.inf)):
+            worth = amplification.jsd_equivalent_events(values[what], num, size, num_reference)
+            numbers[f"G/{name}/{num}"] = worth.over(num_train)
     return numbers
 
 
@@ -284,49 +253,28 @@ def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
     num_train = len(known["depth"])
     labelled = {OBSERVABLES[name]: one for name, one in curves.items()}
     run.save("averaging", plotting.variance_curves(labelled, num_train=num_train))
-    sizes = prefix_sizes(made["depth"].shape[1])
+    sizes = amplification.prefix_sizes(made["depth"].shape[1])
     for what, reference, label in (
         ("held_out", true, "Geant4 showers held out"),
         ("training_set", known, "training showers"),
     ):
         distances = {
             OBSERVABLES[name]: np.stack(
-                [ks_distances(reference[name], v, sizes) for v in made[name]]
+                [amplification.ks_distances(reference[name], v, sizes) for v in made[name]]
             )
             for name in OBSERVABLES
         }
         num = len(reference["depth"])
         figure = plotting.ks_curves(distances, sizes, num, num_train, reference_label=label)
         run.save(f"ks_{what}", figure)
-    run.save("calomplification", _divergence_curves(numbers, num_train, len(true["depth"])))
+    bins = 2 ** np.arange(1, config.levels + 1)
+    kinds = ("generated", "member", "member_spread", "training")
+    values = {kind: np.array([numbers[f"jsd/{kind}/{num}"] for num in bins]) for kind in kinds}
+    options = {"num_train": num_train, "num_reference": len(true["depth"])}
+    options["truth"] = "Geant4 showers"
+    run.save("calomplification", plotting.divergence_curves(bins, *values.values(), **options))
     run.save("training", plotting.training_curves({"energy network": run.history("training")}))
     return _tables(config, numbers)
-
-
-@styled
-def _divergence_curves(numbers: Numbers, num_train: int, num_reference: int):
-    """Divergence against the number of bins (2202.07352), with that of samples of Geant4."""
-    figure = new_figure(0.62 * TEXT_WIDTH, 3.4)
-    axes = figure.subplots()
-    bins = np.array(sorted(int(n.split("/")[-1]) for n in numbers if n.startswith("jsd/training/")))
-    values = lambda what: np.array([numbers[f"jsd/{what}/{num}"] for num in bins])
-    for factor, style in ((1, "-"), (2, "--"), (5, "-."), (np.inf, ":")):
-        expected = [sample_jensen_shannon(num, factor * num_train, num_reference) for num in bins]
-        label = f"{factor * num_train:.0f} Geant4 showers" if factor < np.inf else "Infinitely many"
-        axes.plot(bins, expected, color=REFERENCE, linestyle=style, linewidth=0.8, label=label)
-    axes.plot(bins, values("training"), "s", color=REFERENCE, label="Training showers")
-    mean, spread = values("member"), values("member_spread")
-    low = np.maximum(mean - spread, 0.1 * mean)  # a logarithmic axis has no zero
-    axes.fill_between(bins, low, mean + spread, color=color(0), alpha=0.25, linewidth=0.0)
-    axes.plot(bins, mean, color=color(0), label="Single members")
-    axes.plot(bins, values("generated"), color=color(1), marker="o", label="Members mixed")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    log_axis(axes.yaxis)
-    axes.set_xticks(bins, [str(num) for num in bins])
-    axes.set(xlabel="Bins of median splits", ylabel="Jensen-Shannon divergence [nats]")
-    axes.legend(fontsize=7)
-    return figure
 
 
 def _tables(config: Config, numbers: dict[str, Any]) -> str:
@@ -345,10 +293,10 @@ def _tables(config: Config, numbers: dict[str, Any]) -> str:
         ("pulls, width", "pull/{}"),
         ("   calibrated", "pull/{}_expected"),
     )
-    cells = {label: [_cell(numbers[key.format(n)]) for n in OBSERVABLES] for label, key in rows}
+    cells = {label: [numbers[key.format(n)] for n in OBSERVABLES] for label, key in rows}
     bins = [2**level for level in range(1, config.levels + 1)][-3:]
     by_bins = {
-        label: [_cell(numbers[f"{key}/{num}"]) for num in bins]
+        label: [numbers[f"{key}/{num}"] for num in bins]
         for label, key in (("JSD", "G/jsd"), ("   training showers", "G/jsd_control"))
     }
     heads = [str(num) for num in bins]
@@ -357,15 +305,6 @@ def _tables(config: Config, numbers: dict[str, Any]) -> str:
         + "\n\n"
         + table(heads, by_bins, title="bins of all observables")
     )
-
-
-def _cell(value: float | Interval) -> str:
-    if not isinstance(value, Interval):
-        return f"{value:.2f}"
-    number = "inf" if np.isinf(value.value) else f"{value.value:.2g}"
-    if np.isinf(value.high):
-        return f"{number} [> {value.low:.2g}]"
-    return f"{number} [{value.low:.2g}, {value.high:.2g}]"
 
 
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, build=build, inputs=load)

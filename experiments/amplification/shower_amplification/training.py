@@ -16,7 +16,7 @@ from jgen.random import member_keys, stream
 from jgen.showers import ShowerPreprocessing, Showers, calodream, get_geometry, layer_observables
 from jgen.solvers import SolverConfig
 from jgen.training import loss_values
-from jgen.transforms import bayesian, draw_weights
+from jgen.transforms import BayesianConfig, draw_weights
 from jgen.typing import Params
 
 OBSERVABLES = {
@@ -30,7 +30,7 @@ _SMALLEST_P = 1e-4
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BayesianConfig):
     """One study of the amplification of showers."""
 
     calodream: presets.Config = dataclasses.replace(
@@ -59,12 +59,6 @@ class Config:
     """Members, or draws of the weights."""
     num_generated: int = 8000
     """Showers that each member generates."""
-    prior_scale: float = 1.0
-    """Bayesian: standard deviation of every weight before training."""
-    initial_scale: float = 0.003
-    """Bayesian: standard deviation of every weight when training starts."""
-    temperature: float = 1.0
-    """Bayesian: weight of the KL divergence, as in the study uncertainty."""
     num_regions: int = 10
     """Regions of each observable, of equal probability in the reference."""
     levels: int = 7
@@ -155,16 +149,8 @@ def trained_model(config: Config, num_train: int) -> GenerativeModel:
     model = energy_model(config)
     if config.members != "bayesian":
         return model
-    # Twice the KL divergence over the features: the unit of a mean of squares, as in the
-    # study uncertainty.
     features = get_geometry(config.calodream.geometry).num_layers
-    return bayesian(
-        model,
-        num_train=num_train,
-        prior_scale=config.prior_scale,
-        initial_scale=config.initial_scale,
-        temperature=config.temperature * 2 / features,
-    )
+    return config.make(model, num_train, features=features)
 
 
 def members_of(config: Config, fitted: Params) -> Params:

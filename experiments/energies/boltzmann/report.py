@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.study import Run, table
 from jgen import inference, plotting, toys
 from jgen.estimate import Estimate, Judged, mean_estimate
-from jgen.typing import Key
 
 WELLS = {"tilted": toys.double_well(), "hard": toys.double_well(0.25, 3.0, 1.0)}
 LABELS = {
@@ -22,11 +20,6 @@ LABELS = {
 NUM_BINS = 41
 # Where the density is at least some 1e-5 of its maximum, around both wells.
 RANGES = {"tilted": (-2.1, 2.0), "hard": (-3.6, 3.4)}
-
-
-def exact_events(well: str, key: Key, num: int) -> np.ndarray:
-    """Events [num, 2] of the target itself."""
-    return np.asarray(jax.jit(jax.vmap(WELLS[well].toy.sample))(jax.random.split(key, num)))
 
 
 def trainings(config: Any, well: str) -> tuple[str, ...]:
@@ -108,7 +101,7 @@ def report(config: Any, run: Run, metrics: dict[str, Any]) -> str:
         if well == "tilted":
             vae = run.stage("tilted-vae")["x"]
             samples["VAE"] = binned(well, vae)
-            shown["exact"] = exact_events(well, run.key("picture"), 1500)
+            shown["exact"] = toys.true_events(WELLS[well].toy, run.key("picture"), 1500)
         pictures += [landscape(well, f"{well.capitalize()}: {n}", x) for n, x in shown.items()]
         generated.append(marginal(well, samples, config.num_gen))
         weighted = {n: binned(well, flow["x"], flow["log_weight"]) for n, flow in flows.items()}

@@ -15,7 +15,6 @@ start in the left minimum. A flow has seen 2 million energies in its training, t
 alternating ones, and no loss on a reaction coordinate.
 """
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.energies.boltzmann import report
-from experiments.study import Run, Study, at_least, known, main
+from experiments.study import Run, Study, at_least, known, main, variant
 from jgen import (
     Batch,
     GenerativeModel,
@@ -37,6 +36,7 @@ from jgen import (
     log_densities,
     models,
     nets,
+    toys,
     transforms,
 )
 from jgen.random import stream
@@ -156,21 +156,18 @@ class Config:
 
 
 DEFAULT = Config()
-SMOKE = Config(
+SMOKE = variant(
+    DEFAULT,
     wells=("tilted",),
-    flow=FlowConfig(
-        depth=4,
-        hidden=(16,),
-        training=dataclasses.replace(FlowConfig().training, steps=150, batch_size=128),
-    ),
-    chain=ChainConfig(chains=4, steps=1000),
-    vae=VaeConfig(
-        num_train=1000,
-        hidden=(16,),
-        training=dataclasses.replace(VaeConfig().training, steps=150, batch_size=64),
-        num_test=200,
-        num_importance=20,
-    ),
+    flow={"depth": 4, "hidden": (16,), "training": {"steps": 150, "batch_size": 128}},
+    chain={"chains": 4, "steps": 1000},
+    vae={
+        "num_train": 1000,
+        "hidden": (16,),
+        "training": {"steps": 150, "batch_size": 64},
+        "num_test": 200,
+        "num_importance": 20,
+    },
     num_gen=5000,
     num_walk=100,
     num_corrected=1000,
@@ -280,7 +277,7 @@ def flow_events(run: Run, flow: GenerativeModel, well: str, method: str) -> dict
         params = run.fit(name, trained, data, training).one
         key = run.key(f"{well} {method}")
         keys = jax.random.split(key, 3)
-        exact = report.exact_events(well, stream(key, "exact"), config.num_gen)
+        exact = toys.true_events(WELLS[well].toy, stream(key, "exact"), config.num_gen)
         weights = lambda key, x: inference.log_weights(flow, params, key, x, energy, **size)
         own = inference.draw_weighted(flow, params, keys[0], config.num_gen, energy, **size)
         events = {
@@ -383,7 +380,7 @@ def vae_events(run: Run) -> dict[str, np.ndarray]:
     def generate():
         key = run.key("vae")
         train, test = (
-            report.exact_events("tilted", stream(key, name), num)
+            toys.true_events(WELLS["tilted"].toy, stream(key, name), num)
             for name, num in (("train", options.num_train), ("test", options.num_test))
         )
         inner, autoencoder = make_vae(options)

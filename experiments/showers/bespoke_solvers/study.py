@@ -18,7 +18,6 @@ Learned solvers start from midpoint or Kutta's rule, whichever is better, and ar
 worse one on held-out trajectories.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ import numpy as np
 from experiments.showers import presets
 from experiments.showers.bespoke_solvers.training import SolverTraining, learn, trajectories
 from experiments.showers.presets import given_or_trained, model_config
-from experiments.study import Run, Study, at_least, main, table
+from experiments.study import Run, Study, at_least, main, table, variant
 from jgen import Estimate, GenerativeModel, draw, plotting
 from jgen.metrics import ClassifierConfig
 from jgen.plotting import Curve
@@ -79,9 +78,7 @@ class Config:
     """Showers for classifiers and Frechet distances; 0 leaves them out."""
     fpd_batches: int = 3
     """Batches of each of five sizes of the Frechet distance."""
-    classifier: ClassifierConfig = ClassifierConfig(
-        batch_size=128, epochs=30, num_seeds=2, patience=4
-    )
+    classifier: ClassifierConfig = presets.JUDGE
     """Classifier tests."""
     seed: int = 0
     """Seed of everything random."""
@@ -89,10 +86,10 @@ class Config:
 
 DEFAULT = Config()
 _SMOKE = SolverTraining((8,), SolverConfig("rk4", 16), 24, 40, 200, 8)
-SMOKE = dataclasses.replace(
+SMOKE = variant(
     DEFAULT,
     calodream=presets.SMOKE,
-    energy=dataclasses.replace(_SMOKE, num_pool=8, batch_size=2),
+    energy=variant(_SMOKE, num_pool=8, batch_size=2),
     shape=_SMOKE,
     num_energies=100,
     num_error=16,
@@ -114,15 +111,8 @@ def check(config: Config) -> None:
 def inputs(config: Config) -> tuple[Showers, Showers]:
     """Training and reference showers."""
     showers, reference = presets.load_showers(model_config(config))
-    for name, wanted, most in (
-        ("num_showers", config.num_showers, reference),
-        ("energy.num_pool", config.energy.num_pool, showers),
-    ):
-        if wanted > len(most.energies):
-            raise ValueError(
-                f"{name} is {wanted}, but the model's sample for it has {len(most.energies)} "
-                "showers; ask for as many at most"
-            )
+    presets.check_enough("num_showers", config.num_showers, reference)
+    presets.check_enough("energy.num_pool", config.energy.num_pool, showers)
     return showers, reference
 
 
@@ -169,13 +159,13 @@ def compute(config: Config, run: Run) -> dict:
     PART/ms             milliseconds a shower by the clock, of this network alone
     """
     showers, reference = inputs(config)
-    trained, found = given_or_trained(config, showers, run), {}
+    trained, metrics = given_or_trained(config, showers, run), {}
     for part, prepare in (("energy", energy_task), ("shape", shape_task)):
         training = getattr(config, part)
         task = functools.cache(functools.partial(prepare, config, trained, showers, reference, run))
         pool = functools.cache(lambda: trajectories(task().flow, training))  # noqa: B023
         truth = run.cached(f"{part}/truth", lambda: task().truth)  # noqa: B023
-        found |= {f"{part}/{metric}_truth": value for metric, value in truth.items()}
+        metrics |= {f"{part}/{metric}_truth": value for metric, value in truth.items()}
         for n in training.n_evals:
             path, key = calodream.solver_path(trained.folder, part, n), run.key(f"{part} solvers")
 
@@ -188,12 +178,10 @@ def compute(config: Config, run: Run) -> dict:
             stored = run.cached(f"solvers/{part}-{n}", learned)
             for name in SOLVERS:
                 solver = NonStationary(**stored[BESPOKE[name]]) if name in BESPOKE else name
-                row = run.cached(
-                    f"{part}/{name}-{n}",
-                    lambda: measure(task(), part, solver, n, trained, run),  # noqa: B023
-                )
-                found |= {f"{part}/{metric}/{name}/{n}": value for metric, value in row.items()}
-    return found
+                stage, args = f"{part}/{name}-{n}", (part, solver, n, trained, run)
+                row = run.cached(stage, lambda: measure(task(), *args))  # noqa: B023
+                metrics |= {f"{part}/{metric}/{name}/{n}": value for metric, value in row.items()}
+    return metrics
 
 
 def measure(
@@ -280,11 +268,11 @@ def shape_task(
         truth = told(other)
 
     def judge(x):
-        found = {"rmse": root_mean_square(x[:few] - fine)}
+        metrics = {"rmse": root_mean_square(x[:few] - fine)}
         if told:
             voxels = trained.preprocessing.decode(u[rows], x[rows], energies[rows])
-            found |= told(Showers(energies[rows], voxels.reshape(len(voxels), -1)))
-        return found
+            metrics |= told(Showers(energies[rows], voxels.reshape(len(voxels), -1)))
+        return metrics
 
     return Task(flow, model, num, cond[:num], judge, truth, bespoke)
 
@@ -298,15 +286,15 @@ def root_mean_square(difference: np.ndarray) -> Estimate:
     return Estimate(rmse, float(error))
 
 
-def report(config: Config, run: Run, found: dict) -> str:
+def report(config: Config, run: Run, metrics: dict) -> str:
     """Draw each metric against n_eval and against time; a table of each network."""
     tables = []
     for part, titles in TITLES.items():
         columns, rows = getattr(config, part).n_evals, {}
         time_label = f"Time of the {part} network [ms / shower]"
-        read = lambda metric, name: [found[f"{part}/{metric}/{name}/{n}"] for n in columns]  # noqa: B023
+        read = lambda metric, name: [metrics[f"{part}/{metric}/{name}/{n}"] for n in columns]  # noqa: B023
         for metric in (*titles, "ms"):
-            if f"{part}/{metric}/{SOLVERS[0]}/{columns[0]}" in found:
+            if f"{part}/{metric}/{SOLVERS[0]}/{columns[0]}" in metrics:
                 rows |= {f"{metric} {name}": read(metric, name) for name in SOLVERS}
         tables.append(table(list(map(str, columns)), rows, title=f"{part} network, n_eval"))
         for metric, title in titles.items():
@@ -315,21 +303,15 @@ def report(config: Config, run: Run, found: dict) -> str:
             for suffix, xlabel in (("", {}), ("_time", {"xlabel": time_label})):
                 curves = {}
                 for name in SOLVERS:
-                    values = np.array([_pair(value) for value in read(metric, name)])
                     cost = read("ms", name) if suffix else columns
-                    error = None if np.isnan(values).any() else values[:, 1]
-                    curves[name] = Curve(np.array(cost, np.float64), values[:, 0], error)
+                    curves[name] = Curve.of(cost, read(metric, name))
                 # Distances that are zero, as those of few showers may be, have no logarithm.
                 lowest = min(curve.value.min() for curve in curves.values())
                 log_y = not metric.startswith("auc") and bool(lowest > 0)
-                truth = found.get(f"{part}/{metric}_truth")
+                truth = metrics.get(f"{part}/{metric}_truth")
                 figure = plotting.quality_curves(curves, title, truth=truth, log_y=log_y, **xlabel)
                 run.save(f"{part}_{metric}{suffix}", figure)
     return "\n\n".join(tables)
-
-
-def _pair(value) -> tuple[float, float]:
-    return value if isinstance(value, Estimate) else (float(value), np.nan)
 
 
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build, inputs)

@@ -1,18 +1,20 @@
 """Metrics, figures and table of the BIB-AE study."""
 
+import functools
 import math
 
 import jax
 import numpy as np
 from scipy.stats import norm
 
-from experiments.showers.bib_ae.models import GEOMETRY, HALF_WIDTH, Config, Data, Showers, load_data
+from experiments.showers.bib_ae.data import GEOMETRY, HALF_WIDTH, Config, Data, Showers, load_data
 from experiments.study import Run, metric_table
 from jgen import Estimate, metrics, plotting
 from jgen.amplification import jensen_shannon
 from jgen.estimate import mean_ratio, width_ratio
 from jgen.plotting import Panel
 from jgen.showers import box
+from jgen.showers.evaluation import voxel_counts
 from jgen.typing import Key
 
 GENERATED = {"prior": "game", "without": "latent", "sorted": "sorted", "with": "post"}
@@ -56,23 +58,23 @@ def measure(config: Config, data: Data, samples: dict[str, np.ndarray], key: Key
     test, num = data.test, len(data.test.energies)
     sets = {name: Showers(samples["energies"], samples[name]) for name in GENERATED}
     sets["truth"] = Showers(*(a[:num] for a in data.train))
-    found = {}
+    results = {}
     for name, showers in sets.items():
         for label, bounds in energy_bins(config, data).items():
             pair = [within(s.energies, np.exp(s.log_response), bounds) for s in (showers, test)]
-            found[f"visible_energy_mean/{label}/{name}"] = mean_ratio(*pair)
-            found[f"visible_energy_width/{label}/{name}"] = width_ratio(*pair)
-        found[f"spectrum_jsd/{name}"] = spectrum_jsd(test.cells, showers.cells, config.seed)
+            results[f"visible_energy_mean/{label}/{name}"] = mean_ratio(*pair)
+            results[f"visible_energy_width/{label}/{name}"] = width_ratio(*pair)
+        results[f"spectrum_jsd/{name}"] = spectrum_jsd(test.cells, showers.cells, config.seed)
         hits = [s.observables["num_hits"] for s in (showers, test)]
-        found[f"num_hits_mean/{name}"] = mean_ratio(*hits)
+        results[f"num_hits_mean/{name}"] = mean_ratio(*hits)
         if name != "truth":
             # Latents that the decoder never saw give any energy: quantiles do not mind.
             low, median, high = np.quantile(samples[f"{name}/free"], norm.cdf([-1, 0, 1]))
-            found[f"free_energy_median/{name}"] = median
-            found[f"free_energy_width/{name}"] = (high - low) / 2
+            results[f"free_energy_median/{name}"] = median
+            results[f"free_energy_width/{name}"] = (high - low) / 2
     first = slice(None, None, config.num_repeats)  # one generated shower for each test shower
     paired = {name: Showers(*(a[first] for a in sets[name])) for name in ("with", "sorted")}
-    found |= metrics.compare(
+    results |= metrics.compare(
         test.observables,
         sets["truth"].observables,
         paired["with"].observables,
@@ -80,8 +82,8 @@ def measure(config: Config, data: Data, samples: dict[str, np.ndarray], key: Key
         key=jax.random.key(config.seed),
     ).metrics
     if config.classifier_epochs:
-        found |= classifiers(config, test, sets["truth"], paired, key)
-    return found
+        results |= classifiers(config, test, sets["truth"], paired, key)
+    return results
 
 
 def classifiers(
@@ -92,21 +94,15 @@ def classifiers(
         hidden=(128, 128), learning_rate=1e-3, batch_size=200,
         epochs=config.classifier_epochs, num_seeds=2,
     )  # fmt: skip
-
-    def cells(s):
-        compressed = np.log1p(s.cells.reshape(len(s.cells), -1) / config.data.scale)
-        return np.concatenate([np.log(s.energies)[:, None], compressed], axis=1)
-
-    few = lambda s: np.stack([np.log(s.energies), *s.observables.values()], axis=1)
-    found = {}
-    for tag, inputs, name in (
-        ("cells_sorted", cells, "sorted"),
-        ("cells", cells, "with"),
-        ("observables", few, "with"),
-    ):
-        triple = (inputs(test), inputs(truth), inputs(made[name]))
-        found |= metrics.classifier_comparison(*triple, key, tag, options).metrics
-    return found
+    flat = lambda s: np.log1p(s.cells.reshape(len(s.cells), -1) / config.data.scale)
+    cells = lambda s: np.column_stack([np.log(s.energies), flat(s)])
+    few = lambda s: np.column_stack([np.log(s.energies), *s.observables.values()])
+    inputs = {"cells_sorted": (cells, "sorted"), "cells": (cells, "with")}
+    results = {}
+    for tag, (of, name) in (inputs | {"observables": (few, "with")}).items():
+        triple = (of(test), of(truth), of(made[name]))
+        results |= metrics.classifier_comparison(*triple, key, tag, options).metrics
+    return results
 
 
 def spectrum_edges() -> np.ndarray:
@@ -129,46 +125,38 @@ def spectrum_jsd(reference: np.ndarray, cells: np.ndarray, seed: int) -> Estimat
 
 
 def spectrum_counts(cells: np.ndarray) -> np.ndarray:
-    """Cells of each shower in the bins of the spectrum [n, bins]."""
-    edges, flat = spectrum_edges(), cells.reshape(len(cells), -1)
-    index = np.searchsorted(edges, flat, side="right") - 1
-    inside = (flat > 0) & (index >= 0) & (index < len(edges) - 1)
-    rows = np.repeat(np.arange(len(flat)), inside.sum(axis=1))
-    flat_index = rows * (len(edges) - 1) + index[inside]
-    return np.bincount(flat_index, minlength=len(flat) * (len(edges) - 1)).reshape(len(flat), -1)
+    """Cells of each shower in the bins of the spectrum [n, bins]; empty cells are below them."""
+    return voxel_counts(cells.reshape(len(cells), -1), spectrum_edges())[:, 1:-1]
 
 
-def report(config: Config, run: Run, found: dict) -> str:
+def report(config: Config, run: Run, results: dict) -> str:
     """Draw everything; tables of responses, spectra and classifiers."""
     data = load_data(config.data)
     figures(config, run, data, run.stage("samples"))
     kinds = ("visible_energy_mean", "visible_energy_width")
     rows = {f"{kind} {b}": f"{kind}/{b}" for kind in kinds for b in energy_bins(config, data)}
-    tables = [metric_table(found, ("with", "truth"), rows, title="over Geant4's")]
+    tables = [metric_table(results, ("with", "truth"), rows, title="over Geant4's")]
     kinds = ("spectrum_jsd", "num_hits_mean", "free_energy_median", "free_energy_width")
     rows = {kind: kind for kind in kinds}
-    tables.append(metric_table(found, (*GENERATED, "truth"), rows))
+    tables.append(metric_table(results, (*GENERATED, "truth"), rows))
     if config.classifier_epochs:
         names = ("auc_cells_sorted", "auc_cells", "auc_observables")
-        tables.append("\n".join(f"{name:<20}{found[name]}" for name in names))
+        tables.append("\n".join(f"{name:<20}{results[name]}" for name in names))
     return "\n\n".join(tables)
 
 
 def figures(config: Config, run: Run, data: Data, samples: dict[str, np.ndarray]) -> None:
     """All figures."""
-    test, shown = data.test, ("sorted", "with")
-    hits = lambda cells: cells[cells > 0]
-    own = test.observables
+    test, own, shown = data.test, data.test.observables, ("sorted", "with")
+    three, hits = ("without", *shown), lambda cells: cells[cells > 0]
     made = {name: Showers(samples["energies"], samples[name]).observables for name in LABELS}
-    three = ("without", *shown)
-
-    def panel(edges, reference, of, xlabel, **options):
-        return Panel(edges, reference, of, xlabel, reference_label="Geant4", **options)
+    panel = functools.partial(Panel, reference_label="Geant4")
+    label = lambda of, names: {LABELS[name]: of(name) for name in names}
 
     spectrum = panel(
         spectrum_edges(),
         hits(test.cells),
-        {LABELS[name]: hits(samples[name]) for name in three},
+        label(lambda name: hits(samples[name]), three),
         "Energy of a cell [MeV]",
         log_x=True,
         log_y=True,
@@ -176,27 +164,27 @@ def figures(config: Config, run: Run, data: Data, samples: dict[str, np.ndarray]
     counts = panel(
         np.geomspace(0.5 * own["num_hits"].min(), test.cells[0].size, 31),
         own["num_hits"],
-        {LABELS[name]: made[name]["num_hits"] for name in three},
+        label(lambda name: made[name]["num_hits"], three),
         OBSERVABLES["num_hits"],
         log_x=True,
     )
     run.save("spectrum", plotting.histogram_grid([spectrum, counts]))
     panels = []
-    for name, label in OBSERVABLES.items():
+    for name, xlabel in OBSERVABLES.items():
         edges = np.linspace(*np.quantile(own[name], [0.002, 0.998]), 26)
-        of = {LABELS[how]: made[how][name] for how in shown}
-        panels.append(panel(edges, own[name], of, label))
+        of = label(lambda how: made[how][name], shown)  # noqa: B023
+        panels.append(panel(edges, own[name], of, xlabel))
     run.save("observables", plotting.histogram_grid(panels))
     panels = []
-    for label, bounds in energy_bins(config, data).items():
+    for name, bounds in energy_bins(config, data).items():
         reference = within(test.energies, own["response"], bounds)
         edges = np.linspace(*np.quantile(reference, [0.005, 0.995]), 21)
         of = within(samples["energies"], made["with"]["response"], bounds)
-        energies = label.removesuffix("_gev").replace("-", " to ")
+        energies = name.removesuffix("_gev").replace("-", " to ")
         title = f"{OBSERVABLES['response']}, {energies} GeV"
         panels.append(panel(edges, reference, {LABELS["with"]: of}, title))
     run.save("visible-energy", plotting.histogram_grid(panels, num_columns=2))
-    cells = {LABELS[name]: samples[name] for name in three}
+    cells = label(samples.get, three)
     profile = plotting.longitudinal_profile(test.cells, cells, ratio_range=(0.0, 2.0))
     run.save("longitudinal-profile", profile)
     (reference, edges), (rings, _) = (

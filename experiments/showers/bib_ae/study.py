@@ -11,67 +11,47 @@ another: a flow of the response E_vis / E_inc given E_inc; the autoencoder game 
 a flow of the encoded latents; two post-processors on reconstructions, of the published loss and of
 ours. --data.data takes a larger file.
 
-Deviations from 2005.05334: dense networks for convolutions, since the box is a twentieth of theirs;
-the visible energy is drawn first, as a condition, where the BIB-AE generates it; a reconstruction
-term, the Poisson deviance of energies in units of 10 MeV; critics at twice, not five times, the
-pace; a flow for the density estimate of the latent, for which 2112.09709 has kernels; noise and
-another loss in the post-processor.
+Deviations from 2005.05334: those of `jgen.showers.bib_ae`, a box that is a twentieth of theirs,
+energies in units of 10 MeV, and critics at twice, not five times, the pace.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.showers.bib_ae.models import (
-    GEOMETRY,
-    AutoencoderConfig,
-    Config,
-    Data,
-    DataConfig,
-    FlowsConfig,
-    PostConfig,
-    game_model,
-    latent_model,
-    load_data,
-    post_models,
-    response_model,
-)
+from experiments.showers.bib_ae.data import GEOMETRY, Config, Data, load_data
 from experiments.showers.bib_ae.report import GENERATED, measure, report
-from experiments.study import Run, Study, at_least, main
+from experiments.study import Run, Study, at_least, main, variant
 from jgen import Batch, GenerativeModel, draw
-from jgen.showers import box, count_showers, sample_path
-from jgen.typing import Params
+from jgen.showers import bib_ae, box, count_showers, sample_path
+from jgen.typing import Key, Params
 
 DEFAULT = Config()
 
 
-def _short(training, steps):
-    return dataclasses.replace(training, steps=steps, log_every=50, save_every=1000)
-
-
-SMOKE = Config(
-    data=DataConfig(layers=9, side=4, copies=2, num_test=300, num_validation=100),
-    autoencoder=AutoencoderConfig(
-        num_latent=4,
-        hidden=(32,),
-        critic_hidden=(16,),
-        latent_hidden=(16,),
-        training=_short(DEFAULT.autoencoder.training, 300),
-    ),
-    flows=FlowsConfig(
-        depth=1,
-        hidden=(16,),
-        response=_short(DEFAULT.flows.response, 300),
-        latent=_short(DEFAULT.flows.latent, 200),
-    ),
-    post=PostConfig(
-        hidden=(16,),
-        num=64,
-        training=_short(DEFAULT.post.training, 200),
-        sorted_training=_short(DEFAULT.post.training, 50),
-    ),
+_SHORT = {"log_every": 50, "save_every": 1000}
+SMOKE = variant(
+    DEFAULT,
+    data={"layers": 9, "side": 4, "copies": 2, "num_test": 300, "num_validation": 100},
+    autoencoder={
+        "num_latent": 4,
+        "hidden": (32,),
+        "critic_hidden": (16,),
+        "latent_hidden": (16,),
+        "training": _SHORT | {"steps": 300},
+    },
+    flows={
+        "depth": 1,
+        "hidden": (16,),
+        "response": _SHORT | {"steps": 300},
+        "latent": _SHORT | {"steps": 200},
+    },
+    post={
+        "hidden": (16,),
+        "num": 64,
+        "training": _SHORT | {"steps": 200},
+        "sorted_training": _SHORT | {"steps": 50},
+    },
     num_bins=2,
     num_repeats=3,
     classifier_epochs=2,
@@ -98,9 +78,9 @@ def check(config: Config) -> None:
 def build(config: Config) -> dict[str, GenerativeModel]:
     """The parts; that of the BIB-AE has both critics."""
     return {
-        "response": response_model(),
-        "autoencoder": game_model(config),
-        "post-processor": post_models(config, None, None)["post"],
+        "response": bib_ae.response_model(),
+        "autoencoder": bib_ae.game_model(config, config.data.shape),
+        "post-processor": bib_ae.post_models(config, config.data.shape)["post"],
     }
 
 
@@ -122,8 +102,8 @@ def compute(config: Config, run: Run) -> dict:
     """
     data = load_data(config.data)
     models, params = train(config, data, run)
-    samples = run.cached("samples", lambda: generate(config, data, models, params, run))
-    return run.cached("measured", lambda: measure(config, data, samples, run.key("classifier")))
+    samples = run.cached("samples", generate, config, data, models, params, run.key("sample"))
+    return run.cached("measured", measure, config, data, samples, run.key("classifier"))
 
 
 def train(
@@ -132,20 +112,21 @@ def train(
     """Train all parts one after another; returns models and parameters by name."""
     events, validation = (data.batch(s, config.data.scale) for s in (data.copies, data.validation))
     response = lambda batch: Batch(batch.cond[:, 1:], batch.cond[:, :1])
-    models, params = {}, {}
+    models, params, shape = {}, {}, config.data.shape
 
     def fit(name, model, training, batch=events, **options):
         models[name] = model
         params[name] = run.fit(name, model, batch, training, **options).one
 
     flows, game, post = config.flows, config.autoencoder, config.post
-    fit("response", response_model(), flows.response, response(events),
+    fit("response", bib_ae.response_model(), flows.response, response(events),
         validation=response(validation))  # fmt: skip
-    fit("game", game_model(config), game.training, optimizer=game.optimizer)
+    fit("game", bib_ae.game_model(config, shape), game.training, optimizer=game.optimizer)
     coder_params = {name: params["game"][name] for name in ("encoder", "decoder")}
-    fit("latent", latent_model(config, coder_params), flows.latent, validation=validation)
-    shape = lambda key, cond: models["latent"].sample(params["latent"], key, cond)
-    both = post_models(config, coder_params, shape)
+    latent = bib_ae.latent_model(config, shape, coder_params)
+    fit("latent", latent, flows.latent, validation=validation)
+    generate = lambda key, cond: latent.sample(params["latent"], key, cond)
+    both = bib_ae.post_models(config, shape, coder_params, generate)
     fit("sorted", both["sorted"], post.sorted_training)
     fit("post", both["post"], post.training)
     return models, params
@@ -156,7 +137,7 @@ def generate(
     data: Data,
     models: dict[str, GenerativeModel],
     params: dict[str, Params],
-    run: Run,
+    key: Key,
 ) -> dict[str, np.ndarray]:
     """Showers [n, z, y, x] in MeV for `energies` [n] of the test showers, by how they were made.
 
@@ -180,7 +161,7 @@ def generate(
         return made
 
     energies = np.repeat(data.test.energies, config.num_repeats)
-    made = draw(sample, params, run.key("sample"), len(energies), energies)
+    made = draw(sample, params, key, len(energies), energies)
     return {"energies": energies, **made}
 
 

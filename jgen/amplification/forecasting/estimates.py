@@ -195,7 +195,7 @@ def _summarise(inputs, sizes, distances, n_equiv, num_reference) -> Statistic:
         estimate = equivalent_events(mean, num_reference, sizes[-1])
     n_equiv = Interval(*(float(end) for end in estimate))
     probability = float(kolmogorov_cdf(mean / expected_distance(num_reference, sizes[-1], 1.0)))
-    amplification = Interval(*(end / inputs.num_train for end in n_equiv))
+    amplification = n_equiv.over(inputs.num_train)
     return Statistic(sizes, distances, num_reference, n_equiv, amplification, probability)
 
 

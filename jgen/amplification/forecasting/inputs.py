@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Float, Int, UInt64
+from jaxtyping import Float, Int
 
 from jgen.amplification.differential import prefix_sizes
 from jgen.amplification.quantiles import sample_quantile_edges
+from jgen.arrays import real_array
+from jgen.overlap import COPIES, check_disjoint, repeated_share, row_keys
 
 Events = Any
 """An array [events] or [events, columns], or what gives such an array when it is sliced and has a
@@ -20,7 +22,6 @@ resampled events. bayesian: draws of the weights."""
 FEWEST = 10  # events that a region needs, and outside of it
 FEWEST_REFERENCE = 100  # true events that a distance means something for
 COMPARED = 1000  # first events of each sample that are searched for copies
-COPIES = 0.01  # share of equal rows that is no accident
 MOST_TIES = COPIES / 4  # more equal rows in one sample make equal ones in two an accident
 
 
@@ -139,16 +140,6 @@ def check_inputs(
     return inputs._replace(correlation=_correlation(starts))
 
 
-def row_keys(events: Float[np.ndarray, "num d"]) -> UInt64[np.ndarray, " num"]:
-    """A number for each row in single precision; those of different rows differ."""
-    keys = np.zeros(len(events), np.uint64)
-    for column in events.T:
-        bits = np.ascontiguousarray(column, np.float32).view(np.uint32)
-        keys = (keys ^ bits) * np.uint64(0x9E3779B97F4A7C15)
-        keys ^= keys >> np.uint64(32)
-    return keys
-
-
 def _check_options(kind, members, quantiles, per_decade):
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
@@ -236,9 +227,7 @@ def _check_numbers(shapes, reference, labels, num_train):
 
 def _read(label, events, names, stop=None):
     """Rows [num, d] with contiguous columns; single precision stays, the rest becomes double."""
-    rows = np.asarray(events[:stop] if hasattr(events, "shape") else np.asarray(events)[:stop])
-    if rows.dtype.kind not in "fiub":
-        raise ValueError(f"{label} holds {rows.dtype}, but events must be real numbers")
+    rows = real_array(events[:stop], label)
     dtype = np.float32 if rows.dtype in (np.float16, np.float32) else np.float64
     rows = np.asarray(rows.reshape(len(rows), -1), dtype, order="F")
     finite = np.isfinite(rows)
@@ -285,14 +274,8 @@ def _check_copies(inputs, true_labels, starts):
 
     So a copy is noticed though a few numbers were changed, or some of it was cut off.
     """
-    if inputs.held_out is not None and inputs.ties < MOST_TIES:
-        known = int(np.isin(row_keys(inputs.held_out), row_keys(inputs.train)).sum())
-        if known > COPIES * len(inputs.held_out):
-            raise ValueError(
-                f"{known} of the {len(inputs.held_out)} events of {true_labels[1]} are also in "
-                f"{true_labels[0]}, number for number; held-out events must be others than those "
-                "of training"
-            )
+    if inputs.held_out is not None:
+        check_disjoint({"": inputs.train}, {"": inputs.held_out}, tuple(true_labels))
     true = [inputs.train] if inputs.held_out is None else [inputs.train, inputs.held_out]
     labels, samples = [*true_labels, *inputs.labels], [*true, *starts]
     num = min(COMPARED, *map(len, samples))
@@ -306,6 +289,34 @@ def _check_copies(inputs, true_labels, starts):
                 f"{labels[i]} and {labels[int(np.argmax(bad))]} hold the same events; held-out "
                 "events must be others than those of training, and each member needs its own "
                 "parameters and random numbers"
+            )
+    _check_shuffled(inputs)
+
+
+def _check_shuffled(inputs):
+    """Refuse members that hold most of another one's events in another order.
+
+    Of each the events with the smallest keys are compared: a copy has the same, whatever the order.
+    """
+    train, members = row_keys(inputs.train), []
+    for i in range(len(inputs.members)):
+        keys = row_keys(inputs.generated(i))
+        num = min(COMPARED, len(keys) - 1)
+        keys = np.partition(keys, num)[:num]
+        # A generator that gives its training events back is a finding and no mistake of files,
+        # and whole numbers are the same by accident.
+        own = np.unique(keys[~np.isin(keys, train)])
+        members.append(own if repeated_share(keys) < COPIES else own[:0])
+    shared, counts = np.unique(np.concatenate(members), return_counts=True)
+    shared = shared[counts > 1]
+    for i, keys in enumerate(members):
+        if len(keys) < FEWEST or np.isin(keys, shared).mean() < 0.5:
+            continue
+        shares = [np.isin(keys, other).mean() for other in members[:i]]
+        if shares and max(shares) > 0.5:
+            raise ValueError(
+                f"{inputs.labels[i]} and {inputs.labels[int(np.argmax(shares))]} hold the same "
+                "events in another order; each member needs its own parameters and random numbers"
             )
 
 

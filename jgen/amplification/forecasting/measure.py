@@ -15,9 +15,10 @@ from jgen.amplification.differential import (
     ks_distances,
     prefix_sizes,
 )
-from jgen.amplification.forecasting.inputs import MOST_TIES, Inputs, row_keys
+from jgen.amplification.forecasting.inputs import MOST_TIES, Inputs
 from jgen.amplification.kolmogorov import expected_distance, kolmogorov_quantile
 from jgen.metrics import ClassifierConfig, cross_fitted_log_ratio
+from jgen.overlap import row_keys
 from jgen.typing import Key
 
 ORDER = 1e-6  # chance that a file in random order is refused

@@ -7,7 +7,8 @@ import numpy as np
 
 from jgen.amplification.averaging import Interval
 from jgen.amplification.forecasting.estimates import Selection, Statistic
-from jgen.amplification.forecasting.inputs import COPIES, Inputs
+from jgen.amplification.forecasting.inputs import Inputs
+from jgen.overlap import COPIES
 
 ENOUGH = 10  # times n_equiv: the error is then within 5 % of that of infinitely many events
 SUSPICIOUS = 0.0027  # probability of three standard deviations

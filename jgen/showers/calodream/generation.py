@@ -166,12 +166,12 @@ def milliseconds_per_shower(
       batch_sizes: showers made at once.
       repeats: timed batches of each size.
     """
-    found = {}
+    by_size = {}
     for size in batch_sizes:
         batch, times = np.resize(energies, size).astype(np.float32), []
         for i in range(repeats + 1):
             begin = time.perf_counter()
             draw(model, params, jax.random.fold_in(key, i), size, batch, batch_size=size)
             times.append(time.perf_counter() - begin)
-        found[size] = 1e3 * float(np.median(times[1:])) / size
-    return found
+        by_size[size] = 1e3 * float(np.median(times[1:])) / size
+    return by_size

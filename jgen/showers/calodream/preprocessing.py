@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jgen.showers.data.geometry import Geometry
-from jgen.showers.data.hdf5 import Showers, check_showers
+from jgen.showers.data.hdf5 import Showers, check_showers, check_units
 
 Array = np.ndarray | jax.Array
 
@@ -156,10 +156,10 @@ class ShowerPreprocessing:
     def __post_init__(self):
         """Refuse what cannot be encoded with."""
         shape = self.geometry.shape
-        found = tuple(np.shape(a) for a in self.statistics)
-        if found != (shape[:1], shape[:1], shape, shape):
+        given = tuple(np.shape(a) for a in self.statistics)
+        if given != (shape[:1], shape[:1], shape, shape):
             raise ValueError(
-                f"statistics of shapes {found} do not fit geometry {self.geometry.name!r} of "
+                f"statistics of shapes {given} do not fit geometry {self.geometry.name!r} of "
                 f"shape {shape}; fit them on showers of this geometry"
             )
         if not 0 < self.energy_min < self.energy_max:
@@ -167,9 +167,9 @@ class ShowerPreprocessing:
                 f"need 0 < energy_min < energy_max in MeV, got {self.energy_min} and "
                 f"{self.energy_max}; take the range of the training set"
             )
-        found = (self.factor, self.alpha, self.cut)
+        given = (self.factor, self.alpha, self.cut)
         if not (self.factor > 0 and 0 < self.alpha < 0.5 and 0 <= self.cut < 1):
-            raise ValueError(f"need factor > 0, 0 < alpha < 0.5 and 0 <= cut < 1, got {found}")
+            raise ValueError(f"need factor > 0, 0 < alpha < 0.5 and 0 <= cut < 1, got {given}")
 
     def condition(self, energy: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """Scaled log energy, 0 at `energy_min` and 1 at `energy_max`; `energy` in MeV."""
@@ -236,10 +236,10 @@ class ShowerPreprocessing:
             xp.concatenate([1 - total, complement], axis=-1),
         )
 
-    def _check_shape(self, name: str, found: tuple, wanted: tuple) -> None:
-        if tuple(found) != tuple(wanted):
+    def _check_shape(self, name: str, given: tuple, wanted: tuple) -> None:
+        if tuple(given) != tuple(wanted):
             raise ValueError(
-                f"{name} ends in the axes {tuple(found)}, but geometry {self.geometry.name!r} "
+                f"{name} ends in the axes {tuple(given)}, but geometry {self.geometry.name!r} "
                 f"needs {tuple(wanted)}; reshape flat voxels to (..., *geometry.shape)"
             )
 
@@ -292,6 +292,7 @@ def fit_statistics(
     u_moments = x_moments = None
     for chunk in chunks:
         check_showers(chunk, geometry)
+        check_units(chunk, geometry)
         energies = np.asarray(chunk.energies, dtype=np.float64)
         voxels = np.asarray(chunk.voxels, dtype=np.float64).reshape(-1, *shape)
         fractions = to_fractions(voxels, energies, factor)

@@ -4,6 +4,7 @@ from jgen.showers.data.geometry import GEOMETRIES, Geometry, Layer, get_geometry
 from jgen.showers.data.hdf5 import (
     Showers,
     check_showers,
+    check_units,
     count_showers,
     in_chunks,
     iterate_showers,
@@ -11,18 +12,24 @@ from jgen.showers.data.hdf5 import (
     sample_path,
     write_showers,
 )
+from jgen.showers.data.readout import GRIDS, Grid, shower_coordinates, voxelise
 
 __all__ = [
     "GEOMETRIES",
+    "GRIDS",
     "Geometry",
+    "Grid",
     "Layer",
     "Showers",
     "check_showers",
+    "check_units",
     "count_showers",
     "get_geometry",
     "in_chunks",
     "iterate_showers",
     "read_showers",
     "sample_path",
+    "shower_coordinates",
+    "voxelise",
     "write_showers",
 ]

@@ -7,7 +7,6 @@ larger than memory. Every refusal names the file and says what to do.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +15,17 @@ import h5py
 import numpy as np
 from jaxtyping import Float
 
+from jgen.arrays import real_array
 from jgen.files import atomic_path
 from jgen.showers.data.geometry import GEOMETRIES, Geometry
+from jgen.tables import hdf5_dataset, open_hdf5, read_rows
 
 ENERGIES = "incident_energies"
 VOXELS = "showers"
+# Bounds [MeV] of the incident energies that showers are made of.
+_LOWEST_ENERGY, _HIGHEST_ENERGY = 100.0, 1e7
+# Median E_tot / E_inc of showers, of sampling calorimeters without calibration, too.
+_RESPONSES, _FEWEST_FOR_UNITS = (2e-3, 10.0), 20
 _CHUNK_VOXELS = 720  # per HDF5 chunk: whole layers of DS2, and the best compression measured
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
@@ -108,10 +113,10 @@ def iterate_showers(paths: Paths, geometry: Geometry, chunk_size: int) -> Iterat
     return (read_showers(paths, geometry, i, min(i + chunk_size, total)) for i in starts)
 
 
-def in_chunks(showers: Showers, chunk_size: int = 500) -> Iterator[Showers]:
-    """Pieces of a sample in memory, small enough for what works in float64."""
-    for i in range(0, len(showers.energies), chunk_size):
-        yield Showers(showers.energies[i : i + chunk_size], showers.voxels[i : i + chunk_size])
+def in_chunks(showers: Showers) -> Iterator[Showers]:
+    """Pieces of a sample in memory, of 500 showers: small enough for what works in float64."""
+    for i in range(0, len(showers.energies), 500):
+        yield Showers(showers.energies[i : i + 500], showers.voxels[i : i + 500])
 
 
 def write_showers(
@@ -164,10 +169,12 @@ def check_showers(showers: Showers, geometry: Geometry, source: object = "shower
       source: how to call them in the message, such as the file they came from.
 
     Raises:
-      ValueError: for a wrong shape, an empty set, NaN, infinite or negative voxels, or an
-        incident energy that is not positive and finite.
+      ValueError: for a wrong shape, an empty set, masked entries or no numbers, NaN, infinite or
+        negative voxels, an incident energy that is not positive and finite, or energies that look
+        like those of other units.
     """
-    energies, voxels = np.asarray(showers.energies), np.asarray(showers.voxels)
+    energies = real_array(showers.energies, f"{source}: energies", booleans=False)
+    voxels = real_array(showers.voxels, f"{source}: voxels", booleans=False)
     if voxels.ndim != 2 or energies.shape != voxels.shape[:1]:
         raise ValueError(
             f"{source}: energies {energies.shape} and voxels {voxels.shape} do not belong "
@@ -196,6 +203,64 @@ def check_showers(showers: Showers, geometry: Geometry, source: object = "shower
             f"{source}: the incident energy of shower {bad[0]} is {energies[bad[0]]}; incident "
             "energies must be positive and finite, in MeV"
         )
+    _check_incident_energies(energies, source)
+
+
+def check_units(showers: Showers, geometry: Geometry, source: object = "showers") -> None:
+    """Refuse true showers whose voxels are of other units than their incident energies.
+
+    A sampling calorimeter sees a few per cent of an incident energy at least, without any
+    calibration, and never ten times as much. Fewer than 20 showers with energy tell nothing.
+
+    Args:
+      showers: true ones; a bad generator may make anything.
+      geometry: of the showers.
+      source: how to call them in the message.
+
+    Raises:
+      ValueError: with what the units look like.
+    """
+    total = np.sum(showers.voxels, axis=1, dtype=np.float64)
+    some = total > 0
+    if some.sum() < _FEWEST_FOR_UNITS:
+        return
+    response = float(np.median(total[some] / showers.energies[some]))
+    if not _RESPONSES[0] < response < _RESPONSES[1]:
+        raise ValueError(
+            f"{source}: the median E_tot/E_inc is {response:.2g}; these look like voxels in "
+            f"{'GeV' if response < 1 else 'keV'} beside incident energies in MeV, or the other way "
+            "round; both must be in MeV"
+        )
+    below = np.asarray(showers.voxels) < geometry.threshold
+    faint = np.sum(showers.voxels, where=below, dtype=np.float64) / total.sum()
+    if faint > 0.5:
+        raise ValueError(
+            f"{source}: {100 * faint:.0f} % of the energy is in voxels below the threshold of "
+            f"{geometry.threshold:g} MeV, which are read as empty; these look like GeV, or the "
+            "threshold is of other units"
+        )
+    # Voxels reach down to the threshold. In keV they end at a thousand of it, but for rounding.
+    lowest = float(np.min(showers.voxels, where=np.asarray(showers.voxels) > 0, initial=np.inf))
+    if 0 < 990 * geometry.threshold < lowest:
+        raise ValueError(
+            f"{source}: no voxel has less than {lowest:.3g}, a thousand times the threshold of "
+            f"{geometry.threshold:g} MeV; these look like keV, but energies must be in MeV"
+        )
+
+
+def _check_incident_energies(energies: np.ndarray, source: object) -> None:
+    """Particles below 0.1 GeV make no showers, and none has more than 10 TeV."""
+    lowest, middle, highest = (float(f(energies)) for f in (np.min, np.median, np.max))
+    guess = ""
+    if middle < _LOWEST_ENERGY or (lowest < 0.1 * _LOWEST_ENERGY and highest < 1e4):
+        guess = "TeV" if highest < 0.1 * _LOWEST_ENERGY and middle < 0.1 else "GeV"
+    elif highest > _HIGHEST_ENERGY or middle > 0.5 * _HIGHEST_ENERGY:
+        guess = "eV" if middle > 50 * _HIGHEST_ENERGY else "keV"
+    if guess:
+        raise ValueError(
+            f"{source}: incident energies go from {lowest:.4g} to {highest:.4g} with a median of "
+            f"{middle:.4g}; these look like {guess}, but all energies must be in MeV"
+        )
 
 
 def _create(file: h5py.File, first: Showers, compression_level: int) -> None:
@@ -214,37 +279,26 @@ def _as_list(paths: Paths) -> list[Path]:
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not paths:
         raise ValueError("no shower file given; pass a path or a list of at least one path")
-    return [Path(path) for path in paths]
+    paths = [Path(path) for path in paths]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"a file is given twice: {_join(paths)}; its showers would count twice")
+    return paths
 
 
 def _join(paths: list[Path]) -> str:
     return " + ".join(str(path) for path in paths)
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; check the path and the working directory")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(
-            f"{path}: not a readable HDF5 file ({error}); is the download complete?"
-        ) from error
-    with file:
-        yield file
+def _datasets(file: h5py.File) -> tuple[h5py.Dataset, h5py.Dataset]:
+    """Incident energies and voxels; booleans are neither."""
+    names = (ENERGIES, VOXELS)
+    return tuple(hdf5_dataset(file, name, names, booleans=False) for name in names)
 
 
 def _num_rows(path: Path, geometry: Geometry | None = None) -> int:
     """Check the layout of one file, not its values, and return its number of showers."""
-    with _open(path) as file:
-        missing = [key for key in (ENERGIES, VOXELS) if key not in file]
-        if missing:
-            raise ValueError(
-                f"{path}: dataset {missing[0]!r} is missing; found {sorted(file)}, need "
-                f"{ENERGIES!r} and {VOXELS!r}"
-            )
-        energies, voxels = file[ENERGIES].shape, file[VOXELS].shape
+    with open_hdf5(path) as file:
+        energies, voxels = (dataset.shape for dataset in _datasets(file))
     if len(energies) not in (1, 2) or energies[1:] not in ((), (1,)):
         raise ValueError(f"{path}: {ENERGIES} has shape {energies}; it must be (n, 1) or (n,)")
     if len(voxels) != 2:
@@ -273,11 +327,13 @@ def _check_num_voxels(num: int, geometry: Geometry, source: object) -> None:
 
 
 def _read_rows(path: Path, geometry: Geometry, start: int, stop: int) -> Showers:
-    with _open(path) as file:
-        energies = file[ENERGIES][start:stop].reshape(-1)
-        if energies.dtype != np.float64:
-            energies = energies.astype(np.float32, copy=False)
-        voxels = file[VOXELS].astype(np.float32)[start:stop]
-    showers = Showers(energies, voxels)
+    with open_hdf5(path) as file:
+        energies, voxels = (read_rows(dataset, start, stop) for dataset in _datasets(file))
+    # Double precision stays, and so do integers that single precision does not hold.
+    if energies.dtype.itemsize <= 2 or energies.dtype == np.float32:
+        energies = energies.astype(np.float32, copy=False)
+    else:
+        energies = energies.astype(np.float64, copy=False)
+    showers = Showers(energies.reshape(-1), voxels.astype(np.float32, copy=False))
     check_showers(showers, geometry, source=f"{path} (rows counted from {start})")
     return showers

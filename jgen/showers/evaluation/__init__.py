@@ -10,7 +10,12 @@ from jgen.showers.evaluation.judge import (
 from jgen.showers.evaluation.protocol import Evaluation, EvaluationConfig, evaluate
 from jgen.showers.evaluation.report import summary_table
 from jgen.showers.evaluation.response import Profile, ResponseTest, response_test
-from jgen.showers.evaluation.separations import apply_threshold, low_level_inputs, separations
+from jgen.showers.evaluation.separations import (
+    apply_threshold,
+    low_level_inputs,
+    separations,
+    voxel_counts,
+)
 from jgen.showers.evaluation.structure import (
     LayerMoments,
     alignments,
@@ -46,4 +51,5 @@ __all__ = [
     "shower_judge",
     "structure",
     "summary_table",
+    "voxel_counts",
 ]

@@ -23,9 +23,10 @@ from jgen.typing import Key
 
 
 def compared_observables(geometry: Geometry, showers: Showers) -> dict[str, np.ndarray]:
-    """`judged_observables` and the depth: [n], or [n, k] for one number a layer or radius."""
+    """`judged_observables`, on regular grids the depth, too: [n], or [n, k] by layer or radius."""
     known = compute_observables(geometry, showers)
-    return {name: known[key] for name, key in JUDGED.items()} | {"depth": known["depth"]}
+    names = JUDGED | ({"depth": "depth"} if geometry.is_regular else {})
+    return {name: known[key] for name, key in names.items()}
 
 
 def observable_distances(
@@ -43,7 +44,7 @@ def observable_distances(
       num_bootstrap: resamplings behind each error.
     """
     first, second = (compared_observables(geometry, s) for s in (reference, generated))
-    found = {
+    distances = {
         name: wasserstein(values, second[name], num_bootstrap=num_bootstrap).estimate
         for name, values in first.items()
     }
@@ -55,7 +56,7 @@ def observable_distances(
         distance(resampled(reference)[of_x], resampled(generated)[of_y])
         for _ in range(num_bootstrap)
     ]
-    return found | {"E_voxel": Estimate(distance(), float(np.std(replicas)))}
+    return distances | {"E_voxel": Estimate(distance(), float(np.std(replicas)))}
 
 
 def _log_voxels(geometry, showers):
@@ -104,7 +105,7 @@ def shower_judge(
 
     def judge(showers: Showers) -> dict[str, Estimate]:
         new = {tag: make(showers) for tag, make in inputs.items()}
-        found = {
+        results = {
             f"auc_{tag}": classifier_test(
                 known[tag], new[tag], stream(key, tag), classifier
             ).auc_estimate
@@ -113,6 +114,6 @@ def shower_judge(
         fpd = frechet_physics_distance(
             known["high"], new["high"], num_sizes=5, num_batches=fpd_batches
         )
-        return found | {"fpd": fpd.estimate}
+        return results | {"fpd": fpd.estimate}
 
     return judge

@@ -1,13 +1,16 @@
 """The CaloChallenge's protocol as one call: every metric beside that of truth against truth."""
 
 import functools
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import ks_2samp
 
+from jgen.arrays import SampleWarning
 from jgen.estimate import Judged
 from jgen.metrics import (
     ClassifierComparison,
@@ -19,9 +22,11 @@ from jgen.metrics import (
     kernel_physics_distance,
     precision_recall_density_coverage,
 )
+from jgen.metrics.frechet import scale_notes
+from jgen.overlap import COPIES, check_disjoint, largest_share
 from jgen.random import stream
 from jgen.showers.data.geometry import Geometry
-from jgen.showers.data.hdf5 import Showers, check_showers
+from jgen.showers.data.hdf5 import Showers, check_showers, check_units
 from jgen.showers.evaluation.copies import copies, fingerprints
 from jgen.showers.evaluation.response import ResponseTest, response_test
 from jgen.showers.evaluation.separations import apply_threshold, low_level_inputs, separations
@@ -86,7 +91,7 @@ class EvaluationConfig:
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` found; `jgen.save` and `jgen.load` keep it in a file.
+    """Results of `evaluate`; `jgen.save` and `jgen.load` keep it in a file.
 
     Attributes:
       metrics: name -> `Judged`, or a number that has no truth beside it; `jgen.estimate.flatten`
@@ -104,6 +109,15 @@ class Evaluation(NamedTuple):
     notes: tuple[str, ...]
 
 
+@contextmanager
+def _warnings_are_notes() -> Iterator[None]:
+    """What metrics warn of by themselves is among the notes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SampleWarning)
+        yield
+
+
+@_warnings_are_notes()
 def evaluate(
     geometry: Geometry,
     reference: Showers,
@@ -130,13 +144,14 @@ def evaluate(
     `shared_energies`, the fraction of generated showers with an incident energy that a reference
     shower has, too.
 
-    `fpd`, `kpd` and the four after them are of all 362 high-level inputs, log10 E_inc among them:
+    `fpd`, `kpd` and the four after them are of all high-level inputs, 362 of datasets 2 and 3,
+    log10 E_inc among them:
     the official code removes the class label only. Published tables list FPD and KPD times 1e3,
     these are not multiplied. Geant4 against Geant4 is not zero for finite samples: 10.8e-3 is the
     published FPD of 100,000 showers (arXiv:2410.21611), and the fewer showers, the larger.
 
     Args:
-      geometry: of all showers; a regular grid.
+      geometry: of all showers; a resnet needs a regular grid.
       reference: true showers that the generator has not seen.
       generated: with incident energies of the same spectrum, but not those of `reference`
         themselves, which would hide statistical fluctuations that the truth column has.
@@ -150,15 +165,16 @@ def evaluate(
       progress: show progress bars.
 
     Raises:
-      ValueError: if showers are not usable (NaN, negative, wrong number of voxels, too few),
-        reference showers are training showers, or the geometry is not a regular grid.
+      ValueError: if showers are not usable (NaN, negative, wrong number of voxels, too few), the
+        holdout or the training has showers of the reference, or a resnet has no regular grid.
     """
     config = EvaluationConfig() if config is None else config
     whole = reference
     if holdout is None:
         reference, holdout = (_rows(whole, np.s_[i::2]) for i in (0, 1))
-    _check(geometry, {"reference": reference, "holdout": holdout, "generated": generated})
-    notes = _spectrum_notes(spectra := _compare_spectra(whole, generated))
+    _check(geometry, {"reference": reference, "holdout": holdout, "generated": generated}, config)
+    notes = _copy_notes(generated, {"reference": reference, "holdout": holdout})
+    notes += _spectrum_notes(spectra := _compare_spectra(whole, generated))
     responses = {}
     if config.response:
         responses = _responses(geometry, whole, reference, holdout, generated, config)
@@ -168,6 +184,7 @@ def evaluate(
     cut = {}
     if config.threshold is not None:
         kept = [apply_threshold(s, config.threshold) for s in samples]
+        notes += _threshold_notes(samples[0], kept[0], config.threshold)
         cut = separations(geometry, *kept, num_bootstrap=config.bootstrap).metrics
     features = [compute_high_level_inputs(geometry, s) for s in samples]
     planted = _structure_metrics(geometry, samples, features, training, config)
@@ -184,14 +201,15 @@ def evaluate(
             metrics[name.replace("/", "_cut/")] = value
     metrics |= planted
     notes += _scale_notes(*features, config) + _range_notes(metrics)
+    notes += tuple(note for test in tests.values() for note in test.notes)
     return Evaluation(metrics, table, tests, responses, notes)
 
 
-def _check(geometry: Geometry, samples: Mapping[str, Showers]) -> None:
-    if not geometry.is_regular:
+def _check(geometry: Geometry, samples: Mapping[str, Showers], config: EvaluationConfig) -> None:
+    if "resnet" in config.classifiers and not geometry.is_regular:
         raise ValueError(
-            f"showers are judged on regular grids, but the layers of {geometry.name!r} differ in "
-            "their binning: use 'ds2', 'ds3' or another geometry whose `is_regular` is true"
+            f"a resnet needs a regular grid, but the layers of {geometry.name!r} differ in their "
+            "binning: leave it out of the classifiers"
         )
     for name, showers in samples.items():
         check_showers(showers, geometry, source=name)
@@ -200,6 +218,20 @@ def _check(geometry: Geometry, samples: Mapping[str, Showers]) -> None:
                 f"{name} has {len(showers.energies)} showers, but a comparison needs "
                 f"{FEWEST_SHOWERS} at least; without a holdout the reference is cut in two halves"
             )
+    for name in ("reference", "holdout"):
+        check_units(samples[name], geometry, source=name)
+    responses = [
+        np.median(s.voxels.sum(axis=1, dtype=np.float64) / s.energies)
+        for s in (samples["generated"], samples["reference"])
+    ]
+    for unit, factor in (("GeV", 1e-3), ("keV", 1e3)):
+        if 0.3 * factor < responses[0] / max(responses[1], 1e-300) < 3 * factor:
+            raise ValueError(
+                f"the median E_tot/E_inc is {responses[0]:.2g} of generated showers and "
+                f"{responses[1]:.2g} of the reference; their voxels look like {unit}, but all "
+                "energies must be in MeV"
+            )
+    check_disjoint(*(samples[name]._asdict() for name in ("reference", "holdout")))
 
 
 def _rows(showers, index):
@@ -240,15 +272,39 @@ def _spectrum_notes(spectra: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _copy_notes(generated: Showers, truths: Mapping[str, Showers]) -> tuple[str, ...]:
+    """Samples of the truth that generated showers are copied from."""
+    shares = {name: largest_share(generated._asdict(), s._asdict()) for name, s in truths.items()}
+    return tuple(
+        f"{100 * share:.3g} % of the generated showers are showers of the {name}, voxel for voxel: "
+        "they look better than they are."
+        for name, share in shares.items()
+        if share > COPIES
+    )
+
+
+def _threshold_notes(reference: Showers, kept: Showers, threshold: float) -> tuple[str, ...]:
+    """Whether a cut leaves next to nothing, as one in other units does."""
+    removed = 1 - kept.voxels.sum(dtype=np.float64) / reference.voxels.sum(dtype=np.float64)
+    if not removed > 0.5:
+        return ()
+    return (
+        f"The threshold of {threshold:g} MeV removes {100 * removed:.0f} % of the energy of the "
+        "reference: is it in MeV?",
+    )
+
+
 def _scale_notes(reference, holdout, generated, config) -> tuple[str, ...]:
     """Features that the scale of the Frechet and kernel distances, max |reference|, blows up."""
     if not (config.fpd or config.kpd):
         return ()
     largest = [np.abs(sample).max(axis=0) for sample in (reference, holdout, generated)]
     beyond = [int(np.sum((largest[0] > 0) & (a > 100 * largest[0]))) for a in largest[1:]]
+    notes = tuple(f"FPD and KPD: {note}" for note in scale_notes(reference))
     if not any(beyond):
-        return ()
+        return notes
     return (
+        *notes,
         f"{beyond[1]} features of the generated showers ({beyond[0]} of truth) exceed 100 times "
         "the largest reference value, by which FPD and KPD divide: these two mean nothing here. "
         "Take more reference showers.",
@@ -295,7 +351,7 @@ def _classifier_tests(geometry, samples, features, key, config, progress):
 
 def _classifier(tag, geometry, config):
     if config.protocol == "calochallenge":
-        return calochallenge_classifier(tag, geometry.shape)
+        return calochallenge_classifier(tag, geometry.shape if tag == "resnet" else None)
     if tag == "resnet":
         return replace(config.classifier, network="resnet3d", shape=geometry.shape, dropout=0.0)
     return config.classifier

@@ -138,20 +138,20 @@ def _bins(
     """Edges, and the rows in each bin that has enough showers of both samples."""
     edges = np.unique(np.quantile(energies, np.linspace(0, 1, num_bins + 1)))
     index = np.clip(np.searchsorted(edges, energies, side="right") - 1, 0, max(len(edges) - 2, 0))
-    kept, found = [], []
+    kept, chosen = [], []
     for i in range(max(len(edges) - 1, 1)):
         rows = np.flatnonzero(index == i)
         num_generated = is_generated[rows].sum()
         if min(num_generated, len(rows) - num_generated) >= _FEWEST:
             kept.append(i)
-            found.append(rows)
-    if not found:
+            chosen.append(rows)
+    if not chosen:
         raise ValueError(
             "no bin of incident energy holds showers of both samples: generate showers with the "
             "incident energies of the reference's spectrum"
         )
     # Bins that were left out lie in gaps, which belong to the bin before them in a figure.
-    return np.append(edges[kept], edges[min(kept[-1] + 1, len(edges) - 1)]), found
+    return np.append(edges[kept], edges[min(kept[-1] + 1, len(edges) - 1)]), chosen
 
 
 def _pulls(energies, response, bins):
@@ -169,7 +169,7 @@ def _pulls(energies, response, bins):
     degree = min(3, len(bins), len(np.unique(x)) - 1)
     fit = lambda y, weight=None: np.polynomial.Polynomial.fit(x, y, degree, w=weight)(x)
     width = np.ones_like(x)
-    for _ in range(2):  # the second time weighted by the resolution found in the first
+    for _ in range(2):  # the second time weighted by the resolution of the first
         residual = response - fit(response, 1 / width)
         # The logarithm keeps outliers small; its offset is what the median below restores.
         width = np.exp(0.5 * fit(np.log(residual**2 + 1e-12 + 1e-6 * np.mean(residual**2))))

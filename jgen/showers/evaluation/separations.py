@@ -1,6 +1,7 @@
 """Separation powers and distances of shower observables, with the CaloChallenge's binnings."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,7 +18,7 @@ from jgen.metrics import (
 from jgen.random import numpy_generator
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers
-from jgen.showers.observables.binning import binning, judged_observables
+from jgen.showers.observables.binning import binning, judged_observables, layers_of
 from jgen.typing import Key
 
 # Showers whose voxels are binned at once.
@@ -46,29 +47,41 @@ def separations(
     `underflow/voxel` is the difference of the fractions that are below the lowest edge.
 
     Args:
-      geometry: of all showers; a regular grid.
+      geometry: of all showers.
       reference: true showers.
       holdout: other true showers.
       generated: what is judged; samples are cut to the size of the smallest.
       num_bootstrap: resamplings behind each error.
       key: of the resampling.
     """
-    found = compare(
+    result = compare(
         *(judged_observables(geometry, s) for s in (reference, holdout, generated)),
-        lambda name, values: binning(geometry, name, values),
+        _column_binning(geometry),
         num_bootstrap=num_bootstrap,
         key=key,
     )
     size = min(len(s.energies) for s in (reference, holdout, generated))
     first, second, third = (s.voxels[:size] for s in (reference, holdout, generated))
     edges = binning(geometry, "voxel", np.atleast_1d(first.max()))
-    counts = [_voxel_counts(voxels, edges) for voxels in (first, second, third)]
+    counts = [voxel_counts(voxels, edges) for voxels in (first, second, third)]
     truth, value = (
         _voxel_metrics(counts[0], other, edges, num_bootstrap, key) for other in counts[1:]
     )
-    found.metrics.update({f"{name}/voxel": Judged(value[name], truth[name]) for name in value})
-    found.num_events["voxel"] = size
-    return found
+    result.metrics.update({f"{name}/voxel": Judged(value[name], truth[name]) for name in value})
+    result.num_events["voxel"] = size
+    return result
+
+
+def _column_binning(geometry: Geometry) -> Callable[[str, np.ndarray], np.ndarray]:
+    """Edges of the columns of `compare`, which asks once for each, in the order of the layers."""
+    asked = Counter()
+
+    def edges(name: str, values: np.ndarray) -> np.ndarray:
+        layer = None if name == "E_tot" else layers_of(geometry, name)[asked[name]]
+        asked[name] += 1
+        return binning(geometry, name, values, layer)
+
+    return edges
 
 
 def low_level_inputs(showers: Showers) -> Float[np.ndarray, "n inputs"]:
@@ -81,7 +94,7 @@ def _blocks(voxels: np.ndarray) -> Iterator[np.ndarray]:
     return (voxels[i : i + _BLOCK] for i in range(0, len(voxels), _BLOCK))
 
 
-def _voxel_counts(
+def voxel_counts(
     voxels: Float[np.ndarray, "n num_voxels"], edges: Float[np.ndarray, " edges"]
 ) -> Int[np.ndarray, "n bins"]:
     """Voxels of every shower in every bin, underflow first and overflow last."""
@@ -111,13 +124,13 @@ def _voxel_metrics(first, second, edges, num_bootstrap, key):
         return inside(rng.multinomial(num, np.full(num, 1 / num), size=num_bootstrap) @ counts)
 
     sums = [counts.sum(axis=0) for counts in (first, second)]
-    found = separation(*map(filled, sums), num_bootstrap=0)
+    result = separation(*map(filled, sums), num_bootstrap=0)
     again = drawn(first), drawn(second)
     one = dealt_out(rng, len(first), len(second), num_bootstrap) @ np.concatenate([first, second])
     null = inside(one), inside(sum(sums) - one)
     replicas = separation_replicas(*map(inside, sums), again, null)
     return {
-        "separation": Estimate(found.value, float(replicas.error)),
-        "underflow": float(abs(np.subtract(*found.underflow))),
-        "overflow": float(abs(np.subtract(*found.overflow))),
+        "separation": Estimate(result.value, float(replicas.error)),
+        "underflow": float(abs(np.subtract(*result.underflow))),
+        "overflow": float(abs(np.subtract(*result.overflow))),
     }

@@ -1,6 +1,11 @@
 """What showers are described by, as the CaloChallenge defines it, and its bins."""
 
-from jgen.showers.observables.binning import binning, judged_observables, official_binning
+from jgen.showers.observables.binning import (
+    binning,
+    judged_observables,
+    layers_of,
+    official_binning,
+)
 from jgen.showers.observables.features import (
     compute_high_level_inputs,
     compute_observables,
@@ -18,6 +23,7 @@ __all__ = [
     "judged_observables",
     "layer_energies",
     "layer_observables",
+    "layers_of",
     "shower_observables",
     "official_binning",
     "shower_depth",

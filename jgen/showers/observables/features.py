@@ -82,10 +82,10 @@ def high_level_inputs(
     Raises:
       ValueError: if the features are not those of one shower of this geometry.
     """
-    found = features["E_layer"].shape
-    if found != (geometry.num_layers,):
+    shape = features["E_layer"].shape
+    if shape != (geometry.num_layers,):
         raise ValueError(
-            f"E_layer has shape {found}, but one shower of {geometry.name!r} has "
+            f"E_layer has shape {shape}, but one shower of {geometry.name!r} has "
             f"{geometry.num_layers} layers; use jax.vmap or `compute_high_level_inputs` for many"
         )
     transverse = ("EC_eta", "EC_phi", "width_eta", "width_phi")

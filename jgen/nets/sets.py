@@ -1,0 +1,233 @@
+"""Networks on sets of points, (t, points, condition) -> an array of the points' shape.
+
+The condition is a `jgen.sets.SetCondition`. Permuting the points permutes the output, whatever is
+in padded rows changes nothing, and their output is zero. Time is shown by sines and cosines of the
+first harmonics, the number of points by log(1 + n).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jgen.nets.dense import Dense, matmul
+from jgen.nets.dit import DiT, check_sizes
+from jgen.nets.network import Network, from_linen
+from jgen.sets import SetCondition, masked, valid
+
+
+@dataclass(frozen=True)
+class EpicConfig:
+    """Sizes of an EPiC network; defaults are those of EPiC-FM (2310.00049)."""
+
+    hidden: int = 128
+    """Features of a point."""
+    latent: int = 10
+    """Features of the set as a whole."""
+    layers: int = 6
+    """EPiC layers."""
+    sum_scale: float = 1e-2
+    """Factor on the sum over points, beside their mean."""
+
+
+@dataclass(frozen=True)
+class PointWiseConfig:
+    """Sizes of a network without interaction; defaults are those of CaloClouds II (2309.05704)."""
+
+    hidden: tuple[int, ...] = (128, 256, 512, 256, 128)
+    """Features of a point after each layer."""
+    context: int = 64
+    """Features of time and condition."""
+
+
+@dataclass(frozen=True)
+class SetTransformerConfig:
+    """Sizes of a transformer on points."""
+
+    width: int = 64
+    """Features of a point."""
+    heads: int = 4
+    """Attention heads."""
+    blocks: int = 2
+    """Transformer blocks."""
+    mlp_width: int = 128
+    """Hidden features of a block's dense network."""
+
+
+class NormalizedDense(nn.Module):
+    """Linear layer y = x W + b whose columns are a length times a direction (1602.07868)."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... n_in"]) -> Float[Array, "... n_out"]:
+        """Apply the layer."""
+        init = nn.initializers.lecun_normal()
+        direction = self.param("direction", init, (x.shape[-1], self.features), jnp.float32)
+        norm = jnp.linalg.norm(direction, axis=0)
+        length = self.param("length", lambda key: jnp.linalg.norm(direction, axis=0))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        y = matmul(x, direction * (length / norm)[None])
+        return y + jnp.broadcast_to(bias, y.shape)
+
+
+class EpicLayer(nn.Module):
+    """Points and the set's features, each updated with the other (2301.08128, Eq. 3 to 5).
+
+    Attributes:
+      hidden: features of a point, and of the layer in the middle.
+      sum_scale: factor on the sum over points.
+    """
+
+    hidden: int
+    sum_scale: float
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "n hidden"],
+        whole: Float[Array, " latent"],
+        mask: Bool[Array, " n"],
+        context: Float[Array, " num"],
+    ) -> tuple[Float[Array, "n hidden"], Float[Array, " latent"]]:
+        """Apply the layer."""
+        inner = NormalizedDense(self.hidden)(
+            jnp.concatenate([pooled(x, mask, self.sum_scale), whole, context])
+        )
+        change = NormalizedDense(whole.shape[0])(jnp.concatenate([_act(inner), context]))
+        whole = _act(whole + change)
+        inner = NormalizedDense(self.hidden)(beside(x, whole, context))
+        x = _act(x + NormalizedDense(self.hidden)(beside(_act(inner), context)))
+        return x, whole
+
+
+def pooled(
+    x: Float[Array, "n d"], mask: Bool[Array, " n"], sum_scale: float = 1.0
+) -> Float[Array, " 2*d"]:
+    """Mean and scaled sum over the points; zero of an empty set."""
+    total = jnp.sum(jnp.where(mask[:, None], x, 0), axis=0)
+    return jnp.concatenate([total / jnp.maximum(jnp.sum(mask), 1), sum_scale * total])
+
+
+def beside(x: Float[Array, "n d"], *shared: Float[Array, " _"]) -> Float[Array, "n _"]:
+    """Each point with the same numbers beside it."""
+    return jnp.concatenate([x, *(jnp.broadcast_to(s, (len(x), len(s))) for s in shared)], axis=1)
+
+
+class _Epic(nn.Module):
+    config: EpicConfig
+
+    @nn.compact
+    def __call__(self, t, x, cond):
+        c, mask = self.config, valid(cond.n, len(x))
+        context = jnp.concatenate([harmonics(t), _numbers(cond)])
+        hidden = _act(NormalizedDense(c.hidden)(beside(masked(x, cond), context)))
+        hidden = _act(hidden + NormalizedDense(c.hidden)(beside(hidden, context)))
+        whole = jnp.concatenate([pooled(hidden, mask, c.sum_scale), context])
+        whole = _act(NormalizedDense(c.hidden)(whole))
+        whole = _act(NormalizedDense(c.latent)(jnp.concatenate([whole, context])))
+        for _ in range(c.layers):
+            hidden, whole = EpicLayer(c.hidden, c.sum_scale)(hidden, whole, mask, context)
+        out = NormalizedDense(x.shape[1])(beside(hidden, context))
+        return masked(out, cond)
+
+
+class _PointWise(nn.Module):
+    config: PointWiseConfig
+
+    @nn.compact
+    def __call__(self, t, x, cond):
+        features = jnp.concatenate([harmonics(t), _numbers(cond)])
+        context = _act(Dense(self.config.context)(features))
+        hidden = masked(x, cond)
+        for i, width in enumerate((*self.config.hidden, x.shape[1])):
+            gate = jax.nn.sigmoid(Dense(width)(context))
+            shift = Dense(width, use_bias=False)(context)
+            hidden = Dense(width)(hidden) * gate[None] + shift[None]
+            if i < len(self.config.hidden):
+                hidden = _act(hidden)
+        return masked(hidden, cond)
+
+
+class _SetTransformer(nn.Module):
+    config: SetTransformerConfig
+
+    @nn.compact
+    def __call__(self, t, x, cond):
+        c = self.config
+        tokens = Dense(c.width)(masked(x, cond))
+        trunk = DiT(x.shape[1], c.heads, c.blocks, c.mlp_width, time_scale=1000.0)
+        return masked(trunk(tokens, t, _numbers(cond), valid(cond.n, len(x))), cond)
+
+
+def epic(num_features: int, num_cond: int = 0, config: EpicConfig | None = None) -> Network:
+    """EPiC network (t, points [n, num_features], SetCondition) -> [n, num_features].
+
+    Deep sets with a few features of the whole set that take part in every layer (2301.08128), with
+    time and condition as input of every linear map, as in EPiC-FM (2310.00049). Its cost is linear
+    in the number of points. Deviations from EPiC-FM: harmonics of the time up to pi k t with k = 8,
+    where its frequencies grow to e^31 and are noise, no activation on the output, and log(1 + n)
+    beside the condition.
+
+    Args:
+      num_features: of a point.
+      num_cond: numbers of the condition, beside the number of points.
+      config: sizes; the published ones unless given.
+    """
+    return _network(_Epic(EpicConfig() if config is None else config), num_features, num_cond)
+
+
+def point_wise(
+    num_features: int, num_cond: int = 0, config: PointWiseConfig | None = None
+) -> Network:
+    """The same network for every point, which does not see the others (CaloClouds, 2305.04847).
+
+    Layers (W x + b) sigmoid(G c) + B c of time and condition c. Given the condition its points are
+    independent: what they have in common must be in the condition.
+
+    Args:
+      num_features: of a point.
+      num_cond: numbers of the condition, beside the number of points.
+      config: sizes; the published ones unless given.
+    """
+    config = PointWiseConfig() if config is None else config
+    return _network(_PointWise(config), num_features, num_cond)
+
+
+def set_transformer(
+    num_features: int, num_cond: int = 0, config: SetTransformerConfig | None = None
+) -> Network:
+    """Transformer without positions: blocks of DiT whose attention is on points alone.
+
+    Args:
+      num_features: of a point.
+      num_cond: numbers of the condition, beside the number of points.
+      config: sizes.
+    """
+    config = SetTransformerConfig() if config is None else config
+    check_sizes(config.width, config.heads)
+    return _network(_SetTransformer(config), num_features, num_cond)
+
+
+def harmonics(t: Float[Array, ""], num: int = 8) -> Float[Array, " 2*num"]:
+    """Sines and cosines of pi k t for k = 1, ..., num."""
+    phase = np.pi * np.arange(1, num + 1, dtype=np.float32) * t
+    return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
+
+
+def _numbers(cond: SetCondition) -> Float[Array, " num"]:
+    count = jnp.log1p(jnp.asarray(cond.n, jnp.float32))
+    return jnp.reshape(count, 1) if cond.cond is None else jnp.append(count, jnp.ravel(cond.cond))
+
+
+def _network(module: nn.Module, num_features: int, num_cond: int) -> Network:
+    number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    cond = SetCondition(jax.ShapeDtypeStruct((), jnp.int32), number(num_cond) if num_cond else None)
+    return from_linen(module, number(), number(2, num_features), cond)
+
+
+_act: Callable[[Array], Array] = nn.leaky_relu

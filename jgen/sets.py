@@ -1,0 +1,99 @@
+"""Events that are sets of points of any number: jets of constituents, showers of hits.
+
+The number of points is part of the condition, p(n | c) p(points | n, c), by
+`jgen.transforms.chain`. Arrays are padded with zeros to a common number of rows, and the condition
+says how many of them are points, the first n. Models then ignore the others: they carry no noise,
+no loss and no density, and any amount of padding gives the same numbers. Networks that take such
+events are in `jgen.nets.sets`.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Real
+
+from jgen.typing import Cond
+
+
+class SetCondition(NamedTuple):
+    """The condition of an event that is a set.
+
+    Attributes:
+      n: number of points, a whole number.
+      cond: what else is given, a vector; None without.
+    """
+
+    n: Int[Array, ""]
+    cond: Float[Array, " num_cond"] | None = None
+
+
+def valid(n: Int[Array, ""], rows: int) -> Bool[Array, " rows"]:
+    """Which rows of an event are points."""
+    return jnp.arange(rows) < n
+
+
+def masked(x: Float[Array, "..."], cond: Cond) -> Float[Array, "..."]:
+    """An event, or noise of its shape, with zeros in rows that are no points.
+
+    What is not conditioned on a number of points stays as it is.
+    """
+    if not isinstance(cond, SetCondition):
+        return x
+    rows = valid(cond.n, x.shape[0]).reshape(-1, *(1,) * (x.ndim - 1))
+    return jnp.where(rows, x, jnp.zeros((), x.dtype))
+
+
+def event_mean(values: Float[Array, "..."], cond: Cond) -> Float[Array, ""]:
+    """Mean of an event's values over the features of its points, zero of an event without any.
+
+    Every event then has the same weight in a mean over events, whatever its number of points.
+    """
+    if not isinstance(cond, SetCondition):
+        return jnp.mean(values)
+    count = jnp.maximum(cond.n, 1) * (values.size // values.shape[0])
+    return jnp.sum(masked(values, cond)) / count
+
+
+def event_size(x: Float[Array, "..."], cond: Cond) -> int | Int[Array, ""]:
+    """How many numbers an event is."""
+    if not isinstance(cond, SetCondition):
+        return x.size
+    return cond.n * (x.size // x.shape[0])
+
+
+def padded(
+    events: list[Real[np.ndarray, "_ d"]], rows: int | None = None
+) -> tuple[Float[np.ndarray, "num rows d"], Int[np.ndarray, " num"]]:
+    """Arrays of points as one padded array [num, rows, d] in float32, and their numbers of points.
+
+    Args:
+      events: the points of each event; leading ones are kept where `rows` are fewer.
+      rows: the longest event's unless given.
+
+    Raises:
+      ValueError: if there are no events, they are no tables with the same columns, or a value is
+        not finite.
+    """
+    if not len(events):
+        raise ValueError("there are no events")
+    shapes = {np.shape(event)[1:] for event in events}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+        raise ValueError(f"every event must be [points, d] with the same d, got {sorted(shapes)}")
+    rows = max(map(len, events)) if rows is None else rows
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, got {rows}")
+    x = np.zeros((len(events), rows, *next(iter(shapes))), np.float32)
+    n = np.minimum([len(event) for event in events], rows).astype(np.int32)
+    for i, event in enumerate(events):
+        x[i, : n[i]] = event[: n[i]]
+    if not np.isfinite(x).all():
+        raise ValueError("points must be finite: drop those events")
+    return x, n
+
+
+def points(
+    x: Real[np.ndarray, "num rows d"], n: Int[np.ndarray, " num"]
+) -> list[Real[np.ndarray, "_ d"]]:
+    """The points of each event of a padded array: the inverse of `padded`."""
+    return [event[:k] for event, k in zip(np.asarray(x), np.asarray(n), strict=True)]

@@ -1,0 +1,145 @@
+"""What every network on sets must do, whatever it is made of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jgen import Batch, OptimizerConfig, TrainConfig, draw, fit
+from jgen.models import flow_matching
+from jgen.nets import (
+    EpicConfig,
+    PointWiseConfig,
+    SetTransformerConfig,
+    epic,
+    num_parameters,
+    point_wise,
+    set_transformer,
+)
+from jgen.sets import SetCondition
+from jgen.solvers import runge_kutta
+
+NETWORKS = {
+    "epic": epic(3, 2, EpicConfig(16, 4, 2)),
+    "point-wise": point_wise(3, 2, PointWiseConfig((16, 16), 8)),
+    "set transformer": set_transformer(3, 2, SetTransformerConfig(16, 2, 2, 16)),
+}
+GIVEN = jnp.array([0.3, -1.0])
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def trained(request):
+    """Loss, prediction and gradients of a network with parameters that are nowhere zero."""
+    network = NETWORKS[request.param]
+    leaves, tree = jax.tree.flatten(network.init(jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    shaken = [w + 0.3 * jax.random.normal(k, w.shape) for w, k in zip(leaves, keys, strict=True)]
+    params = jax.tree.unflatten(tree, shaken)
+
+    @jax.jit
+    def evaluate(x, n):
+        cond = SetCondition(n, GIVEN)
+        apply = lambda p, x: network.apply(p, jnp.float32(0.4), x, cond)
+        loss = lambda p, x: jnp.sum(jnp.sin(apply(p, x)))
+        return apply(params, x), *jax.grad(loss, (0, 1))(params, x)
+
+    return evaluate
+
+
+def event(rows, n, filler=0.0):
+    points = np.random.default_rng(2).normal(size=(8, 3)).astype(np.float32)
+    x = np.full((rows, 3), filler, np.float32)
+    x[:n] = points[:n]
+    return x
+
+
+def test_permuted_points_give_permuted_outputs(trained):
+    x, order = event(8, 6), np.array([3, 0, 5, 1, 4, 2, 6, 7])
+    y, _, _ = trained(x, 6)
+    np.testing.assert_allclose(trained(x[order], 6)[0], y[order], atol=2e-6)
+    assert np.abs(y[:6]).min() > 1e-4
+    assert (np.asarray(y[6:]) == 0).all()
+
+
+@pytest.mark.parametrize("filler", [0.0, 1e30, np.nan])
+def test_padding_changes_no_output_and_no_gradient(trained, filler):
+    y, gradient, slope = trained(event(8, 6), 6)
+    wider, wider_gradient, wider_slope = trained(event(20, 6, filler), 6)
+    np.testing.assert_allclose(wider[:8], y, atol=2e-6)
+    assert (np.asarray(wider[6:]) == 0).all()
+    assert (np.asarray(wider_slope[6:]) == 0).all()
+    np.testing.assert_allclose(wider_slope[:8], slope, rtol=2e-5, atol=2e-5)
+    for a, b in zip(jax.tree.leaves(wider_gradient), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [0, 1, 8])
+def test_empty_and_full_sets_are_finite(trained, n):
+    y, gradient, slope = trained(event(8, n), n)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((y, gradient, slope)))
+    if n == 0:
+        assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves((gradient, slope)))
+
+
+def test_published_sizes():
+    """CaloClouds II: 128, 256, 512, 256, 128 features with a context of 66 and biases on gates."""
+    widths, context = (4, 128, 256, 512, 256, 128, 4), 64
+    layers = sum(
+        a * b + b + context * b + b + context * b
+        for a, b in zip(widths[:-1], widths[1:], strict=True)
+    )
+    inputs = 16 + 1 + 1
+    counted = num_parameters(point_wise(4, 1).init)
+    assert counted == layers + inputs * context + context
+
+
+def test_members_see_their_own_parameters():
+    network = NETWORKS["epic"]
+    params = jax.vmap(network.init)(jax.random.split(jax.random.key(3), 2))
+    cond = SetCondition(jnp.array(5), GIVEN)
+    x = event(8, 5)
+    both = jax.vmap(network.apply, (0, None, None, None))(params, 0.1, x, cond)
+    for i in range(2):
+        one = network.apply(jax.tree.map(lambda leaf: leaf[i], params), 0.1, x, cond)  # noqa: B023
+        np.testing.assert_allclose(both[i], one, atol=1e-6)
+
+
+def test_the_loss_of_full_sets_is_the_one_without_a_number_of_points():
+    """A network that knows nothing of sets, on events whose rows are all points."""
+    x = np.random.default_rng(4).normal(size=(6, 5, 3)).astype(np.float32)
+    network = NETWORKS["point-wise"]
+    full = SetCondition(jnp.full(6, 5), jnp.tile(GIVEN, (6, 1)))
+    plain = network._replace(
+        apply=lambda p, t, x, cond: network.apply(p, t, x, SetCondition(jnp.array(5), cond))
+    )
+    params = network.init(jax.random.key(5))
+    losses = [
+        float(flow_matching(net, (5, 3)).loss(params, jax.random.key(6), Batch(x, cond)))
+        for net, cond in ((network, full), (plain, full.cond))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("name", NETWORKS)
+def test_points_with_a_common_mean(name):
+    """Ten points N(m, 1) with m ~ N(0, 1): event means have variance 1.1; of points that do not
+    see each other, of variance 2, 0.2."""
+    network = {
+        "epic": epic(1, config=EpicConfig(16, 8, 1, 0.1)),
+        "point-wise": point_wise(1, config=PointWiseConfig((32, 32), 16)),
+        "set transformer": set_transformer(1, config=SetTransformerConfig(16, 2, 1, 32)),
+    }[name]
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(20_000, 10, 1)) + rng.normal(size=(20_000, 1, 1))
+    model = flow_matching(network, (10, 1), solver=runge_kutta("midpoint", 8))
+    config = TrainConfig(
+        steps=1200, batch_size=128, ema_decay=0.995, optimizer=OptimizerConfig(3e-3)
+    )
+    cond = lambda num: SetCondition(np.full(num, 10))
+    fitted = fit(model, Batch(x.astype(np.float32), cond(len(x))), jax.random.key(8), config)
+    events = draw(model, fitted.one, jax.random.key(9), 10_000, cond(10_000))[..., 0]
+    exact = 0.2 if name == "point-wise" else 1.1
+    assert events.mean(axis=1).var() == pytest.approx(exact, rel=0.05 + 3 * (2 / 10_000) ** 0.5)
+    inside = 2.0 if name == "point-wise" else 1.0
+    assert events.var(axis=1, ddof=1).mean() == pytest.approx(inside, rel=0.08)

@@ -1,0 +1,115 @@
+"""Models of events that are sets of points, where the answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from jgen import Batch, draw, log_densities
+from jgen.bijectors import per_point, standardize
+from jgen.models import consistency, diffusion, flow_matching, instantaneous, mean_flow
+from jgen.nets import Network
+from jgen.paths import variance_preserving
+from jgen.sets import SetCondition, event_mean, event_size, masked, padded, points
+from jgen.solvers import Ancestral, runge_kutta
+from jgen.transforms import preprocessed
+
+ROWS, MEAN, WIDTH = 6, 0.7, 0.3
+N = np.array([0, 1, 4, 6])
+
+
+def velocity(params, t, x, cond):
+    """Of points that are independent N(MEAN, WIDTH); garbage in rows that are no points."""
+    variance = (1 - t) ** 2 + (WIDTH * t) ** 2
+    slope = (WIDTH**2 * t - (1 - t)) / variance
+    return masked(MEAN + slope * (x - MEAN * t), cond)
+
+
+EXACT = Network(lambda key: {}, velocity)
+SOLVER = runge_kutta("rk4", 16)
+
+
+def test_padding_has_no_density():
+    scaling = per_point(standardize(np.ones(1, np.float32), np.full(1, 2.0, np.float32)))
+    model = preprocessed(flow_matching(EXACT, (ROWS, 1), solver=SOLVER), scaling)
+    x = np.random.default_rng(0).normal(size=(4, ROWS, 1)).astype(np.float32)
+    x = 1 + 2 * (MEAN + WIDTH * x)
+    exact = norm.logpdf(x[..., 0], 1 + 2 * MEAN, 2 * WIDTH)
+    exact = np.where(np.arange(ROWS) < np.array(N)[:, None], exact, 0).sum(axis=1)
+    found = log_densities(model, {}, jax.random.key(0), x, SetCondition(N))
+    np.testing.assert_allclose(found, exact, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["flow matching", "ancestral", "mean flow", "consistency"])
+def test_padding_is_zero_in_what_is_drawn(kind):
+    path = variance_preserving()
+    model = {
+        "flow matching": lambda: flow_matching(EXACT, (ROWS, 1), solver=SOLVER),
+        "ancestral": lambda: diffusion(EXACT, (ROWS, 1), path=path, sampler=Ancestral(3)),
+        "mean flow": lambda: mean_flow(EXACT, (ROWS, 1), condition=lambda cond, width: cond),
+        "consistency": lambda: consistency(EXACT, (ROWS, 1), steps=2),
+    }[kind]()
+    events = draw(model, {}, jax.random.key(1), 400, SetCondition(jnp.repeat(N, 100)))
+    rows = np.arange(ROWS) < np.repeat(N, 100)[:, None]
+    assert (events[~rows] == 0).all()
+    assert np.isfinite(events).all()
+    if kind == "flow matching":
+        assert events[rows].mean() == pytest.approx(MEAN, abs=4 * WIDTH / np.sqrt(rows.sum()))
+        assert events[rows].std() == pytest.approx(WIDTH, rel=0.1)
+
+
+@pytest.mark.parametrize("make", [flow_matching, mean_flow, consistency], ids=lambda f: f.__name__)
+def test_what_is_in_padded_rows_is_not_learned(make):
+    """Every event counts the same, by the mean over its points, and an empty one not at all."""
+    scaled = Network(
+        lambda key: jnp.ones(()),
+        lambda scale, t, x, cond: masked(scale * velocity({}, t, x, cond), cond),
+    )
+    options = {"condition": lambda cond, width: cond} if make is mean_flow else {}
+    model = make(scaled, (ROWS, 1), **options)
+    x = np.random.default_rng(2).normal(size=(4, ROWS, 1)).astype(np.float32)
+    mean = lambda p, x: model.loss(p, jax.random.key(3), Batch(x, SetCondition(N)))
+    loss = jax.jit(jax.value_and_grad(mean))
+    clean = np.where((np.arange(ROWS) < np.array(N)[:, None])[..., None], x, 0)
+    np.testing.assert_array_equal(loss(1.1, x), loss(1.1, clean))
+    assert np.isfinite(loss(1.1, x)).all()
+    empty = model.loss(1.1, jax.random.key(3), Batch(x[:1], SetCondition(N[:1])))
+    assert empty == 0
+
+
+def test_the_velocity_of_points_needs_no_padding():
+    """log p of the points alone, without rows to fill."""
+    model = flow_matching(instantaneous(EXACT, lambda cond, width: cond), (3, 1), solver=SOLVER)
+    x = jnp.array([[0.5], [0.6], [1.0]])
+    alone = model.log_prob({}, None, x, None)
+    filled = jnp.concatenate([x, jnp.full((4, 1), 7.0)])
+    assert model.log_prob({}, None, filled, SetCondition(3)) == pytest.approx(
+        float(alone), abs=1e-5
+    )
+
+
+def test_means_and_sizes():
+    x = jnp.arange(8.0).reshape(4, 2)
+    assert event_mean(x, SetCondition(3)) == pytest.approx(np.mean(np.arange(6)))
+    assert event_mean(x, None) == 3.5
+    assert event_size(x, SetCondition(3)) == 6
+    assert event_size(x, None) == 8
+    assert masked(x, jnp.array(3)) is x
+
+
+def test_padded_arrays_are_the_points_again():
+    rng = np.random.default_rng(5)
+    events = [rng.normal(size=(n, 2)).astype(np.float32) for n in (3, 0, 5)]
+    x, n = padded(events, 6)
+    assert x.shape == (3, 6, 2)
+    for again, event in zip(points(x, n), events, strict=True):
+        np.testing.assert_array_equal(again, event)
+    assert padded(events, 4)[1].tolist() == [3, 0, 4]
+    for bad, message in (
+        ([], "no events"),
+        ([np.zeros((2, 3)), np.zeros((2, 2))], "same d"),
+        ([np.array([[np.nan, 0.0]])], "finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            padded(bad)

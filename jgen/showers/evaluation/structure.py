@@ -17,6 +17,8 @@ from jgen.typing import Key
 _NEIGHBOUR = 0.02
 # Degree of the mean of a layer in log E_inc; a cubic follows it within the fluctuations.
 _DEGREE = 3
+# Standard deviations at which residuals are cut before they are correlated.
+_FAR = 5.0
 
 
 class LayerMoments(NamedTuple):
@@ -113,7 +115,8 @@ def structure(
                              is the error (86 % of truth are within it)
       structure/holes        fraction of showers with `holes`
       structure/correlation  root mean square difference of the correlations of `layer_residuals`
-                             from those of the reference, over all pairs of layers
+                             from those of the reference, over all pairs of layers; residuals
+                             count up to five standard deviations
 
     The first three are numbers of the generated showers and, as truth, of the holdout. `NAME_p` are
     p-values of the comparison of either with the reference, two-sided for the first three and from
@@ -186,7 +189,8 @@ def _direction_p(first, second):
 
 def _correlation_difference(reference, sample, num_bootstrap, rng):
     """Root mean square difference with its error, and its p-value."""
-    samples = reference, sample
+    # A single shower far off in a late layer would decide its correlations.
+    samples = [np.clip(s, -_FAR, _FAR) for s in (reference, sample)]
     pooled, num = np.concatenate(samples), len(reference)
 
     def square(first, second):

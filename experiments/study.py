@@ -22,11 +22,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
 import tyro
+from jax.errors import JaxRuntimeError
 
 from jgen import plotting
+from jgen.checks import LARGEST_COUNT, check_literals, check_memory
 from jgen.estimate import Estimate, flatten
-from jgen.nets import num_parameters
 from jgen.training import RunFolder, initialize_distributed
 
 
@@ -99,10 +101,19 @@ def run(study: Study, argv: Sequence[str]) -> dict[str, float] | None:
         return execute(study, args.config, out, plot_only=args.plot_only, note=note)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last checkpoint")
-    except (ValueError, OSError, FloatingPointError) as error:
-        if args.traceback:
+    except (ValueError, OSError, FloatingPointError, MemoryError, JaxRuntimeError) as error:
+        what = _memory(error) if isinstance(error, MemoryError | JaxRuntimeError) else str(error)
+        if args.traceback or not what:
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {what}")
+
+
+def _memory(error: Exception) -> str:
+    """What to say where the memory is too small; nothing for other errors of the device."""
+    text = (str(error) or "the host has no more").splitlines()[0]
+    if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in text:
+        return ""
+    return f"out of memory ({text}); choose smaller batches, networks or samples"
 
 
 def execute(
@@ -157,16 +168,22 @@ def at_least(config: Any, **least: float) -> None:
     """Refuse numbers, also in tuples, below a smallest one: `at_least(config, num_train=100)`."""
     for name, bound in least.items():
         value = getattr(config, name)
-        if not min(value if isinstance(value, tuple) else (value,), default=bound) >= bound:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not min(numbers, default=bound) >= bound:
             raise ValueError(f"{name} must be at least {bound}, got {value}")
+        if math.inf in numbers:
+            raise ValueError(f"{name} must be finite, got {value}")
 
 
 def positive(config: Any, *names: str, block: str = "") -> None:
     """Refuse numbers of a block that are not above zero, and tuples of such or of none."""
     for name in names:
         value = getattr(config, name)
-        if not min(value if isinstance(value, tuple) else (value,), default=0) > 0:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not min(numbers, default=0) > 0:
             raise ValueError(f"{block}{name} must be positive, got {value}")
+        if math.inf in numbers:
+            raise ValueError(f"{block}{name} must be finite, got {value}")
 
 
 def known(config: Any, **choices: Sequence[str]) -> None:
@@ -241,7 +258,12 @@ def _cell(value: Any, digits: int) -> str:
 
 
 def _parameter_counts(parts: Mapping[str, Any]) -> dict[str, int]:
-    return {name: num_parameters(getattr(part, "init", part)) for name, part in parts.items()}
+    counts = {}
+    for name, part in parts.items():
+        shapes = jax.eval_shape(getattr(part, "init", part), jax.random.key(0))
+        check_memory(shapes, name)
+        counts[name] = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return counts
 
 
 def _check_fields(value: Any) -> None:
@@ -250,10 +272,22 @@ def _check_fields(value: Any) -> None:
         for inner in value:
             _check_fields(inner)
     if dataclasses.is_dataclass(value):
+        check_literals(value)
         for field in dataclasses.fields(value):
-            _check_fields(getattr(value, field.name))
+            inner = getattr(value, field.name)
+            for one in inner if isinstance(inner, tuple) else (inner,):
+                _check_number(field.name, one)
+            _check_fields(inner)
         if hasattr(value, "check"):
             value.check()
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse what is a number of nothing: NaN, and more than can be counted."""
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{name} must be a number, got nan")
+    if type(value) is int and name != "seed" and abs(value) > LARGEST_COUNT:
+        raise ValueError(f"{name} must not be larger than {LARGEST_COUNT}, got {value}")
 
 
 _HELP = {

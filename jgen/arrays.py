@@ -9,19 +9,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Bool, Float, Real
 
 from jgen.typing import PyTree
 
 # Bits of a column's range that single precision has to keep.
 _FEWEST_BITS = 10
 
+Numbers = Real[np.ndarray, "..."] | Bool[np.ndarray, "..."]
+"""Real numbers on the host; a boolean counts as one."""
+
 
 class SampleWarning(UserWarning):
     """Samples that can be compared, but numbers may not mean what they seem to."""
 
 
-def real_array(values: Any, name: str, *, booleans: bool = True) -> Real[np.ndarray, "..."]:
+def real_array(values: Any, name: str, *, booleans: bool = True) -> Numbers:
     """Numbers on the host in the machine's byte order, without a copy where none is needed.
 
     Integers, half, single and double precision stay what they are; other floats become what holds
@@ -54,7 +57,7 @@ def real_array(values: Any, name: str, *, booleans: bool = True) -> Real[np.ndar
     )
 
 
-def double_array(values: Any, name: str) -> Real[np.ndarray, "..."]:
+def double_array(values: Any, name: str) -> Float[np.ndarray, "..."]:
     """`real_array` in double precision."""
     return real_array(values, name).astype(np.float64, copy=False)
 

@@ -52,7 +52,7 @@ def optimal_transport(condition_weight: float = math.inf) -> Coupling:
     Raises:
       ValueError: if the weight is negative.
     """
-    if not condition_weight >= 0:
+    if not isinstance(condition_weight, int | float) or not condition_weight >= 0:
         raise ValueError(f"condition_weight must not be negative, got {condition_weight}")
 
     def coupling(key, x0, x1, cond):

@@ -10,7 +10,6 @@ one model or of a stacked ensemble with their tree, their types and a user's not
 import importlib
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +40,25 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_json(path: str | os.PathLike, advice: str = "restore it") -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+      ValueError: if it is damaged; says the file and what to do, `advice`.
+    """
+    path = Path(path)
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:  # of JSON and of its characters
+        what = str(error) if path.stat().st_size else "it is empty"
+        raise ValueError(f"{path} is damaged ({what}); {advice}") from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} is damaged (it holds a {type(found).__name__}, no object); {advice}"
+        )
+    return found
 
 
 def save(
@@ -81,11 +99,12 @@ def load(path: str | os.PathLike, like: PyTree = None) -> PyTree:
       ValueError: if the file is none of `save`, or does not fit; names the first path that differs.
     """
     header, arrays = _read(Path(path))
-    if like is None:
-        return _rebuild(header["tree"], arrays, path)
+    with damage_named(path):
+        stored = dict(_leaves(header["tree"], arrays))
+        if like is None:
+            return _rebuild(header["tree"], arrays, path)
     init = getattr(like, "init", like)
     expected = jax.eval_shape(init, jax.random.key(0)) if callable(init) else like
-    stored = {name: a for name, a in _leaves(header["tree"], arrays)}
     wanted = {_name(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(expected)}
     _compare(path, stored, wanted)
     return jax.tree_util.tree_map_with_path(lambda p, _: stored[_name(p)], expected)
@@ -97,15 +116,28 @@ def load_metadata(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    try:
+    with damage_named(path):
         with np.load(path) as file:
             arrays = dict(file)
-        return json.loads(arrays.pop(_HEADER).tobytes().decode()), arrays
-    except FileNotFoundError:
+        header = json.loads(arrays.pop(_HEADER).tobytes().decode())
+        return {name: header[name] for name in ("tree", "metadata")}, arrays
+
+
+class _RefusedError(ValueError):
+    """What a sound file is refused for."""
+
+
+@contextmanager
+def damage_named(path: str | os.PathLike, writer: str = "jgen.save") -> Iterator[None]:
+    """Whatever goes wrong in the block is the fault of the file at `path`."""
+    try:
+        yield
+    except (FileNotFoundError, MemoryError, _RefusedError):
         raise
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, AttributeError) as error:
+    except Exception as error:  # zipfile, zlib, struct, json, pickle and numpy have many kinds
         raise ValueError(
-            f"{path} is no file of jgen.save, or was cut off: {type(error).__name__}: {error}"
+            f"{path} is no file of {writer}, or was cut off or changed: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 
@@ -168,7 +200,7 @@ def _rebuild(tree: Any, arrays: dict[str, np.ndarray], path: Any) -> PyTree:
         module, name = tree["named"]
         # A file says what is imported, so only what is jgen's own.
         if module.split(".")[0] not in ("jgen", "experiments"):
-            raise ValueError(
+            raise _RefusedError(
                 f"{path} holds a {name} of {module}; give load(path, like) a model or parameters"
             )
         kind = getattr(importlib.import_module(module), name)

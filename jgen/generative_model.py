@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from jgen.arrays import event_arrays, explained
+from jgen.checks import check_whole
 from jgen.random import check_key
 from jgen.typing import Cond, Key, Params, PyTree
 
@@ -176,10 +177,9 @@ def draw_chunks(
         have `num` rows or is none of the model's, or `params` are those of a stacked ensemble.
     """
     check_key(key)
-    _check_counts(num=num, batch_size=batch_size, start=start)
-    if num < 1 or batch_size < 1:
-        raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
-    if not 0 <= start < num:
+    check_whole(num=num, batch_size=batch_size)
+    check_whole(0, start=start)
+    if not start < num:
         raise ValueError(f"start must be one of the {num} events, got {start}")
     sample = model
     if isinstance(model, GenerativeModel):
@@ -206,12 +206,6 @@ def draw_chunks(
         yield jax.tree.map(lambda a: np.asarray(a)[:size], done)  # noqa: B023
         bar.update(size)
     bar.close()
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise ValueError(f"{name} must be a whole number, got {value!r}")
 
 
 def float_type(params: Params) -> np.dtype:
@@ -308,9 +302,9 @@ def log_densities(
     check_one_member(model, params)
     x = event_arrays(x, "x", float_type(params))
     num = num_events(x)
-    _check_counts(batch_size=batch_size)
-    if num < 1 or batch_size < 1:
-        raise ValueError(f"events and batch_size must be positive, got {num} and {batch_size}")
+    check_whole(batch_size=batch_size)
+    if num < 1:
+        raise ValueError("there are no events: x is empty")
     cond = _rows_of_cond(cond, num, float_type(params))
     batch_size = min(batch_size, num)
     out = np.empty(num, np.float32)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
+from jgen.checks import check_not_negative, check_positive
 from jgen.typing import Velocity
 
 Prediction = Literal["velocity", "score", "noise", "data", "v"]
@@ -88,7 +89,8 @@ def sub_variance_preserving(
 
 def _log_alpha(beta_min, beta_max):
     """-1/2 times the integral of a linear beta over s = 1 - t."""
-    if not 0 < beta_min < beta_max:
+    check_positive(beta_min=beta_min, beta_max=beta_max)
+    if not beta_min < beta_max:
         raise ValueError(f"need 0 < beta_min < beta_max, got {beta_min} and {beta_max}")
 
     def log_alpha(t):
@@ -107,8 +109,7 @@ def cosine(offset: float = 0.008, t_min: float = 1e-3, t_max: float = 1 - 1e-3) 
     Raises:
       ValueError: if `offset` is negative.
     """
-    if offset < 0:
-        raise ValueError(f"offset must not be negative, got {offset}")
+    check_not_negative(offset=offset)
     quarter, start = np.pi / 2 / (1 + offset), np.pi / 2 * offset / (1 + offset)
 
     def sigma(t):
@@ -162,8 +163,7 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     The paper's own time is sigma. sigma_max should be far above the spread of the data.
     """
     _check_sigmas(sigma_min, sigma_max)
-    if not rho > 0:
-        raise ValueError(f"rho must be positive, got {rho}")
+    check_positive(rho=rho)
     start, end = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return Path(
         alpha=jnp.ones_like,
@@ -173,7 +173,8 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
 
 
 def _check_sigmas(sigma_min, sigma_max):
-    if not 0 < sigma_min < sigma_max:
+    check_positive(sigma_min=sigma_min, sigma_max=sigma_max)
+    if not sigma_min < sigma_max:
         raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
 
 

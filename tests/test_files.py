@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jgen import Batch, Estimate, load, load_metadata, save
+from jgen.files import read_json
 from jgen.nets import mlp
 
 
@@ -135,12 +136,33 @@ def test_a_file_that_was_cut_off_or_is_another_is_refused(tmp_path):
     path = tmp_path / "a.npz"
     save(path, {"a": np.arange(1000)})
     whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], whole[:10], b"", b"text"):
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    contents = (whole[: len(whole) // 2], whole[:10], b"", b"text", bytes(flipped), b"\x80\x04.")
+    for content in contents:
         path.write_bytes(content)
         with pytest.raises(ValueError, match="is no file of jgen.save, or was cut off"):
             load(path)
+    headers = (b"[]", b"{}", b'{"tree": 3, "metadata": {}}', b"\xff", b"")
+    headers += (b'{"tree": {"array": "b", "dtype": "float32"}, "metadata": {}}',)
+    for header in headers:
+        np.savez(path, a=np.zeros(2), __tree__=np.frombuffer(header, np.uint8))
+        for like in (None, {"a": np.zeros(2)}):
+            with pytest.raises(ValueError, match="is no file of jgen.save"):
+                load(path, like)
     np.savez(path, a=np.zeros(2))
     with pytest.raises(ValueError, match="is no file of jgen.save"):
         load_metadata(path)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "b.npz")
+
+
+def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path):
+    path = tmp_path / "record.json"
+    for content, why in ((b"", "it is empty"), (b"{", "Expecting"), (b"\xff\xfe", "utf-8")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"record.json is damaged \(.*{why}.*; delete it"):
+            read_json(path, "delete it")
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match=r"record.json is damaged \(it holds a list, no object\)"):
+        read_json(path)

@@ -58,7 +58,7 @@ def test_streams_are_independent_and_members_stay(key):
 
 
 def test_bad_input(key):
-    with pytest.raises(ValueError, match="must be positive, got 0"):
+    with pytest.raises(ValueError, match="num must be a whole number from 1 .*got 0"):
         draw(NORMAL, jnp.float32(0.0), key, 0)
     with pytest.raises(ValueError, match="cond has 3 rows, but there are 5 events"):
         draw(NORMAL, jnp.float32(0.0), key, 5, np.zeros(3))

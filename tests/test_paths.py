@@ -177,14 +177,14 @@ def test_exact_gaussian_flow(x64, path):
 def test_bad_input():
     with pytest.raises(ValueError, match="sigma_min must be in"):
         linear(1.0)
-    with pytest.raises(ValueError, match="0 < beta_min < beta_max"):
+    with pytest.raises(ValueError, match="need 0 < beta_min < beta_max"):
         variance_preserving(2.0, 1.0)
-    with pytest.raises(ValueError, match="offset must not be negative, got -0.1"):
+    with pytest.raises(ValueError, match="offset must be zero or positive and finite, got -0.1"):
         cosine(-0.1)
     with pytest.raises(ValueError, match="two or more betas between 0 and 1"):
         from_betas([0.1, 1.0])
     for path in (variance_exploding, edm):
-        with pytest.raises(ValueError, match="0 < sigma_min < sigma_max, got 0.0 and 1.0"):
+        with pytest.raises(ValueError, match="sigma_min must be positive and finite, got 0.0"):
             path(0.0, 1.0)
     with pytest.raises(ValueError, match="unknown prediction 'eps'; one of velocity, score"):
         convert(linear(), 0.5, jnp.ones(2), jnp.ones(2), "eps", "data")

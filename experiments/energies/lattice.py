@@ -35,6 +35,7 @@ from jgen import (
     plotting,
     transforms,
 )
+from jgen.checks import check_positive
 from jgen.estimate import mean_estimate
 from jgen.solvers import runge_kutta
 from jgen.typing import Energy
@@ -172,6 +173,8 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     known(config, flows=FLOWS)
     at_least(config, num_events=100, sample_batch=1)
+    at_least(config.hmc, chains=1, num=1, max_steps=1)
+    check_positive(step_size=config.hmc.step_size, scale=config.scale)
     if config.hmc.chains * config.hmc.num < 100:
         raise ValueError(
             "errors need 100 or more configurations of the chains, got "

@@ -82,6 +82,12 @@ class DigitsConfig:
 
     def check(self) -> None:
         """Refuse bad options."""
+        at_least(self, num_test=2, num_validation=1)
+        if self.num_test + self.num_validation > 1500:
+            raise ValueError(
+                "num_test and num_validation must leave 297 of the 1797 digits to train on, got "
+                f"{self.num_test} and {self.num_validation}"
+            )
         if self.grid < 3 or self.grid % 2 == 0:
             raise ValueError(f"grid must be an odd number from 3 on, got {self.grid}")
 
@@ -128,7 +134,7 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     if config.num_importance < 2 or config.num_importance & (config.num_importance - 1):
         raise ValueError(f"num_importance must be a power of two, got {config.num_importance}")
-    positive(config, "mixtures")
+    positive(config, "mixtures", "widening")
     at_least(config, mixtures=2)
     if config.linear.training.ensemble != 1 or config.digits.training.ensemble != 1:
         raise ValueError("this study trains one member of each VAE; leave ensemble at 1")

@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.showers import presets
 from experiments.showers.presets import given_or_trained, model_config
-from experiments.study import Run, Study, at_least, main, table, variant
+from experiments.study import Run, Study, at_least, main, positive, table, variant
 from jgen import Batch, Estimate, TrainConfig, draw, metrics, models, plotting
 from jgen.plotting import Curve
 from jgen.plotting.shower_labels import observable_label
@@ -56,6 +56,7 @@ class Distillation:
     def check(self) -> None:
         """Refuse bad options."""
         at_least(self, trajectories=1)
+        positive(self, "huber")
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def sample_quantile_edges(sample: Real[np.ndarray, " n"], num: int) -> Float[np.
 
 
 def product_bins(
-    events: Real[np.ndarray, "num d"], edges: Sequence[Real[np.ndarray, " edges"]]
+    events: Real[np.ndarray, " num *d"], edges: Sequence[Real[np.ndarray, " _edges"]]
 ) -> Int[np.ndarray, " num"]:
     """Bin of each event in the product of one-dimensional bins, such as 7 x 7; -1 if outside.
 
@@ -198,7 +198,7 @@ def mean_and_error(
 
 
 def median_splits(
-    sample: Real[np.ndarray, "num d"], levels: int, axes: Iterable[int] | None = None
+    sample: Real[np.ndarray, " num *d"], levels: int, axes: Iterable[int] | None = None
 ) -> MedianSplits:
     """Halve a sample again and again at the medians of one observable after the other.
 
@@ -235,7 +235,9 @@ def median_splits(
     return MedianSplits(axes, tuple(thresholds))
 
 
-def split_bins(splits: MedianSplits, events: Real[np.ndarray, "num d"]) -> Int[np.ndarray, " num"]:
+def split_bins(
+    splits: MedianSplits, events: Real[np.ndarray, " num *d"]
+) -> Int[np.ndarray, " num"]:
     """Bin of each event, 0 to 2^levels - 1.
 
     The bins of the first l levels are these numbers shifted right by (levels - l) bits, so one
@@ -260,7 +262,7 @@ def split_bins(splits: MedianSplits, events: Real[np.ndarray, "num d"]) -> Int[n
 
 
 def jensen_shannon(
-    reference: Real[np.ndarray, "*shape bins"], generated: Real[np.ndarray, "*shape bins"]
+    reference: Real[np.ndarray, "*#shape bins"], generated: Real[np.ndarray, "*#shape bins"]
 ) -> Float[np.ndarray, " *shape"]:
     """Jensen-Shannon divergence of two normalised histograms in nats, from 0 to log 2.
 

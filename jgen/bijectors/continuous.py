@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jgen.bijectors.trainable import TrainableBijector
+from jgen.checks import check_sizes
 from jgen.nets.network import NetworkLike, as_network
 from jgen.paths import Path, linear, on_unit_interval
 from jgen.solvers import RungeKutta, runge_kutta, velocity_and_divergence
@@ -48,6 +49,7 @@ def continuous(
     """
     if not callable(divergence) and divergence not in ("exact", "hutchinson"):
         raise ValueError(f"unknown divergence {divergence!r}; exact, hutchinson or a function")
+    check_sizes(num_probes=num_probes)
     solver = runge_kutta("rk4", 16) if solver is None else solver
     network, path = as_network(network), linear() if path is None else path
 
@@ -79,4 +81,5 @@ def continuous(
         network.init,
         lambda params, x, cond=None, key=None: flow(params, x, cond, key, backward=True),
         lambda params, z, cond=None, key=None: flow(params, z, cond, key, backward=False),
+        num_cond=network.num_cond,
     )

@@ -45,6 +45,7 @@ def coupling(network: NetworkLike, element: Element, num_fixed: int) -> Trainabl
         network.init,
         lambda params, x, cond=None, key=None: run(element.forward, params, x, cond),
         lambda params, z, cond=None, key=None: run(element.inverse, params, z, cond),
+        num_cond=network.num_cond,
     )
 
 
@@ -76,4 +77,5 @@ def masked_coupling(
         network.init,
         lambda params, x, cond=None, key=None: run(element.forward, params, x, cond),
         lambda params, z, cond=None, key=None: run(element.inverse, params, z, cond),
+        num_cond=network.num_cond,
     )

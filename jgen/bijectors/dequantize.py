@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jgen.arrays import real_array
 from jgen.bijectors.elementwise import Bijector
+from jgen.checks import check_positive, check_sizes
 
 # The largest float32 below one is 1 - 2^-24; a level's noise stays below it.
 _BELOW_ONE = 1 - 1e-6
@@ -53,11 +54,9 @@ def level_gaussian(
       ValueError: for levels of another shape or out of range, or a prior that is not positive.
     """
     levels = np.asarray(levels)
-    if levels.ndim != 2 or not len(levels) or not prior > 0:
-        raise ValueError(
-            f"level_gaussian needs levels [n, dim] and a positive prior, got {levels.shape} and "
-            f"{prior}"
-        )
+    check_positive(prior=prior)
+    if levels.ndim != 2 or not len(levels):
+        raise ValueError(f"level_gaussian needs levels [n, dim], got {levels.shape}")
     _check_levels(levels, num_levels)
     num, dim = levels.shape
     counts = prior + np.stack([np.bincount(c, minlength=num_levels) for c in levels.T])
@@ -93,10 +92,11 @@ def level_gaussian(
         )
         return (level + jnp.clip(u, 1e-6, _BELOW_ONE)) / num_levels, -log_det(z, level)
 
-    return Bijector(forward, inverse)
+    return Bijector(forward, inverse, num_cond=0)
 
 
 def _check_levels(levels: np.ndarray, num_levels: int) -> None:
+    check_sizes(num_levels=num_levels)
     levels = real_array(levels, "levels")
     if levels.dtype.kind not in "iu" or (levels < 0).any() or (levels >= num_levels).any():
         raise ValueError(

@@ -45,6 +45,7 @@ def from_distrax(bijector: Any) -> Bijector:
     return Bijector(
         lambda x, cond=None: run(bijector.forward_and_log_det, x),
         lambda z, cond=None: run(bijector.inverse_and_log_det, z),
+        num_cond=0,
     )
 
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import check_positive
+
 
 class Element(NamedTuple):
     """An increasing map of the real line, as pure functions.
@@ -44,8 +46,7 @@ def affine(max_log_scale: float = 3.0) -> Element:
     Raises:
       ValueError: if the bound is not positive.
     """
-    if not max_log_scale > 0:
-        raise ValueError(f"max_log_scale must be positive, got {max_log_scale}")
+    check_positive(max_log_scale=max_log_scale)
 
     def parts(raw):
         return raw[0], soft_clamp(raw[1], max_log_scale)

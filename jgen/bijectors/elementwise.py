@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.sets import masked
@@ -19,27 +20,58 @@ class Bijector(NamedTuple):
       inverse: (z, cond) -> (x, log |dx/dz|).
       has_log_det: false where the map changes the dimension (normalising voxels to layer energies
         does), so that a density in z says nothing about one in x; log_det is then None.
+      num_cond: numbers in the condition; 0 for a map that does without, None if unknown.
     """
 
     forward: Callable[[PyTree, Cond], tuple[PyTree, Array | None]]
     inverse: Callable[[PyTree, Cond], tuple[PyTree, Array | None]]
     has_log_det: bool = True
+    num_cond: int | None = None
 
 
 def standardize(mean: Float[Array, "*x"], std: Float[Array, "*x"]) -> Bijector:
     """Map x to z = (x - mean) / std.
 
+    Args:
+      mean: one number, or one a component; numbers and lists become single precision.
+      std: likewise.
+
     Raises:
-      ValueError: if a standard deviation is not positive.
+      ValueError: for a mean that is not finite, or a standard deviation that is not positive and
+        finite; on a call, if x has not as many components.
     """
+    mean, std = _constant("means", mean), _constant("standard deviations", std)
     if not bool((std > 0).all()):
         raise ValueError("standardize needs positive standard deviations; drop constant features")
+    shape = np.broadcast_shapes(mean.shape, std.shape)
+
+    def check(x):
+        found = jnp.shape(x)
+        same = all(n in (1, m) for n, m in zip(shape[::-1], found[::-1], strict=False))
+        if len(shape) > len(found) or not same:
+            raise ValueError(f"the means are of components {shape}, but x has the shape {found}")
+        return x
+
     # Summed over the event, whether std is one number or one a component.
     log_det = lambda x: -jnp.sum(jnp.log(jnp.broadcast_to(std, x.shape)))
     return Bijector(
-        lambda x, cond=None: ((x - mean) / std, log_det(x)),
-        lambda z, cond=None: (z * std + mean, -log_det(z)),
+        lambda x, cond=None: ((check(x) - mean) / std, log_det(x)),
+        lambda z, cond=None: (check(z) * std + mean, -log_det(z)),
+        num_cond=0,
     )
+
+
+def _constant(what, values):
+    array = values if hasattr(values, "dtype") else np.asarray(values, object)
+    if array.dtype == object:
+        try:
+            array = np.asarray(values, np.float32)
+        except (TypeError, ValueError):
+            raise ValueError(f"the {what} must be numbers, got {values!r}") from None
+    real = jnp.issubdtype(array.dtype, np.floating) or jnp.issubdtype(array.dtype, np.integer)
+    if not real or not np.isfinite(np.asarray(array, np.float64)).all():
+        raise ValueError(f"the {what} must be finite real numbers, got {array}")
+    return array
 
 
 def logit(alpha: float = 1e-6) -> Bijector:
@@ -47,7 +79,7 @@ def logit(alpha: float = 1e-6) -> Bijector:
 
     Both logarithms are taken of sums of positive numbers, so that float32 resolves either end.
     """
-    if not 0 <= alpha < 0.5:
+    if not isinstance(alpha, int | float) or not 0 <= alpha < 0.5:
         raise ValueError(f"alpha must be in [0, 0.5), got {alpha}")
 
     def parts(x):
@@ -65,7 +97,7 @@ def logit(alpha: float = 1e-6) -> Bijector:
         x = (1 / (1 + jnp.exp(-z)) - alpha) / (1 - 2 * alpha)
         return x, -log_det(x)
 
-    return Bijector(forward, inverse)
+    return Bijector(forward, inverse, num_cond=0)
 
 
 def log() -> Bijector:
@@ -73,6 +105,7 @@ def log() -> Bijector:
     return Bijector(
         lambda x, cond=None: (jnp.log(x), -jnp.sum(jnp.log(x))),
         lambda z, cond=None: (jnp.exp(z), jnp.sum(z)),
+        num_cond=0,
     )
 
 

@@ -10,8 +10,12 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 
-from jgen.bijectors.trainable import TrainableBijector
+from jgen.bijectors.trainable import TrainableBijector, check_event
+from jgen.checks import check_shape, check_whole
 from jgen.random import normal
+
+# Of rows and columns of a matrix whose triangles are arrays of the host.
+_LARGEST_MATRIX = 10_000
 
 
 def permutation(order: Int[np.ndarray, " num"]) -> TrainableBijector:
@@ -26,7 +30,12 @@ def permutation(order: Int[np.ndarray, " num"]) -> TrainableBijector:
         if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(order.size)):
             raise ValueError(f"order must hold each of 0 to num - 1 once, got {order}")
     back = jnp.argsort(order) if isinstance(order, jax.core.Tracer) else np.argsort(order)
-    return _fixed(lambda x: x[..., order], lambda z: z[..., back])
+
+    def run(x, order):
+        check_event("permutation", x.shape[-1:], order.shape)
+        return x[..., order]
+
+    return _fixed(lambda x: run(x, order), lambda z: run(z, back))
 
 
 def flip() -> TrainableBijector:
@@ -40,6 +49,7 @@ def _fixed(forward, inverse):
         lambda key: {},
         lambda params, x, cond=None, key=None: (forward(x), zero(x)),
         lambda params, z, cond=None, key=None: (inverse(z), zero(z)),
+        num_cond=0,
     )
 
 
@@ -49,15 +59,18 @@ def actnorm(shape: int | tuple[int, ...]) -> TrainableBijector:
     It is the identity at the start. Its `data_init` gives z mean zero and variance one over a
     batch, as in the paper; a component that is constant in the batch keeps its scale.
     """
+    shape = check_shape(shape)
 
     def init(key):
         return {"shift": jnp.zeros(shape), "log_scale": jnp.zeros(shape)}
 
     def forward(params, x, cond=None, key=None):
+        check_event("actnorm", x.shape, shape)
         log_scale = params["log_scale"]
         return (x + params["shift"]) * jnp.exp(log_scale), jnp.sum(log_scale)
 
     def inverse(params, z, cond=None, key=None):
+        check_event("actnorm", z.shape, shape)
         log_scale = params["log_scale"]
         return z * jnp.exp(-log_scale) - params["shift"], -jnp.sum(log_scale)
 
@@ -71,7 +84,7 @@ def actnorm(shape: int | tuple[int, ...]) -> TrainableBijector:
             "log_scale": -jnp.log(std).astype(params["shift"].dtype),
         }
 
-    return TrainableBijector(init, forward, inverse, data_init)
+    return TrainableBijector(init, forward, inverse, data_init, 0)
 
 
 def plu(num: int, order: Int[np.ndarray, " num"] | None = None) -> TrainableBijector:
@@ -84,7 +97,11 @@ def plu(num: int, order: Int[np.ndarray, " num"] | None = None) -> TrainableBije
       num: components.
       order: the permutation; reversed unless given, so that couplings between find the other half
         of the components in the next layer.
+
+    Raises:
+      ValueError: if `num` is no whole number from 1 to 10,000, or `order` none of as many.
     """
+    check_whole(1, _LARGEST_MATRIX, num=num)
     shuffle = flip() if order is None else permutation(order)
     below, above = np.tril(np.ones((num, num)), -1), np.triu(np.ones((num, num)), 1)
 
@@ -106,7 +123,7 @@ def plu(num: int, order: Int[np.ndarray, " num"] | None = None) -> TrainableBije
         x = _solve(upper, _solve(lower, z, lower=True), lower=False)
         return shuffle.inverse({}, x)[0], -jnp.sum(params["log_scale"])
 
-    return TrainableBijector(init, forward, inverse)
+    return TrainableBijector(init, forward, inverse, num_cond=0)
 
 
 def householder(num: int, num_reflections: int | None = None) -> TrainableBijector:
@@ -116,12 +133,13 @@ def householder(num: int, num_reflections: int | None = None) -> TrainableBiject
     (1611.09630).
     """
     depth = num if num_reflections is None else num_reflections
-    _check_positive(num=num, num_reflections=depth)
+    check_whole(1, _LARGEST_MATRIX, num=num, num_reflections=depth)
     zero = lambda x: jnp.zeros((), x.dtype)
     return TrainableBijector(
         lambda key: {"vectors": normal(key, (depth, num))},
         lambda params, x, cond=None, key=None: (_reflect(params["vectors"], x), zero(x)),
         lambda params, z, cond=None, key=None: (_reflect(params["vectors"][::-1], z), zero(z)),
+        num_cond=0,
     )
 
 
@@ -148,7 +166,7 @@ def qr(num: int) -> TrainableBijector:
         x, _ = orthogonal.inverse(params, z)
         return _solve(triangle(params), x, lower=False), -jnp.sum(params["log_scale"])
 
-    return TrainableBijector(init, forward, inverse)
+    return TrainableBijector(init, forward, inverse, num_cond=0)
 
 
 def _reflect(vectors: Float[Array, "depth num"], x: Float[Array, " num"]) -> Float[Array, " num"]:
@@ -161,9 +179,3 @@ def _reflect(vectors: Float[Array, "depth num"], x: Float[Array, " num"]) -> Flo
 
 def _solve(matrix: Float[Array, "n n"], y: Float[Array, " n"], lower: bool) -> Float[Array, " n"]:
     return solve_triangular(matrix.astype(y.dtype), y, lower=lower)
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be positive, got {size}")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.bijectors.trainable import TrainableBijector
+from jgen.checks import check_shape, check_sizes, check_whole
 
 
 def squeeze(factor: int = 2) -> TrainableBijector:
@@ -15,13 +16,13 @@ def squeeze(factor: int = 2) -> TrainableBijector:
     Raises:
       ValueError: if the factor is not positive; on a call, if it does not divide height and width.
     """
-    if factor < 1:
-        raise ValueError(f"factor must be positive, got {factor}")
+    check_sizes(factor=factor)
     zero = lambda x: jnp.zeros((), x.dtype)
     return TrainableBijector(
         lambda key: {},
         lambda params, x, cond=None, key=None: (_squeezed(x, factor), zero(x)),
         lambda params, z, cond=None, key=None: (_unsqueezed(z, factor), zero(z)),
+        num_cond=0,
     )
 
 
@@ -95,7 +96,9 @@ def multi_scale(shape: tuple[int, int, int], *levels: TrainableBijector) -> Trai
         return out
 
     has_data_init = any(level.data_init for level in levels)
-    return TrainableBijector(init, forward, inverse, data_init if has_data_init else None)
+    sizes = [level.num_cond for level in levels]
+    num_cond = None if None in sizes else max(sizes)
+    return TrainableBijector(init, forward, inverse, data_init if has_data_init else None, num_cond)
 
 
 def level_shapes(shape: tuple[int, int, int], num_levels: int) -> list[tuple[int, int, int]]:
@@ -104,8 +107,12 @@ def level_shapes(shape: tuple[int, int, int], num_levels: int) -> list[tuple[int
     Raises:
       ValueError: if there is no level, or height and width are not multiples of 2^num_levels.
     """
+    shape = check_shape(shape)
+    if len(shape) != 3:
+        raise ValueError(f"an image has the shape (height, width, channels), got {shape}")
     h, w, c = shape
-    if num_levels < 1 or h % 2**num_levels or w % 2**num_levels:
+    check_whole(1, 31, num_levels=num_levels)
+    if h % 2**num_levels or w % 2**num_levels:
         raise ValueError(
             "multi_scale needs a level or more, and height and width that are multiples of "
             f"2^levels, got {num_levels} levels and the shape {shape}"

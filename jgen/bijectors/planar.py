@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.bijectors.roots import monotone_root
-from jgen.bijectors.trainable import TrainableBijector
+from jgen.bijectors.trainable import TrainableBijector, check_event
+from jgen.checks import check_sizes
 from jgen.random import normal
 
 _LEAST_SLOPE = 1e-3
@@ -25,6 +26,7 @@ def planar(num: int) -> TrainableBijector:
     with m(0) = 0: no shrinking by more than 1e-3, so that logarithms stay finite, and u = 0 is the
     identity. The inverse is a root of one number, a + (w . u) tanh(a) = w . z + b.
     """
+    check_sizes(num=num)
     offset = math.log(math.expm1(1 - _LEAST_SLOPE))
 
     def init(key):
@@ -53,7 +55,7 @@ def planar(num: int) -> TrainableBijector:
         a = monotone_root(f, target - reach, target + reach)
         return z - u * jnp.tanh(a), -log_det(along, a)
 
-    return TrainableBijector(init, forward, inverse)
+    return TrainableBijector(init, forward, inverse, num_cond=0)
 
 
 def radial(num: int) -> TrainableBijector:
@@ -61,6 +63,7 @@ def radial(num: int) -> TrainableBijector:
 
     alpha > 0 and beta > -alpha, both by softplus. The inverse solves a quadratic equation for r.
     """
+    check_sizes(num=num)
     start = math.log(math.expm1(1.0))
 
     def init(key):
@@ -78,11 +81,13 @@ def radial(num: int) -> TrainableBijector:
         return (num - 1) * jnp.log1p(beta * h) + jnp.log1p(beta * alpha * h**2)
 
     def forward(params, x, cond=None, key=None):
+        check_event("radial layer", x.shape, (num,))
         center, alpha, beta = parts(params)
         r = _length(x - center)
         return x + beta * (x - center) / (alpha + r), log_det(r, alpha, beta)
 
     def inverse(params, z, cond=None, key=None):
+        check_event("radial layer", z.shape, (num,))
         center, alpha, beta = parts(params)
         rho = _length(z - center)
         # rho = r (1 + beta / (alpha + r)), by the formula without cancellation.
@@ -93,7 +98,7 @@ def radial(num: int) -> TrainableBijector:
         x = center + (z - center) * (alpha + r) / (alpha + r + beta)
         return x, -log_det(r, alpha, beta)
 
-    return TrainableBijector(init, forward, inverse)
+    return TrainableBijector(init, forward, inverse, num_cond=0)
 
 
 def _length(x: Float[Array, " num"]) -> Float[Array, ""]:

@@ -6,6 +6,7 @@ from jgen.bijectors.elements import Element, affine
 from jgen.bijectors.linear import actnorm, flip, plu
 from jgen.bijectors.multi_scale import level_shapes, multi_scale
 from jgen.bijectors.trainable import TrainableBijector, compose, pixelwise, repeated
+from jgen.checks import LARGEST_SIZE, check_depths, check_whole
 from jgen.nets.conditioners import conditioner, image_conditioner
 from jgen.nets.made import made
 
@@ -33,8 +34,8 @@ def coupling_flow(
     Raises:
       ValueError: if there are less than two components.
     """
-    if num < 2:
-        raise ValueError(f"a coupling needs two components or more, got {num}")
+    check_whole(2, LARGEST_SIZE, num=num)
+    check_depths(depth=depth)
     fixed = num // 2
     moved = num - fixed
     network = conditioner(fixed, moved * element.num_params, num_cond, hidden=hidden)
@@ -85,6 +86,7 @@ def glow(
       num_cond: numbers in the condition; 0 without one.
       hidden: channels of the networks' hidden layers.
     """
+    check_depths(depth=depth)
     element = affine()
 
     def level(channels):

@@ -9,6 +9,13 @@ from jaxtyping import Array, Float
 
 from jgen.bijectors.roots import fixed_point
 from jgen.bijectors.trainable import TrainableBijector
+from jgen.checks import (
+    check_cond,
+    check_known,
+    check_open_fraction,
+    check_sizes,
+    check_widths,
+)
 from jgen.nets.dense import matmul
 from jgen.random import normal
 from jgen.typing import Cond, Key, Params, PyTree
@@ -43,14 +50,11 @@ def residual(
     Raises:
       ValueError: if the bound is not between 0 and 1, a size not positive or `log_det` unknown.
     """
-    if not 0 < lipschitz < 1:
-        raise ValueError(f"lipschitz must be between 0 and 1, got {lipschitz}")
-    if log_det not in ("exact", "russian_roulette"):
-        raise ValueError(f"unknown log_det {log_det!r}; exact or russian_roulette")
-    if min(num, *hidden) < 1 or num_cond < 0:
-        raise ValueError(
-            f"num {num} and widths {hidden} must be positive, num_cond {num_cond} not negative"
-        )
+    check_open_fraction(lipschitz=lipschitz)
+    check_known(LogDet, log_det=log_det)
+    check_sizes(num=num)
+    check_widths(hidden=hidden)
+    check_cond(num_cond)
     widths = (num, *hidden, num)
     bound = lipschitz ** (1 / (len(widths) - 1))
 
@@ -92,7 +96,7 @@ def residual(
             return x, jnp.full((), jnp.nan, x.dtype)
         return x, -log_abs_det(theta, x, key)
 
-    return TrainableBijector(init, forward, inverse)
+    return TrainableBijector(init, forward, inverse, num_cond=num_cond)
 
 
 def _dense(theta: list[tuple[Array, Array]], x: Float[Array, " num"]) -> Float[Array, " num"]:

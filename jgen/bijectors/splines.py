@@ -23,7 +23,10 @@ from jaxtyping import Array, Bool, Float
 
 from jgen.bijectors.elements import Element, soft_clamp
 from jgen.bijectors.roots import monotone_root
+from jgen.checks import check_positive, check_whole
 
+# A triangle of as many rows finds the bin of a value.
+_MOST_BINS = 10_000
 _MAX_LOG_SLOPE = math.log(1e3)
 
 
@@ -185,10 +188,8 @@ def cubic(num_bins: int = 8, bound: float = 3.0, *, min_bin: float = 1e-3) -> El
 
 
 def _check(num_bins: int, bound: float, min_bin: float, least: int) -> None:
-    if num_bins < least or not bound > 0:
-        raise ValueError(
-            f"a spline needs {least} or more bins and a positive bound, got {num_bins} and {bound}"
-        )
+    check_whole(least, _MOST_BINS, num_bins=num_bins)
+    check_positive(bound=bound)
     if not 0 < min_bin * num_bins < 1:
         raise ValueError(
             f"min_bin must be positive and {num_bins} of it fit into one, got {min_bin}"

@@ -5,7 +5,7 @@ goes from the base to data, the direction of sampling.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jgen.bijectors.distrax import from_distrax, is_distrax
 from jgen.bijectors.elementwise import Bijector
+from jgen.checks import check_depths
 from jgen.nets.network import NetworkLike, as_network
 from jgen.typing import Cond, Key, Params, PyTree
 
@@ -36,15 +37,25 @@ class TrainableBijector(NamedTuple):
       inverse: (params, z, cond=None, key=None) -> (x, log |dx/dz|), from the base to data.
       data_init: (params, x [n, ...], cond [n, ...]) -> params that fit these n events, such as
         those that standardise them; None where no parameter depends on data.
+      num_cond: numbers in the condition that it was made for, 0 for none; None where that is not
+        known. `jgen.models.flow`
+        checks on it that base and bijector fit together.
     """
 
     init: Callable[[Key], Params]
     forward: Transform
     inverse: Transform
     data_init: Callable[[Params, PyTree, Cond], Params] | None = None
+    num_cond: int | None = None
 
 
-def compose(*layers: Bijector | TrainableBijector) -> Bijector | TrainableBijector:
+def check_event(layer: str, found: tuple[int, ...], made_for: tuple[int, ...]) -> None:
+    """Refuse events that a layer would be broadcast to, or pick some components of."""
+    if found != made_for:
+        raise ValueError(f"this {layer} was made for events of shape {made_for}, got {found}")
+
+
+def compose(*layers: Bijector | TrainableBijector | Any) -> Bijector | TrainableBijector:
     """Apply `layers` from left to right on the way from data to base; the inverse backwards.
 
     Of fixed maps it is a fixed one; with a trainable one among them it is trainable, and its
@@ -76,6 +87,7 @@ def _fixed(bijectors):
         lambda x, cond=None: run(x, cond, [b.forward for b in bijectors]),
         lambda z, cond=None: run(z, cond, [b.inverse for b in reversed(bijectors)]),
         has_log_det,
+        _num_cond(bijectors),
     )
 
 
@@ -110,7 +122,14 @@ def _trainable(bijectors):
         return out
 
     has_data_init = any(b.data_init for b in bijectors)
-    return TrainableBijector(init, forward, inverse, data_init if has_data_init else None)
+    if not has_data_init:
+        data_init = None
+    return TrainableBijector(init, forward, inverse, data_init, _num_cond(bijectors))
+
+
+def _num_cond(bijectors) -> int | None:
+    sizes = [b.num_cond for b in bijectors]
+    return None if None in sizes else max(sizes)
 
 
 def stacked(make: Callable[[PyTree], TrainableBijector], constants: PyTree) -> TrainableBijector:
@@ -162,6 +181,7 @@ def stacked(make: Callable[[PyTree], TrainableBijector], constants: PyTree) -> T
         lambda params, x, cond=None, key=None: run("forward", params, x, cond, key),
         lambda params, z, cond=None, key=None: run("inverse", params, z, cond, key),
         data_init if layers[0].data_init else None,
+        layers[0].num_cond,
     )
 
 
@@ -174,8 +194,7 @@ def repeated(bijector: TrainableBijector, depth: int) -> TrainableBijector:
     Raises:
       ValueError: if `depth` is not positive.
     """
-    if depth < 1:
-        raise ValueError(f"depth must be positive, got {depth}")
+    check_depths(depth=depth)
     return stacked(lambda _: bijector, np.arange(depth))
 
 
@@ -189,7 +208,8 @@ def _advance(bijector, params, x, cond):
 
 def inverted(bijector: TrainableBijector) -> TrainableBijector:
     """The same map in the other direction, e.g. inverse autoregressive of autoregressive."""
-    return TrainableBijector(bijector.init, bijector.inverse, bijector.forward)
+    num_cond = bijector.num_cond
+    return TrainableBijector(bijector.init, bijector.inverse, bijector.forward, None, num_cond)
 
 
 def lifted(bijector: Bijector) -> TrainableBijector:
@@ -204,6 +224,7 @@ def lifted(bijector: Bijector) -> TrainableBijector:
         lambda key: {},
         lambda params, x, cond=None, key=None: bijector.forward(x, cond),
         lambda params, z, cond=None, key=None: bijector.inverse(z, cond),
+        num_cond=bijector.num_cond,
     )
 
 
@@ -215,6 +236,7 @@ def frozen(bijector: TrainableBijector, params: Params) -> Bijector:
     return Bijector(
         lambda x, cond=None: bijector.forward(params, x, cond),
         lambda z, cond=None: bijector.inverse(params, z, cond),
+        num_cond=bijector.num_cond,
     )
 
 
@@ -242,6 +264,7 @@ def pixelwise(bijector: TrainableBijector) -> TrainableBijector:
         lambda params, x, cond=None, key=None: run(bijector.forward, params, x, cond, key),
         lambda params, z, cond=None, key=None: run(bijector.inverse, params, z, cond, key),
         data_init if bijector.data_init else None,
+        bijector.num_cond,
     )
 
 

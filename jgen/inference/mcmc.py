@@ -21,6 +21,9 @@ from jgen.typing import Cond, Energy, Key
 
 _WOLFF_S = 1.5
 
+Series = Real[np.ndarray, " *chains num"] | Bool[np.ndarray, " *chains num"]
+"""Values of an observable along chains, or whether something holds."""
+
 
 class IndependenceChain(NamedTuple):
     """Which proposal a chain is at; events are `x[chain.index]`.
@@ -185,7 +188,7 @@ class AutocorrelationTime(NamedTuple):
         return str(self.estimate)
 
 
-def autocorrelation_time(series: Real[np.ndarray, " *chains num"]) -> AutocorrelationTime:
+def autocorrelation_time(series: Series) -> AutocorrelationTime:
     """tau_int = 1/2 + sum_(t >= 1) rho(t) of an observable, by Wolff's windows (hep-lat/0306017).
 
     The sum ends at the first W with exp(-W / tau) < tau / sqrt(W N), where tau is S = 1.5 times the
@@ -207,7 +210,7 @@ def autocorrelation_time(series: Real[np.ndarray, " *chains num"]) -> Autocorrel
     return AutocorrelationTime(tau, error, window)
 
 
-def chain_mean(series: Real[np.ndarray, " *chains num"]) -> Estimate:
+def chain_mean(series: Series) -> Estimate:
     """Mean of an observable along chains, its error with their autocorrelation in it.
 
     Args:

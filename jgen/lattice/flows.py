@@ -17,6 +17,7 @@ from jgen.bijectors import (
     standardize,
 )
 from jgen.bijectors.continuous import VelocityAndDivergence
+from jgen.checks import check_depths, check_positive, check_whole, check_widths
 from jgen.lattice.symmetries import (
     displacement_orbits,
     kernel_from_momenta,
@@ -56,12 +57,12 @@ def checkerboard_flow(
     Raises:
       ValueError: if the length is odd or not positive, or there are no layers or no channels.
     """
-    if length < 2 or length % 2:
+    check_whole(2, 256, length=length)
+    if length % 2:
         raise ValueError(f"a checkerboard closes on lattices of even length, got {length}")
-    if not hidden:
-        raise ValueError("the convolutions need one or more hidden widths, got none")
-    if depth < 1:
-        raise ValueError(f"depth must be positive, got {depth}")
+    check_widths(1, hidden=hidden)
+    check_depths(depth=depth)
+    check_positive(scale=scale)
     network = _odd_convolutions(hidden)
     even = np.indices((length, length)).sum(axis=0) % 2 == 0
     masks = np.stack([even if layer % 2 else ~even for layer in range(depth)])
@@ -93,7 +94,7 @@ def _odd_convolutions(hidden: tuple[int, ...]) -> Network:
         log_scale = matmul(_isotropic(x**2), params["log_scale"]) + params["bias"]
         return jnp.concatenate([shift, log_scale], -1)
 
-    return Network(init, apply)
+    return Network(init, apply, 0)
 
 
 def _isotropic(x: Float[Array, "l l c"]) -> Float[Array, "l l c3"]:
@@ -118,6 +119,7 @@ def _free_field(length: int) -> TrainableBijector:
         lambda key: {"log_scale": jnp.zeros(len(multiplicity))},
         lambda params, x, cond=None, key=None: run(params, x, -1),
         lambda params, z, cond=None, key=None: run(params, z, 1),
+        num_cond=0,
     )
 
 
@@ -154,11 +156,8 @@ def equivariant_velocity(
     Raises:
       ValueError: if a number is not positive.
     """
-    if min(length, num_frequencies, num_times) < 1:
-        raise ValueError(
-            "length, num_frequencies and num_times must be positive, got "
-            f"{length}, {num_frequencies} and {num_times}"
-        )
+    check_whole(1, 256, length=length)
+    check_depths(num_frequencies=num_frequencies, num_times=num_times)
     orbits, volume = kernel_orbits(length), length**2
     from_momenta = kernel_from_momenta(length)
 
@@ -174,7 +173,7 @@ def equivariant_velocity(
         divergence = kernel[:, 0] @ jnp.stack([jnp.sum(slope) for slope in slopes])
         return velocity.reshape(length, length), divergence
 
-    return Network(init, lambda *arguments: both(*arguments)[0]), both
+    return Network(init, lambda *arguments: both(*arguments)[0], 0), both
 
 
 def _odd_functions(phi: Float[Array, " v"], frequency: Array, num: int):
@@ -212,6 +211,7 @@ def equivariant_flow(
     Raises:
       ValueError: as `equivariant_velocity`.
     """
+    check_positive(scale=scale)
     network, both = equivariant_velocity(
         length, num_frequencies=num_frequencies, num_times=num_times
     )

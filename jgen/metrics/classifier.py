@@ -14,6 +14,15 @@ from jaxtyping import Float, Int, Real
 from scipy.optimize import isotonic_regression
 
 from jgen.arrays import real_array
+from jgen.checks import (
+    check_fraction,
+    check_known,
+    check_literals,
+    check_open_fraction,
+    check_positive,
+    check_whole,
+    check_widths,
+)
 from jgen.estimate import Estimate
 from jgen.metrics.classifier_training import Classifier, Part, apply_seeds, place, train_seeds
 from jgen.metrics.distances import event_weights
@@ -67,23 +76,20 @@ class ClassifierConfig:
     """vmap seeds or scan over them; auto vmaps dense networks on an accelerator and scans else."""
 
     def __post_init__(self):
+        check_literals(self)
+        check_whole(batch_size=self.batch_size, epochs=self.epochs, num_seeds=self.num_seeds)
+        check_whole(patience=1 if self.patience is None else self.patience)
+        check_widths(hidden=self.hidden)
+        check_positive(learning_rate=self.learning_rate)
+        check_fraction(dropout=self.dropout)
+        fractions = {"validation_fraction": self.validation_fraction}
+        check_open_fraction(train_fraction=self.train_fraction, **fractions)
         rest = 1 - self.train_fraction - self.validation_fraction
-        if min(self.train_fraction, self.validation_fraction) <= 0 or rest <= 1e-9:
+        if rest <= 1e-9:
             raise ValueError(
                 "train_fraction and validation_fraction must be positive and leave events to test "
                 f"on, got {self.train_fraction} and {self.validation_fraction}"
             )
-        if min(self.batch_size, self.epochs, self.num_seeds, self.patience or 1) < 1:
-            raise ValueError("batch_size, epochs, num_seeds and patience must be positive")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-        for field, allowed in (
-            ("select", ("loss", "accuracy")),
-            ("network", ("dense", "resnet3d")),
-            ("axis", ("auto", "vmap", "scan")),
-        ):
-            if (value := getattr(self, field)) not in allowed:
-                raise ValueError(f"{field} must be one of {allowed}, got {value!r}")
         if self.network == "resnet3d" and (self.shape is None or self.dropout > 0):
             raise ValueError(
                 "a resnet3d needs the shape (layers, angles, radii) of the grid and no dropout, "
@@ -113,8 +119,7 @@ def calochallenge_classifier(
     Raises:
       ValueError: for another kind, or a resnet without a shape.
     """
-    if kind not in ("low", "high", "resnet"):
-        raise ValueError(f"kind must be 'low', 'high' or 'resnet', got {kind!r}")
+    check_known(("low", "high", "resnet"), kind=kind)
     protocol = ClassifierConfig(
         hidden=(2048, 2048, 2048),
         learning_rate=2e-4,

@@ -186,13 +186,14 @@ def _check_samples(reference, holdout, generated):
     if not reference:
         raise ValueError("there are no observables to compare")
     check_disjoint(reference, holdout)
-    if (share := largest_share(generated, reference)) > COPIES:
-        warnings.warn(
-            f"{100 * share:.3g} % of the generated events are events of the reference, number for "
-            "number: they look better than they are",
-            SampleWarning,
-            stacklevel=3,
-        )
+    for label, sample in (("the reference", reference), ("holdout", holdout)):
+        if (share := largest_share(generated, sample)) > COPIES:
+            warnings.warn(
+                f"{100 * share:.3g} % of the generated events are events of {label}, number for "
+                "number: they look better than they are",
+                SampleWarning,
+                stacklevel=3,
+            )
 
 
 def _warn_of_outliers(name, columns, edges):

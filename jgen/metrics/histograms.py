@@ -68,7 +68,8 @@ def histogram(
     """Fill a histogram in float64.
 
     Raises:
-      ValueError: if a value or weight is NaN, the edges do not increase or the shapes differ.
+      ValueError: if a value or weight is NaN, a weight is infinite, the edges do not increase, or
+        the shapes differ.
     """
     values, edges = double_array(values, "values"), double_array(edges, "edges")
     if values.ndim != 1:
@@ -81,6 +82,8 @@ def histogram(
     for name, array in (("values", values), ("weights", weights)):
         if bad := int(np.isnan(array).sum()):
             raise ValueError(f"{bad} of {len(array)} {name} are NaN: drop or repair those events")
+    if bad := int(np.isinf(weights).sum()):
+        raise ValueError(f"{bad} of {len(weights)} weights are infinite: drop those events")
     index, num_bins = _bins(values, edges), len(edges) - 1
     sums = np.bincount(index, weights, num_bins + 2)
     squares = np.bincount(index, weights**2, num_bins + 2)

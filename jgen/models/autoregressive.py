@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_finite, check_sizes
 from jgen.generative_model import GenerativeModel, from_noise, mean_loss
+from jgen.models.parts import check_contexts
 from jgen.nets.causal import CausalNetwork
 from jgen.nets.network import AutoregressiveNetwork
 from jgen.typing import Cond, Key, Params, PyTree
@@ -61,11 +63,13 @@ def autoregressive(network: CausalNetwork, head: Head, num: int) -> GenerativeMo
       num: number of components.
 
     Raises:
-      ValueError: if the head was made for another number of components, or (on a call) the
-        network's outputs are not as many as the head needs.
+      ValueError: if head or network was made for another number of components, or the network's
+        outputs are not as many as the head needs.
     """
+    check_sizes(num=num)
     if head.num not in (None, num):
         raise ValueError(f"the head was made for {head.num} components, but events have {num}")
+    check_contexts(network, num, head.num_outputs)
 
     def log_prob(params, key, x: Float[Array, " num"], cond=None):
         outputs = _checked(network.contexts(params, x, cond), head)
@@ -136,11 +140,10 @@ def gaussian_mixture(num_gauss: int, log_scales: tuple[float, float] = (-5.0, 5.
       ValueError: if there is no Gaussian, or the bounds are not increasing.
     """
     low, high = log_scales
-    if num_gauss < 1 or not low < high:
-        raise ValueError(
-            "a mixture needs at least one Gaussian and increasing bounds of log sigma, got "
-            f"{num_gauss} and {log_scales}"
-        )
+    check_sizes(num_gauss=num_gauss)
+    check_finite(low=low, high=high)
+    if not low < high:
+        raise ValueError(f"log_scales must be increasing bounds of log sigma, got {log_scales}")
     middle, half = (low + high) / 2, (high - low) / 2
 
     def parts(outputs):
@@ -218,7 +221,11 @@ def equal_bins(data: Float[np.ndarray, "n num"], bins: int) -> Float[np.ndarray,
     Args:
       data: events.
       bins: of each component.
+
+    Raises:
+      ValueError: if `bins` is no positive whole number.
     """
+    check_sizes(bins=bins)
     low, high = data.min(axis=0), data.max(axis=0)
     beyond = 0.1 * (high - low)
     return np.linspace(low - beyond, high + beyond, bins + 1, axis=1)

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import check_sizes
 from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.models.autoregressive import one_after_another
 from jgen.models.diffusion import base_log_prob
+from jgen.models.parts import check_autoregressive_velocity
 from jgen.nets.network import AutoregressiveNetwork
 from jgen.paths import Path, interpolate, linear, on_unit_interval
 from jgen.solvers import NonStationary, RungeKutta, log_likelihood, runge_kutta
@@ -36,7 +38,12 @@ def autoregressive_flow_matching(
       path: probability path, `linear()` unless given.
       solver: for sampling, midpoint with 20 steps unless given.
       likelihood_solver: for `log_prob`, default as in `flow_matching`.
+
+    Raises:
+      ValueError: if the network is one of another number of components.
     """
+    check_sizes(num=num)
+    check_autoregressive_velocity(network, num)
     path = linear() if path is None else path
     solver = runge_kutta("midpoint", 20) if solver is None else solver
     if likelihood_solver is None:

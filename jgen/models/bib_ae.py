@@ -20,9 +20,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import (
+    check_known,
+    check_not_negative,
+    check_positive,
+    check_shape,
+    check_sizes,
+)
 from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss, num_events
 from jgen.models.gan import GAMES, slope_penalty
-from jgen.models.mmd import gaussian_mmd, sorted_kernel_mmd
+from jgen.models.mmd import check_scales, gaussian_mmd, sorted_kernel_mmd
+from jgen.models.parts import check_autoencoder, check_critic, number
 from jgen.models.vae import Autoencoder, kl_to_standard_normal, reparametrize
 from jgen.nets.network import NetworkLike, as_network
 from jgen.random import normal
@@ -50,9 +58,7 @@ class BibAeWeights:
 
     def check(self) -> None:
         """Raise a ValueError for a negative weight."""
-        for name, value in vars(self).items():
-            if not value >= 0:
-                raise ValueError(f"the weight of {name} must not be negative, got {value}")
+        check_not_negative(**vars(self))
 
 
 def bib_ae(
@@ -93,7 +99,12 @@ def bib_ae(
     weights = BibAeWeights() if weights is None else weights
     distance = _squared_error if distance is None else distance
     weights.check()
+    latent_shape = check_shape(latent_shape, "latent_shape")
     critic, latent_critic = as_network(critic), as_network(latent_critic)
+    x = check_autoencoder(autoencoder, latent_shape)
+    if x is not None:
+        check_critic(critic, "pair critic", x, x)
+    check_critic(latent_critic, "latent critic", number(*latent_shape), takes_cond=False)
     decode = _mean_decoder(autoencoder)
 
     def init(key):
@@ -172,14 +183,13 @@ def vae_gan(
       ValueError: for an unknown objective or a negative weight; in training, if the batch has
         weights.
     """
-    if objective not in GAMES:
-        raise ValueError(f"unknown objective {objective!r}; one of {', '.join(GAMES)}")
-    if min(kl, reconstruction, gradient_penalty) < 0:
-        raise ValueError(
-            "weights must not be negative, got "
-            f"kl {kl}, reconstruction {reconstruction}, gradient_penalty {gradient_penalty}"
-        )
+    check_known(GAMES, objective=objective)
+    check_not_negative(kl=kl, reconstruction=reconstruction, gradient_penalty=gradient_penalty)
+    latent_shape = check_shape(latent_shape, "latent_shape")
     game, critic, decode = GAMES[objective], as_network(critic), _mean_decoder(autoencoder)
+    x = check_autoencoder(autoencoder, latent_shape)
+    if x is not None:
+        check_critic(critic, "critic", x)
 
     def init(key):
         key_coder, key_critic = jax.random.split(key)
@@ -278,6 +288,9 @@ def sorted_spectrum(
       mse: weight of the second term.
       mmd: weight of the first one.
     """
+    check_scales(scales)
+    check_sizes(window=window, stride=stride, num=num)
+    check_not_negative(mse=mse, mmd=mmd)
 
     def objective(key, refine, x, y):
         z = refine(key)
@@ -300,8 +313,7 @@ def voxel_score(floor: float) -> Objective:
     Raises:
       ValueError: if `floor` is not positive.
     """
-    if not floor > 0:
-        raise ValueError(f"the floor of the weights must be positive, got {floor}")
+    check_positive(floor=floor)
 
     def objective(key, refine, x, y):
         z, other = map(refine, jax.random.split(key))

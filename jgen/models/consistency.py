@@ -21,8 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_positive, check_shape, check_whole
 from jgen.couplings import Coupling, paired
 from jgen.generative_model import GenerativeModel, SampleFunction, from_noise, mean_loss
+from jgen.models.parts import applied, check_prediction_network
 from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.paths import (
     Path,
@@ -37,6 +39,7 @@ from jgen.random import normal
 from jgen.sets import event_mean, masked
 from jgen.solvers import NonStationary, RungeKutta, runge_kutta
 from jgen.solvers.diffusion import forward_variance
+from jgen.solvers.sampler import check_steps
 from jgen.typing import Params, Schedule
 
 
@@ -85,6 +88,8 @@ def consistency(
     """
     network, path = as_network(network), linear() if path is None else path
     check_prediction(path, prediction)
+    shape = check_shape(shape)
+    check_prediction_network(network, shape)
     _check(network, teacher, solver, intervals, huber, steps)
     solver = runge_kutta("heun", 1) if solver is None else solver
     if intervals is None:
@@ -94,7 +99,7 @@ def consistency(
     span = path.t_max - path.t_min
 
     def velocity(t, x, cond):
-        value = network.apply(frozen, t, x, cond)
+        value = applied(network, frozen, t, x, cond)
         return convert(path, t, x, value, prediction, "velocity")
 
     def loss(params, key, batch, progress=1.0):
@@ -151,12 +156,14 @@ def trajectory_ends(
     """
     network, path = as_network(network), linear() if path is None else path
     check_prediction(path, prediction)
+    shape = check_shape(shape)
+    check_prediction_network(network, shape)
     solver = runge_kutta("midpoint", 12) if solver is None else solver
 
     def sample(params, key, cond=None):
         x0 = masked(path.base_std * normal(key, shape), cond)
         velocity = lambda t, x: convert(
-            path, t, x, network.apply(params, t, x, cond), prediction, "velocity"
+            path, t, x, applied(network, params, t, x, cond), prediction, "velocity"
         )
         return x0, solver(on_unit_interval(path, velocity), x0)
 
@@ -195,8 +202,8 @@ def distilled(
     """
     network, path = as_network(network), linear() if path is None else path
     model = consistency(network, shape, path=path, prediction=prediction, teacher=teacher)
-    if huber is not None and not huber > 0:
-        raise ValueError(f"huber must be positive, got {huber}")
+    if huber is not None:
+        check_positive(huber=huber)
     function = consistency_function(network, path, prediction)
 
     def loss(params, key, batch):
@@ -255,7 +262,7 @@ def consistency_function(
 
     def function(params, t, x, cond=None):
         x = masked(x, cond)
-        value = network.apply(params, t, x, cond)
+        value = applied(network, params, t, x, cond)
         data, noise = (convert(path, t, x, value, prediction, kind) for kind in ("data", "noise"))
         end = jnp.asarray(path.t_max, jnp.result_type(t))
         return path.alpha(end) * data + path.sigma(end) * noise
@@ -284,21 +291,19 @@ def doubling(first: int = 10, last: int = 1280) -> Schedule:
     Raises:
       ValueError: unless 1 <= first <= last.
     """
-    if not 1 <= first <= last:
+    check_whole(first=first, last=last)
+    if not first <= last:
         raise ValueError(f"intervals must grow from at least 1, got {first} to {last}")
     parts = math.floor(math.log2(last / first)) + 1
     return lambda done: jnp.minimum(first * 2.0 ** jnp.floor(done * parts), last)
 
 
 def _check(network, teacher, solver, intervals, huber, steps) -> None:
-    if huber is not None and not huber > 0:
-        raise ValueError(f"huber must be positive, got {huber}")
-    numbers = {"steps": steps}
+    if huber is not None:
+        check_positive(huber=huber)
+    check_steps(steps)
     if intervals is not None and not callable(intervals):
-        numbers["intervals"] = intervals
-    for name, value in numbers.items():
-        if value < 1 or value % 1:
-            raise ValueError(f"{name} must be a whole number, at least 1, got {value}")
+        check_whole(intervals=intervals)
     if teacher is None:
         if solver is not None:
             raise ValueError("a solver makes the steps of a teacher; give its parameters, too")

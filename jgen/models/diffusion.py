@@ -25,8 +25,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import (
+    check_finite,
+    check_known,
+    check_open_fraction,
+    check_positive,
+    check_shape,
+    check_sizes,
+)
 from jgen.couplings import Coupling, paired
 from jgen.generative_model import GenerativeModel, loss_at, mean_loss, num_events
+from jgen.models.parts import applied, check_prediction_network
 from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.paths import (
     Path,
@@ -54,6 +63,7 @@ from jgen.solvers import (
     time_grid,
 )
 from jgen.solvers.likelihood import Divergence
+from jgen.solvers.sampler import check_steps
 from jgen.typing import Cond, Key
 
 
@@ -97,7 +107,10 @@ def diffusion(
       ValueError: for an unknown prediction, or one that is singular at an end of the path.
       TypeError: for a sampler that is none.
     """
-    network = as_network(network)
+    network, shape = as_network(network), check_shape(shape)
+    check_sizes(num_probes=num_probes)
+    check_prediction_network(network, shape)
+    check_known(Divergence, divergence=divergence)
     path = variance_preserving() if path is None else path
     check_prediction(path, prediction)
     sampler = DDIM(50) if sampler is None else sampler
@@ -162,21 +175,6 @@ def _sampling(network, path, prediction, sampler, shape) -> dict[str, Callable]:
     return {"sample": sample, "noise": noise, "sample_from": sample_from}
 
 
-def applied(network: Network, params, t: Array, x: Array, cond: Cond) -> Float[Array, "*x"]:
-    """The network's prediction.
-
-    Raises:
-      ValueError: if it does not have the shape of x, to which it would be broadcast.
-    """
-    value = network.apply(params, t, x, cond)
-    if jnp.shape(value) != jnp.shape(x):
-        raise ValueError(
-            f"the network returns an array of shape {jnp.shape(value)} for an event of shape "
-            f"{jnp.shape(x)}; make it one of as many outputs"
-        )
-    return value
-
-
 def predictor(
     network: Network, path: Path, prediction: Prediction, params, cond: Cond
 ) -> Callable[[Array, Array, Prediction], Array]:
@@ -217,8 +215,7 @@ def preconditioned(network: NetworkLike, path: Path, data_std: float) -> Network
     Raises:
       ValueError: if `data_std` is not positive.
     """
-    if not data_std > 0:
-        raise ValueError(f"data_std must be positive, got {data_std}")
+    check_positive(data_std=data_std)
     network = as_network(network)
 
     def apply(params, t, x, cond):
@@ -227,11 +224,12 @@ def preconditioned(network: NetworkLike, path: Path, data_std: float) -> Network
         rest = network.apply(params, t, c_in * x, cond)
         return alpha * (data_std * c_in) ** 2 * x + sigma * data_std * c_in * rest
 
-    return Network(network.init, apply)
+    return Network(network.init, apply, network.num_cond)
 
 
 def preconditioned_weighting(path: Path, data_std: float) -> Callable[[Array], Array]:
     """1 / c_out^2, under which the data error of `preconditioned` is that of F (2206.00364)."""
+    check_positive(data_std=data_std)
     return lambda t: (path.alpha(t) / path.sigma(t)) ** 2 + data_std**-2
 
 
@@ -245,6 +243,8 @@ def log_normal_times(
       mean: of log(sigma / alpha), P_mean in the paper.
       std: P_std.
     """
+    check_finite(mean=mean)
+    check_positive(std=std)
     return lambda key: time_of_noise(path, jnp.exp(mean + std * jax.random.normal(key)))
 
 
@@ -265,8 +265,7 @@ def with_unconditional(
       ValueError: if the probability is not between 0 and 1; in training, if `null` does not look
         like a condition.
     """
-    if not 0 < probability < 1:
-        raise ValueError(f"probability must be between 0 and 1, got {probability}")
+    check_open_fraction(probability=probability)
 
     def loss(params, key, batch, progress=1.0):
         shapes = lambda tree: jax.tree.map(jnp.shape, tree)
@@ -296,13 +295,14 @@ def guided(network: NetworkLike, null: Cond, weight: float | Float[Array, ""]) -
       null: the condition that stands for none.
       weight: w; 0 is the conditional model, -1 the unconditional one.
     """
+    check_finite(weight=weight)
     network = as_network(network)
 
     def apply(params, t, x, cond):
         conditional = network.apply(params, t, x, cond)
         return conditional + weight * (conditional - network.apply(params, t, x, null))
 
-    return Network(network.init, apply)
+    return Network(network.init, apply, network.num_cond)
 
 
 def variational_bound(
@@ -335,8 +335,7 @@ def variational_bound(
     Raises:
       ValueError: for no steps, or a path whose alpha or sigma vanishes where it must not.
     """
-    if steps < 1:
-        raise ValueError(f"the bound needs at least one step, got {steps}")
+    check_steps(steps)
     network = as_network(network)
     check_ends(path, alpha=prediction in ("noise", "score"), sigma=True)
     times = time_grid(path, steps)

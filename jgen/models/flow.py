@@ -11,7 +11,9 @@ from jaxtyping import Array, Float
 
 from jgen.bijectors import TrainableBijector
 from jgen.bijectors.distrax import density, is_distrax
+from jgen.checks import check_finite, check_shape
 from jgen.generative_model import GenerativeModel, from_noise, mean_loss
+from jgen.models.parts import check_bijector
 from jgen.random import normal
 from jgen.solvers import normal_log_prob
 from jgen.typing import Cond, Key, Params, PyTree
@@ -33,7 +35,7 @@ class Base(NamedTuple):
 
 def standard_normal(shape: int | tuple[int, ...]) -> Base:
     """Independent standard normal components."""
-    shape = (shape,) if isinstance(shape, int) else shape
+    shape = check_shape(shape)
 
     def log_prob(z: Float[Array, "*z"]) -> Float[Array, ""]:
         _check_shape(z, shape)
@@ -50,9 +52,10 @@ def uniform(shape: int | tuple[int, ...], low: float = 0.0, high: float = 1.0) -
     Raises:
       ValueError: if the edges are not increasing.
     """
+    check_finite(low=low, high=high)
     if not low < high:
         raise ValueError(f"low must be below high, got {low} and {high}")
-    shape = (shape,) if isinstance(shape, int) else shape
+    shape = check_shape(shape)
     log_volume = math.prod(shape) * math.log(high - low)
 
     def log_prob(z: Float[Array, "*z"]) -> Float[Array, ""]:
@@ -92,7 +95,8 @@ def flow(
         where the bijector has a `data_init`, such as those of `actnorm`.
 
     Raises:
-      ValueError: if there is a first batch and nothing in the bijector to fit to it.
+      ValueError: if the bijector does not take what the base draws, or there is a first batch and
+        nothing in the bijector to fit to it.
     """
     if is_distrax(base, "Distribution"):
         base = Base(*density(base))
@@ -100,6 +104,7 @@ def flow(
         base = standard_normal(base)
     if first_batch is not None and bijector.data_init is None:
         raise ValueError("no layer of this bijector starts from data; leave first_batch out")
+    check_bijector(bijector, base)
 
     def init(key) -> Params:
         params = bijector.init(key)

@@ -3,14 +3,14 @@
 from jgen.couplings import Coupling
 from jgen.generative_model import GenerativeModel
 from jgen.models.diffusion import diffusion
-from jgen.nets.network import Network
+from jgen.nets.network import NetworkLike
 from jgen.paths import Path, linear
 from jgen.solvers import RungeKutta, Sampler, runge_kutta
 from jgen.solvers.likelihood import Divergence
 
 
 def flow_matching(
-    network: Network,
+    network: NetworkLike,
     shape: tuple[int, ...],
     *,
     path: Path | None = None,

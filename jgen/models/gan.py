@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import check_known, check_not_negative
 from jgen.generative_model import Batch, GenerativeModel, from_noise, num_events
+from jgen.models.parts import check_players, check_verdict
 from jgen.nets.network import Generator, NetworkLike, as_network
 from jgen.typing import Key, PyTree
 
@@ -66,20 +68,21 @@ def gan(
         `others` are held fixed, the generated ones.
 
     Raises:
-      ValueError: for an unknown objective or a negative penalty.
+      ValueError: for an unknown objective or a negative penalty, or if the critic does not make
+        one number of what the generator makes.
     """
-    if objective not in GAMES:
-        raise ValueError(f"unknown objective {objective!r}; one of {', '.join(GAMES)}")
-    if gradient_penalty < 0:
-        raise ValueError(f"the gradient penalty must not be negative, got {gradient_penalty}")
+    check_known(GAMES, objective=objective)
+    check_not_negative(gradient_penalty=gradient_penalty)
     game, critic = GAMES[objective], as_network(critic)
+    check_players(generator, critic)
 
     def init(key):
         key_generator, key_critic = jax.random.split(key)
         return {"generator": generator.init(key_generator), "critic": critic.init(key_critic)}
 
     def judge(params, x, cond):
-        return jax.vmap(critic.apply, in_axes=(None, 0, 0, None))(params, x, cond, x)
+        one = lambda params, *event: check_verdict(critic.apply(params, *event))
+        return jax.vmap(one, in_axes=(None, 0, 0, None))(params, x, cond, x)
 
     def loss(params, key, batch: Batch) -> Float[Array, ""]:
         key_fake, key_penalty = jax.random.split(key)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jgen.bijectors.distrax import density
+from jgen.checks import check_positive
 from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.random import normal
 from jgen.typing import Key, PyTree
@@ -44,7 +45,10 @@ def bernoulli() -> Likelihood:
         return (noise < jax.nn.sigmoid(logits)).astype(logits.dtype)
 
     # x log sigmoid(l) + (1 - x) log sigmoid(-l), without its cancellations.
-    log_prob = lambda l, x: jnp.sum(x * l - jax.nn.softplus(l))
+    def log_prob(logits, x):
+        _check_shapes(logits, x)
+        return jnp.sum(x * logits - jax.nn.softplus(logits))
+
     return Likelihood(log_prob, jax.nn.sigmoid, noise, sample)
 
 
@@ -60,10 +64,10 @@ def gaussian(scale: float | None = 1.0) -> Likelihood:
     """
     if scale is None:
         return _gaussian_of_learned_width()
-    if not scale > 0:
-        raise ValueError(f"the scale of a Gaussian likelihood must be positive, got {scale}")
+    check_positive(scale=scale)
 
     def log_prob(mean, x):
+        _check_shapes(mean, x)
         normalisation = x.size * (math.log(scale) + 0.5 * math.log(2 * math.pi))
         return -0.5 * jnp.sum(((x - mean) / scale) ** 2) - normalisation
 
@@ -83,6 +87,9 @@ def _gaussian_of_learned_width() -> Likelihood:
 
     def log_prob(parameters, x):
         mean, log_scale = parts(parameters)
+        _check_shapes(mean, x)
+        if jnp.ndim(log_scale):
+            _check_shapes(log_scale, x)
         terms = -0.5 * ((x - mean) * jnp.exp(-log_scale)) ** 2 - log_scale
         return jnp.sum(terms) - 0.5 * x.size * math.log(2 * math.pi)
 
@@ -95,6 +102,15 @@ def _gaussian_of_learned_width() -> Likelihood:
         return mean + jnp.exp(log_scale) * noise
 
     return Likelihood(log_prob, lambda parameters: parts(parameters)[0], noise, sample)
+
+
+def _check_shapes(parameters, x):
+    """Refuse parameters that would be broadcast to x."""
+    if jnp.shape(parameters) != jnp.shape(x):
+        raise ValueError(
+            f"the decoder returns an array of shape {jnp.shape(parameters)} for an event of shape "
+            f"{jnp.shape(x)}; make it one of as many outputs"
+        )
 
 
 def distribution(make: Callable[[PyTree], Any]) -> Likelihood:
@@ -127,8 +143,7 @@ def with_width(decoder: NetworkLike, scale: float = 1.0) -> Network:
     Raises:
       ValueError: if `scale` is not positive.
     """
-    if not scale > 0:
-        raise ValueError(f"the width must start at a positive number, got {scale}")
+    check_positive(scale=scale)
     decoder = as_network(decoder)
 
     def init(key):
@@ -137,4 +152,4 @@ def with_width(decoder: NetworkLike, scale: float = 1.0) -> Network:
     def apply(params, r, cond=None):
         return decoder.apply(params["mean"], r, cond), params["log_scale"]
 
-    return Network(init, apply)
+    return Network(init, apply, decoder.num_cond)

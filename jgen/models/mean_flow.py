@@ -21,12 +21,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import check_not_negative, check_shape
 from jgen.generative_model import GenerativeModel, from_noise, mean_loss
-from jgen.models.diffusion import applied
+from jgen.models.parts import applied, check_prediction_network
 from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.paths import Path, interpolate, linear
 from jgen.random import normal
 from jgen.sets import SetCondition, event_mean, event_size, masked
+from jgen.solvers.sampler import check_steps
 from jgen.typing import Cond, Key, Velocity
 
 
@@ -79,14 +81,21 @@ def mean_flow(
       condition: (cond, width) -> what the network sees, for networks whose condition is no vector.
 
     Raises:
-      ValueError: for numbers that are out of their range; in training, for a network of another
-        shape.
+      ValueError: for numbers that are out of their range, or a network of another shape or without
+        a condition.
     """
     network, path = as_network(network), linear() if path is None else path
-    if not 0 <= equal <= 1 or not power >= 0:
-        raise ValueError(f"equal must be a share and power not negative, got {equal=} and {power=}")
-    if steps < 1 or steps % 1:
-        raise ValueError(f"steps must be a whole number, at least 1, got {steps}")
+    check_not_negative(equal=equal, power=power)
+    if equal > 1:
+        raise ValueError(f"equal must be a share of one, got {equal}")
+    check_steps(steps)
+    shape = check_shape(shape)
+    if network.num_cond == 0:
+        raise ValueError(
+            "the network has no condition, but must see the width of the interval: make it one "
+            "with one number more in its condition, num_cond=1"
+        )
+    check_prediction_network(network, shape)
     span = path.t_max - path.t_min
     if times is None:
         angle = lambda key: jnp.pi * jax.random.uniform(key)
@@ -137,4 +146,5 @@ def instantaneous(
     def apply(params, t, x, cond=None):
         return network.apply(params, t, x, condition(cond, jnp.zeros((), jnp.result_type(t))))
 
-    return Network(network.init, apply)
+    size = network.num_cond if condition is with_interval else None
+    return Network(network.init, apply, size and size - 1)

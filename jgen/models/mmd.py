@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import check_positive
+
 
 def gaussian_mmd(
     x: Float[Array, "n d"], y: Float[Array, "m d"], scales: Sequence[float]
@@ -20,6 +22,7 @@ def gaussian_mmd(
     Raises:
       ValueError: if there is only one event on a side, whose own distances have no mean.
     """
+    check_scales(scales)
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise ValueError(f"an unbiased MMD needs two events or more of each, got {n} and {m}")
@@ -48,6 +51,7 @@ def sorted_kernel_mmd(
     Raises:
       ValueError: if the windows do not fit into the lists.
     """
+    check_scales(scales)
     if not 1 <= window <= num <= len(x) or stride < 1 or len(x) != len(y):
         raise ValueError(
             f"windows of {window} numbers out of {num}, {stride} apart, do not fit lists of "
@@ -58,6 +62,14 @@ def sorted_kernel_mmd(
     x, y = (jax.lax.top_k(a, num)[0][rows] for a in (x, y))
     pairs = lambda a, b: _kernel((a[:, :, None] - b[:, None]) ** 2, scales)
     return jnp.mean(pairs(x, x) + pairs(y, y) - 2 * pairs(x, y))
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Refuse what are no widths of a kernel."""
+    if not len(scales):
+        raise ValueError("a kernel needs one width or more, got none")
+    for scale in scales:
+        check_positive(scale=scale)
 
 
 def _squares(x, y):

@@ -20,8 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_known, check_not_negative, check_shape, check_whole
 from jgen.generative_model import Batch, GenerativeModel, from_noise, mean_loss, num_events
 from jgen.models.likelihoods import Likelihood, bernoulli
+from jgen.models.parts import check_autoencoder
 from jgen.nets.network import NetworkLike, as_network
 from jgen.random import check_key, normal
 from jgen.typing import Cond, Key, Params, PyTree, Schedule
@@ -36,12 +38,14 @@ class Autoencoder(NamedTuple):
       decode: (params, r, cond) -> parameters of the decoder's likelihood p(x | r): the logits of a
         Bernoulli, the mean of a Gaussian, the pair (mean, log of the width) if that is learned.
       likelihood: p(x | r).
+      num_cond: numbers in the condition that both were made for, None where it is not known.
     """
 
     init: Callable[[Key], Params]
     encode: Callable[[Params, Array, Cond], tuple[Array, Array]]
     decode: Callable[[Params, Array, Cond], PyTree]
     likelihood: Likelihood = bernoulli()
+    num_cond: int | None = None
 
 
 def encoder_decoder(
@@ -56,6 +60,7 @@ def encoder_decoder(
       likelihood: of the decoder, `bernoulli()` unless given.
     """
     encoder, decoder = as_network(encoder), as_network(decoder)
+    sizes = encoder.num_cond, decoder.num_cond
 
     def init(key):
         key_encoder, key_decoder = jax.random.split(key)
@@ -66,6 +71,7 @@ def encoder_decoder(
         lambda params, x, cond=None: encoder.apply(params["encoder"], x, cond),
         lambda params, r, cond=None: decoder.apply(params["decoder"], r, cond),
         bernoulli() if likelihood is None else likelihood,
+        None if None in sizes else max(sizes),
     )
 
 
@@ -170,7 +176,7 @@ def nested_bounds(log_w: Float[np.ndarray, "n num"]) -> dict[int, Float[np.ndarr
     """
     log_w = np.asarray(log_w, np.float64)
     n, num = log_w.shape
-    if num & (num - 1):
+    if num < 1 or num & (num - 1):
         raise ValueError(f"nested bounds need a power of two of draws, got {num}")
     sizes = [2**i for i in range(num.bit_length())]
     bound = lambda k: np.logaddexp.reduce(log_w.reshape(n, num // k, k), axis=2) - np.log(k)
@@ -219,17 +225,16 @@ def vae(
         len(x) / len(r).
 
     Raises:
-      ValueError: if `beta`, `free_bits` or `num_importance` is negative, the latter no whole
-        number, or `reduction` is unknown.
+      ValueError: if encoder and decoder do not fit together, `beta`, `free_bits` or
+        `num_importance` is negative, the latter no whole number, or `reduction` is unknown.
     """
-    numbers = {"beta": beta, "free_bits": free_bits, "num_importance": num_importance}
-    for name, value in numbers.items():
-        if not callable(value) and not value >= 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
-    if num_importance % 1:
-        raise ValueError(f"num_importance must be a whole number, got {num_importance}")
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"unknown reduction {reduction!r}; sum or mean")
+    if not callable(beta):
+        check_not_negative(beta=beta)
+    check_not_negative(free_bits=free_bits)
+    check_whole(0, num_importance=num_importance)
+    check_known(("sum", "mean"), reduction=reduction)
+    latent_shape = check_shape(latent_shape, "latent_shape")
+    check_autoencoder(autoencoder, latent_shape)
     likelihood = autoencoder.likelihood
     components = math.prod(latent_shape) if reduction == "mean" else 1
 
@@ -311,8 +316,7 @@ def log_importance_weights_of_events(
     Raises:
       ValueError: if `num` or `batch_size` is not positive.
     """
-    if num < 1:
-        raise ValueError(f"num must be positive, got {num}")
+    check_whole(num=num)
     function = log_importance_weights
     return _of_events(function, autoencoder, num, params, key, data, batch_size)
 
@@ -328,8 +332,7 @@ def _chunk(function, autoencoder, num, params, key, indices, x, cond):
 def _of_events(function, autoencoder, num, params, key, data, batch_size):
     """`function` of every event, in chunks."""
     check_key(key)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    check_whole(batch_size=batch_size)
     total, chunks = num_events((data.x, data.cond)), []
     batch_size = min(batch_size, total)
     for first in range(0, total, batch_size):

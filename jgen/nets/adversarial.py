@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jgen.checks import check_cond, check_known, check_shape, check_sizes, check_widths
 from jgen.nets.dense import Dense
 from jgen.nets.mlp import MLP, dropout_masks, joined, mlp
 from jgen.nets.network import Generator, Network, from_linen
@@ -35,9 +36,13 @@ def generator_mlp(
       hidden: widths of the hidden layers.
       activation: between them.
       dropout: fraction of hidden units dropped.
+
+    Raises:
+      ValueError: for an unknown noise or sizes that are no positive whole numbers.
     """
-    if noise not in ("normal", "uniform"):
-        raise ValueError(f"noise must be 'normal' or 'uniform', got {noise!r}")
+    check_known(("normal", "uniform"), noise=noise)
+    check_sizes(num_features=num_features, num_noise=num_noise)
+    check_cond(num_cond)
     network = mlp(
         num_noise + num_cond, num_features, hidden=hidden, activation=activation, dropout=dropout
     )
@@ -55,7 +60,7 @@ def generator_mlp(
         inputs = z if cond is None else jnp.concatenate([z, jnp.ravel(cond)])
         return network.apply(params, inputs, noise["kept"])
 
-    return Generator(network.init, draw, apply)
+    return Generator(network.init, draw, apply, num_cond)
 
 
 class _Critic(nn.Module):
@@ -94,26 +99,37 @@ def critic_mlp(
       num_cond: numbers in the condition.
       hidden: widths of the hidden layers.
       embedding: widths of the layers on differences; none for a critic without batch statistics.
+
+    Raises:
+      ValueError: for sizes that are no positive whole numbers.
     """
+    check_sizes(num_features=num_features)
+    check_cond(num_cond)
+    check_widths(hidden=hidden, embedding=embedding)
     example = [jax.ShapeDtypeStruct((num_features,), jnp.float32)]
     example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32) if num_cond else None)
     example.append(jax.ShapeDtypeStruct((2, num_features), jnp.float32))
-    return from_linen(_Critic(tuple(hidden), tuple(embedding)), *example)
+    return from_linen(_Critic(tuple(hidden), tuple(embedding)), *example, num_cond=num_cond)
 
 
 def pair_critic(shape: tuple[int, ...], num_cond: int, *, hidden: tuple[int, ...]) -> Network:
     """Critic (x, y, cond [num_cond]) -> scalar of x, y and x - y, both of `shape` (2005.05334)."""
-    network = _plain_critic(3 * math.prod(shape) + num_cond, hidden)
+    check_cond(num_cond)
+    network = _plain_critic(3 * math.prod(check_shape(shape)) + num_cond, hidden)
     return Network(
-        network.init, lambda params, x, y, cond=None: network.apply(params, x, y, x - y, cond)
+        network.init,
+        lambda params, x, y, cond=None: network.apply(params, x, y, x - y, cond),
+        num_cond,
     )
 
 
 def latent_critic(num_latent: int, *, hidden: tuple[int, ...]) -> Network:
     """Critic (r [num_latent]) -> scalar."""
+    check_sizes(num_latent=num_latent)
     return _plain_critic(num_latent, hidden)
 
 
 def _plain_critic(num_inputs, hidden):
     network = mlp(num_inputs, 1, hidden=hidden, activation=lambda a: nn.leaky_relu(a, 0.2))
-    return Network(network.init, lambda params, *inputs: network.apply(params, joined(*inputs))[0])
+    apply = lambda params, *inputs: network.apply(params, joined(*inputs))[0]
+    return Network(network.init, apply, 0)

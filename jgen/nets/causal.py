@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_cond, check_depths, check_sizes
 from jgen.nets.dense import Dense, fan_in_uniform
 from jgen.typing import Cond, Key, Params, PyTree
 
@@ -33,12 +34,14 @@ class CausalNetwork(NamedTuple):
       start: (params, cond) -> cache for `step`.
       step: (params, cache, i, x_{i-1}) -> (context [d] of component i, cache). Its contexts equal
         those of `contexts`, one at a time; x_{-1} is zero.
+      num_cond: as of a `Network`.
     """
 
     init: Callable[[Key], Params]
     contexts: Callable[[Params, Array, Cond], Array]
     start: Callable[[Params, Cond], PyTree]
     step: Callable[[Params, PyTree, Array, Array], tuple[Array, PyTree]]
+    num_cond: int | None = None
 
 
 class Attention(nn.Module):
@@ -245,16 +248,14 @@ def causal(
       config: sizes, `CausalConfig()` unless given.
 
     Raises:
-      ValueError: if a size is not positive or heads do not divide the width; on a call, if the
-        condition has not `num_cond` numbers.
+      ValueError: if a size is no positive whole number or heads do not divide the width; on a
+        call, if the condition has not `num_cond` numbers.
     """
     config = CausalConfig() if config is None else config
-    sizes = (num, num_outputs, config.width, config.heads, config.blocks, config.feed_forward)
-    if min(sizes) < 1 or num_cond < 0:
-        raise ValueError(
-            f"num {num}, num_outputs {num_outputs} and all sizes must be positive, num_cond "
-            f"{num_cond} not negative, got {config}"
-        )
+    check_sizes(num=num, num_outputs=num_outputs, width=config.width, heads=config.heads)
+    check_sizes(feed_forward=config.feed_forward)
+    check_depths(blocks=config.blocks)
+    check_cond(num_cond)
     if config.width % config.heads:
         raise ValueError(f"width {config.width} must be a multiple of heads, {config.heads}")
     module = _Causal(num, num_outputs, num_cond, config)
@@ -267,4 +268,4 @@ def causal(
         cond = jnp.zeros(num_cond) if num_cond else None
         return module.init(key, jnp.zeros(num), cond, method="contexts")["params"]
 
-    return CausalNetwork(init, *[bind(name) for name in ("contexts", "start", "step")])
+    return CausalNetwork(init, *[bind(name) for name in ("contexts", "start", "step")], num_cond)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import check_cond, check_known, check_sizes, check_widths
 from jgen.nets.convolution import padded, windows
 from jgen.nets.dense import Dense
 from jgen.nets.mlp import MLP
@@ -40,11 +41,19 @@ def conditioner(
     hidden: tuple[int, ...] = (64, 64),
     activation: Callable[[Array], Array] = nn.silu,
 ) -> Network:
-    """Dense network (x, cond=None) -> [num_outputs], x and cond raveled and concatenated."""
+    """Dense network (x, cond=None) -> [num_outputs], x and cond raveled and concatenated.
+
+    Raises:
+      ValueError: for sizes that are no positive whole numbers.
+    """
+    check_sizes(num_inputs=num_inputs, num_outputs=num_outputs)
+    check_cond(num_cond)
+    check_widths(hidden=hidden)
     example = [jax.ShapeDtypeStruct((num_inputs,), jnp.float32)]
     if num_cond:
         example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
-    return from_linen(_Conditioner(tuple(hidden), num_outputs, activation), *example)
+    module = _Conditioner(tuple(hidden), num_outputs, activation)
+    return from_linen(module, *example, num_cond=num_cond)
 
 
 class _ImageConditioner(nn.Module):
@@ -89,12 +98,14 @@ def image_conditioner(
       padding: "zero", or "periodic" for lattices without an edge.
 
     Raises:
-      ValueError: for an unknown padding.
+      ValueError: for an unknown padding or sizes that are no positive whole numbers.
     """
-    if padding not in ("zero", "periodic"):
-        raise ValueError(f"unknown padding {padding!r}; zero or periodic")
+    check_known(Padding, padding=padding)
+    check_sizes(num_inputs=num_inputs, num_outputs=num_outputs)
+    check_cond(num_cond)
+    check_widths(hidden=hidden)
     example = [jax.ShapeDtypeStruct((3, 3, num_inputs), jnp.float32)]
     if num_cond:
         example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
     module = _ImageConditioner(tuple(hidden), num_outputs, padding)
-    return from_linen(module, *example)
+    return from_linen(module, *example, num_cond=num_cond)

@@ -19,6 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.checks import (
+    LARGEST_SIZE,
+    check_cond,
+    check_literals,
+    check_shape,
+    check_sizes,
+    check_whole,
+)
 from jgen.nets.convolution import NONE, ONE, Triple, convolve, transposed_convolve
 from jgen.nets.dense import Dense, fan_in_uniform
 from jgen.nets.network import Network, from_linen
@@ -235,22 +243,29 @@ def conv_autoencoder(
       config: sizes.
 
     Raises:
-      ValueError: if windows of `config` do not tile the shape, which the decoder could then not
-        give back.
+      ValueError: for sizes that are no positive whole numbers, or if windows of `config` do not
+        tile the shape, which the decoder could then not give back.
     """
-    latent_shape = _latent_shape(shape, config)
+    check_cond(num_cond)
+    latent_shape = _latent_shape(check_shape(shape), config)
     cond = [jax.ShapeDtypeStruct((num_cond,), jnp.float32)] if num_cond else []
     x, r = (jax.ShapeDtypeStruct(s, jnp.float32) for s in (shape, latent_shape))
     return ConvAutoencoder(
-        from_linen(_Encoder(config), x, *cond), from_linen(_Decoder(config), r, *cond), latent_shape
+        from_linen(_Encoder(config), x, *cond, num_cond=num_cond),
+        from_linen(_Decoder(config), r, *cond, num_cond=num_cond),
+        latent_shape,
     )
 
 
 def _latent_shape(shape, config):
     if len(shape) != 3:
         raise ValueError(f"a shower has the axes (layer, angle, radius), got the shape {shape}")
-    if config.angular_padding < 0 or min(*config.kernel, *config.stride) < 1:
-        raise ValueError(f"kernel and stride start at 1 and angular_padding at 0, got {config}")
+    check_literals(config)
+    check_sizes(channels=config.channels, latent_channels=config.latent_channels)
+    check_sizes(cond_width=config.cond_width, kernel=config.kernel, stride=config.stride)
+    check_whole(0, LARGEST_SIZE, angular_padding=config.angular_padding)
+    if not len(config.kernel) == len(config.stride) == 3:
+        raise ValueError(f"kernel and stride have three axes, got {config.kernel}, {config.stride}")
     counts = []
     for axis, name in ((0, "layers"), (2, "radii")):
         rest = shape[axis] - config.kernel[axis]

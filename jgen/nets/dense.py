@@ -27,9 +27,17 @@ def _flat_matmul(x, w):
 
 _matmul_p = Primitive("jgen_matmul")
 _matmul_p.def_impl(jax.jit(_flat_matmul))
-_matmul_p.def_abstract_eval(
-    lambda x, w: x.update(shape=(*x.shape[:-1], w.shape[-1]), weak_type=False)
-)
+
+
+@_matmul_p.def_abstract_eval
+def _(x, w):
+    if x.shape[-1:] != w.shape[:1]:
+        raise ValueError(
+            f"a layer of {w.shape[0]} inputs does not take an array of shape {x.shape}"
+        )
+    return x.update(shape=(*x.shape[:-1], w.shape[-1]), weak_type=False)
+
+
 mlir.register_lowering(_matmul_p, mlir.lower_fun(_flat_matmul, multiple_results=False))
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jgen.checks import check_depths, check_finite, check_sizes
 from jgen.nets.dense import Dense, is_matmul
 from jgen.nets.embeddings import sinusoidal
 
@@ -22,8 +23,11 @@ _zeros = nn.initializers.zeros
 _normal = nn.initializers.normal(0.02)
 
 
-def check_sizes(width: int, heads: int) -> None:
-    """Raise a ValueError for sizes that no attention can have."""
+def check_transformer(width: int, heads: int, blocks: int, mlp_width: int, scale: float) -> None:
+    """Raise a ValueError for sizes and a `time_scale` that the transformer cannot have."""
+    check_sizes(width=width, heads=heads, mlp_width=mlp_width)
+    check_depths(blocks=blocks)
+    check_finite(time_scale=scale)
     if width % heads or width % 2:
         raise ValueError(f"width {width} must be even and a multiple of heads, {heads}")
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jgen.checks import check_cond, check_shape, check_widths
 from jgen.nets.mlp import MLP
 from jgen.nets.network import Network, from_linen
 
@@ -27,8 +28,14 @@ def elementwise_map(shape: tuple[int, ...], num_cond: int, *, hidden: tuple[int,
 
     Convolutions of size one, as of the BIB-AE's post-processor (2005.05334), for numbers
     x = log(1 + E) from zero on; they also see log E. Starts as the identity.
+
+    Raises:
+      ValueError: for sizes that are no positive whole numbers.
     """
+    shape = check_shape(shape)
+    check_cond(num_cond)
+    check_widths(hidden=hidden)
     example = [jax.ShapeDtypeStruct(shape, jnp.float32)] * 2
     if num_cond:
         example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
-    return from_linen(_ElementwiseMap(tuple(hidden)), *example)
+    return from_linen(_ElementwiseMap(tuple(hidden)), *example, num_cond=num_cond)

@@ -8,8 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_cond, check_whole, check_widths
 from jgen.nets.causal import CausalNetwork
 from jgen.nets.dense import Dense, matmul
+
+# Masks are arrays of the host, of as many rows and columns.
+_LARGEST_MASK = 10_000
 
 
 class _Masked(nn.Module):
@@ -125,14 +129,12 @@ def made(
       activation: between the layers.
 
     Raises:
-      ValueError: if a size is not positive or there is no hidden layer; on a call, if the
-        condition has not `num_cond` numbers.
+      ValueError: if a size is no whole number from 1 to 10,000 or there is no hidden layer; on a
+        call, if the condition has not `num_cond` numbers.
     """
-    if not hidden or min(num, num_outputs, *hidden) < 1 or num_cond < 0:
-        raise ValueError(
-            f"num {num}, num_outputs {num_outputs} and one or more widths {hidden} must be "
-            f"positive, num_cond {num_cond} not negative"
-        )
+    check_widths(1, hidden=hidden)
+    check_whole(1, _LARGEST_MASK, num=num, num_outputs=num_outputs, hidden=hidden)
+    check_cond(num_cond)
     module = _Made(num, num_outputs, num_cond, tuple(hidden), activation)
 
     def bind(method):
@@ -144,4 +146,4 @@ def made(
         example: Float[Array, " num"] = jnp.zeros(num)
         return module.init(key, example, cond, method="contexts")["params"]
 
-    return CausalNetwork(init, *[bind(name) for name in ("contexts", "start", "step")])
+    return CausalNetwork(init, *[bind(name) for name in ("contexts", "start", "step")], num_cond)

@@ -1,13 +1,22 @@
 """Fully connected networks."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jgen.checks import (
+    LARGEST_SIZE,
+    check_cond,
+    check_fraction,
+    check_shape,
+    check_sizes,
+    check_whole,
+    check_widths,
+)
 from jgen.nets.dense import Dense
 from jgen.nets.embeddings import sinusoidal
 from jgen.nets.network import Network, from_linen
@@ -46,7 +55,7 @@ class MLP(nn.Module):
         return Dense(self.num_outputs, dtype=self.dtype, kernel_init=init)(x)
 
 
-def dropout_masks(key: Key, hidden: Sequence[int], dropout: float) -> list[Bool[Array, " width"]]:
+def dropout_masks(key: Key, hidden: Sequence[int], dropout: float) -> list[Bool[Array, " _width"]]:
     """Which units of the hidden layers are kept in one event; no list of them without dropout."""
     if dropout == 0:
         return []
@@ -83,14 +92,24 @@ def velocity_mlp(
       time_features: sines and cosines of the time; the field then starts at zero. 0 shows the
         network the time as it is: the field is smooth in it, and few steps of a solver are enough.
         Training a continuous flow by its likelihood makes use of a solver that is too coarse.
+
+    Raises:
+      ValueError: for sizes that are no positive whole numbers, or time_features that are odd.
     """
+    check_sizes(num_features=num_features)
+    check_cond(num_cond)
+    check_widths(hidden=hidden)
+    check_whole(0, LARGEST_SIZE, time_features=time_features)
+    if time_features % 2:
+        raise ValueError(f"time_features must be even, got {time_features}")
     if time_features == 0:
         return _smooth_velocity(num_features, num_cond, hidden)
     example = [jax.ShapeDtypeStruct((), jnp.float32)]
     example.append(jax.ShapeDtypeStruct((num_features,), jnp.float32))
     if num_cond:
         example.append(jax.ShapeDtypeStruct((num_cond,), jnp.float32))
-    return from_linen(_VelocityMLP(tuple(hidden), time_features), *example)
+    module = _VelocityMLP(tuple(hidden), time_features)
+    return from_linen(module, *example, num_cond=num_cond)
 
 
 def _smooth_velocity(num_features: int, num_cond: int, hidden: tuple[int, ...]) -> Network:
@@ -100,19 +119,21 @@ def _smooth_velocity(num_features: int, num_cond: int, hidden: tuple[int, ...]) 
         rest = [] if cond is None else [jnp.ravel(cond)]
         return dense.apply(params, jnp.concatenate([jnp.append(x, t), *rest]))
 
-    return Network(dense.init, apply)
+    return Network(dense.init, apply, num_cond)
 
 
 def encoder_mlp(
     shape: int | tuple[int, ...], num_latent: int, num_cond: int = 0, *, hidden: tuple[int, ...]
 ) -> Network:
     """Encoder (x of `shape`, cond [num_cond]) -> (mean, log_variance), each [num_latent]."""
-    dense = mlp(int(np.prod(shape)) + num_cond, 2 * num_latent, hidden=hidden)
+    check_sizes(num_latent=num_latent)
+    check_cond(num_cond)
+    dense = mlp(math.prod(check_shape(shape)) + num_cond, 2 * num_latent, hidden=hidden)
 
     def apply(params, x, cond=None):
         return tuple(jnp.split(dense.apply(params, joined(x, cond)), 2))
 
-    return Network(dense.init, apply)
+    return Network(dense.init, apply, num_cond)
 
 
 def decoder_mlp(
@@ -128,13 +149,15 @@ def decoder_mlp(
     They are the parameters of a likelihood, or an event: with `output=jax.nn.softplus` a positive
     one.
     """
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    dense = mlp(num_latent + num_cond, int(np.prod(shape)), hidden=hidden)
+    shape = check_shape(shape)
+    check_sizes(num_latent=num_latent)
+    check_cond(num_cond)
+    dense = mlp(num_latent + num_cond, math.prod(shape), hidden=hidden)
 
     def apply(params, r, cond=None):
         return output(dense.apply(params, joined(r, cond))).reshape(shape)
 
-    return Network(dense.init, apply)
+    return Network(dense.init, apply, num_cond)
 
 
 def joined(*arrays: Array | None) -> Float[Array, " n"]:
@@ -150,11 +173,18 @@ def mlp(
     activation: Callable[[Array], Array] = nn.silu,
     dropout: float = 0.0,
 ) -> Network:
-    """Plain network (x [num_inputs], kept=()) -> [num_outputs]; `dropout_masks` are kept units."""
+    """Plain network (x [num_inputs], kept=()) -> [num_outputs]; `dropout_masks` are kept units.
+
+    Raises:
+      ValueError: for sizes that are no positive whole numbers, or a dropout outside of [0, 1).
+    """
+    check_sizes(num_inputs=num_inputs, num_outputs=num_outputs)
+    check_widths(hidden=hidden)
+    check_fraction(dropout=dropout)
     module = MLP(tuple(hidden), num_outputs, activation, dropout)
     network = from_linen(module, jax.ShapeDtypeStruct((num_inputs,), jnp.float32))
 
     def apply(params, x, kept=()):
         return module.apply({"params": params}, x, kept=kept)
 
-    return Network(network.init, apply)
+    return Network(network.init, apply, 0)

@@ -16,10 +16,13 @@ class Network(NamedTuple):
     Attributes:
       init: (key) -> params, a plain nested dict.
       apply: (params, *arguments) -> output.
+      num_cond: numbers in the condition that it was made for, 0 for none; None where that is not
+        known. Models check on it that their parts fit together.
     """
 
     init: Callable[[Key], Params]
     apply: Callable[..., PyTree]
+    num_cond: int | None = None
 
 
 NetworkLike = Network | tuple[Callable[[Key], Params], Callable[..., PyTree]]
@@ -32,8 +35,10 @@ def as_network(pair: NetworkLike) -> Network:
     Raises:
       TypeError: for anything else.
     """
-    if hasattr(pair, "init") and hasattr(pair, "apply"):
+    if isinstance(pair, Network):
         return pair
+    if hasattr(pair, "init") and hasattr(pair, "apply"):
+        return Network(pair.init, pair.apply, getattr(pair, "num_cond", None))
     if isinstance(pair, tuple) and len(pair) == 2 and all(map(callable, pair)):
         return Network(*pair)
     raise TypeError(f"a network is a pair of functions (init, apply), got {pair!r}")
@@ -46,11 +51,13 @@ class Generator(NamedTuple):
       init: (key) -> params.
       noise: (key) -> all random numbers of one event, a pytree.
       apply: (params, noise, cond) -> x.
+      num_cond: as of a `Network`.
     """
 
     init: Callable[[Key], Params]
     noise: Callable[[Key], PyTree]
     apply: Callable[[Params, PyTree, Cond], PyTree]
+    num_cond: int | None = None
 
 
 class AutoregressiveNetwork(NamedTuple):
@@ -64,6 +71,7 @@ class AutoregressiveNetwork(NamedTuple):
         those of `contexts`, one at a time; x_{-1} is zero.
       embed_time: (params, t) -> features of the time, computed once a solver stage.
       velocity: (params, features, x_i, context) -> dx_i/dt.
+      num_cond: as of a `Network`.
     """
 
     init: Callable[[Key], Params]
@@ -72,10 +80,16 @@ class AutoregressiveNetwork(NamedTuple):
     step: Callable[[Params, PyTree, Array, Array], tuple[Array, PyTree]]
     embed_time: Callable[[Params, Array], PyTree]
     velocity: Callable[[Params, PyTree, Array, Array], Array]
+    num_cond: int | None = None
 
 
-def from_linen(module: nn.Module, *example: PyTree) -> Network:
-    """The pair of a Linen module; `example` are one event's arguments (arrays or shapes).
+def from_linen(module: nn.Module, *example: PyTree, num_cond: int | None = None) -> Network:
+    """The pair of a Linen module.
+
+    Args:
+      module: without state.
+      example: one event's arguments (arrays or shapes).
+      num_cond: numbers in the condition among them, 0 for none.
 
     Raises:
       ValueError: if the module keeps state beside its parameters (BatchNorm does), which a pure
@@ -95,7 +109,7 @@ def from_linen(module: nn.Module, *example: PyTree) -> Network:
     def apply(params: Params, *args: PyTree) -> PyTree:
         return module.apply({"params": params}, *args)
 
-    return Network(init, apply)
+    return Network(init, apply, num_cond)
 
 
 def _zeros(leaf):

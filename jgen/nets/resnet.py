@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import check_depths, check_shape, check_sizes, check_widths
 from jgen.nets.convolution import convolve, padded, windows
 from jgen.nets.dense import Dense, fan_in_uniform
 from jgen.nets.network import Network, from_linen
@@ -115,18 +116,19 @@ def resnet3d(shape: tuple[int, int, int], *, config: ResNetConfig | None = None)
       config: sizes; the official ones unless given.
 
     Raises:
-      ValueError: if sizes are not positive or the groups do not divide the channels.
+      ValueError: if sizes are no positive whole numbers or the groups do not divide the channels.
     """
     config = config or ResNetConfig()
-    if len(shape) != 3 or min(*shape, config.blocks, config.groups, len(config.planes)) < 1:
-        raise ValueError(
-            "the grid needs three positive sizes and the network at least one stage, block and "
-            f"group, got the grid {tuple(shape)} and {config}"
-        )
-    if any(features < 1 or features % config.groups for features in config.planes):
+    shape = check_shape(shape)
+    if len(shape) != 3:
+        raise ValueError(f"the grid has three axes (layer, angle, radius), got the shape {shape}")
+    check_widths(1, planes=config.planes)
+    check_sizes(groups=config.groups)
+    check_depths(blocks=config.blocks)
+    if any(features % config.groups for features in config.planes):
         raise ValueError(f"planes {config.planes} must be multiples of groups, {config.groups}")
     return from_linen(
         _ResNet(config),
-        jax.ShapeDtypeStruct(tuple(shape), jnp.float32),
+        jax.ShapeDtypeStruct(shape, jnp.float32),
         jax.ShapeDtypeStruct((1,), jnp.float32),
     )

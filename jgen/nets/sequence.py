@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jgen.checks import check_cond, check_sizes
 from jgen.nets.dense import Dense
-from jgen.nets.dit import DiT, check_sizes
+from jgen.nets.dit import DiT, check_transformer
 from jgen.nets.network import Network, from_linen
 
 
@@ -46,12 +47,17 @@ def sequence(num: int, num_cond: int, config: SequenceConfig) -> Network:
     output is zero at initialisation.
 
     Raises:
-      ValueError: if heads do not divide the width, or the width is odd.
+      ValueError: for sizes that are no positive whole numbers, or if heads do not divide the
+        width, or the width is odd.
     """
-    check_sizes(config.width, config.heads)
+    check_sizes(num=num)
+    check_cond(num_cond)
+    check_transformer(
+        config.width, config.heads, config.blocks, config.mlp_width, config.time_scale
+    )
     example = (
         jax.ShapeDtypeStruct((), jnp.float32),
         jax.ShapeDtypeStruct((num,), jnp.float32),
         jax.ShapeDtypeStruct((num_cond,), jnp.float32),
     )
-    return from_linen(_Sequence(config), *example)
+    return from_linen(_Sequence(config), *example, num_cond=num_cond)

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jgen.checks import check_cond, check_depths, check_finite, check_sizes, check_widths
 from jgen.nets.dense import Dense, matmul
-from jgen.nets.dit import DiT, check_sizes
+from jgen.nets.dit import DiT, check_transformer
 from jgen.nets.network import Network, from_linen
 from jgen.sets import SetCondition, masked, valid
 
@@ -177,8 +178,15 @@ def epic(num_features: int, num_cond: int = 0, config: EpicConfig | None = None)
       num_features: of a point.
       num_cond: numbers of the condition, beside the number of points.
       config: sizes; the published ones unless given.
+
+    Raises:
+      ValueError: for sizes that are no positive whole numbers.
     """
-    return _network(_Epic(EpicConfig() if config is None else config), num_features, num_cond)
+    config = EpicConfig() if config is None else config
+    check_sizes(hidden=config.hidden, latent=config.latent)
+    check_depths(layers=config.layers)
+    check_finite(sum_scale=config.sum_scale)
+    return _network(_Epic(config), num_features, num_cond)
 
 
 def point_wise(
@@ -193,8 +201,13 @@ def point_wise(
       num_features: of a point.
       num_cond: numbers of the condition, beside the number of points.
       config: sizes; the published ones unless given.
+
+    Raises:
+      ValueError: for sizes that are no positive whole numbers.
     """
     config = PointWiseConfig() if config is None else config
+    check_widths(1, hidden=config.hidden)
+    check_sizes(context=config.context)
     return _network(_PointWise(config), num_features, num_cond)
 
 
@@ -207,13 +220,16 @@ def set_transformer(
       num_features: of a point.
       num_cond: numbers of the condition, beside the number of points.
       config: sizes.
+
+    Raises:
+      ValueError: for sizes that are no positive whole numbers.
     """
     config = SetTransformerConfig() if config is None else config
-    check_sizes(config.width, config.heads)
+    check_transformer(config.width, config.heads, config.blocks, config.mlp_width, 1.0)
     return _network(_SetTransformer(config), num_features, num_cond)
 
 
-def harmonics(t: Float[Array, ""], num: int = 8) -> Float[Array, " 2*num"]:
+def harmonics(t: Float[Array, ""], num: int = 8) -> Float[Array, " features"]:
     """Sines and cosines of pi k t for k = 1, ..., num."""
     phase = np.pi * np.arange(1, num + 1, dtype=np.float32) * t
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
@@ -225,6 +241,8 @@ def _numbers(cond: SetCondition) -> Float[Array, " num"]:
 
 
 def _network(module: nn.Module, num_features: int, num_cond: int) -> Network:
+    check_sizes(num_features=num_features)
+    check_cond(num_cond)
     number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     cond = SetCondition(jax.ShapeDtypeStruct((), jnp.int32), number(num_cond) if num_cond else None)
     return from_linen(module, number(), number(2, num_features), cond)

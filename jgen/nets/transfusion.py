@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.checks import LARGEST_DEPTH, check_depths, check_sizes, check_whole
 from jgen.nets.causal import (
     Attention,
     CausalLayer,
@@ -131,8 +132,13 @@ def transfusion(num: int, config: TransfusionConfig) -> AutoregressiveNetwork:
     """Network of `num` components under one scalar condition.
 
     Raises:
-      ValueError: if a token cannot hold its value and its position, or heads do not divide it.
+      ValueError: for sizes that are no positive whole numbers, if a token cannot hold its value
+        and its position, or heads do not divide it.
     """
+    check_sizes(num=num, width=config.width, heads=config.heads)
+    check_sizes(feed_forward=config.feed_forward, head_width=config.head_width)
+    check_depths(layers=config.layers)
+    check_whole(2, LARGEST_DEPTH, head_layers=config.head_layers)
     if config.width < num + 2:
         raise ValueError(
             f"width {config.width} is too small: a token holds its value and the one-hot position "
@@ -152,4 +158,4 @@ def transfusion(num: int, config: TransfusionConfig) -> AutoregressiveNetwork:
         return module.init(key, jnp.zeros(()), jnp.zeros(num), jnp.zeros(()))["params"]
 
     methods = ("contexts", "start", "step", "embed_time", "velocity")
-    return AutoregressiveNetwork(init, *[bind(name) for name in methods])
+    return AutoregressiveNetwork(init, *[bind(name) for name in methods], num_cond=1)

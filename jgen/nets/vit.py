@@ -10,10 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Real
 
+from jgen.checks import check_cond, check_literals, check_shape
 from jgen.nets.dense import Dense
-from jgen.nets.dit import DiT, check_sizes
+from jgen.nets.dit import DiT, check_transformer
 from jgen.nets.network import Network, from_linen
 
 Shape = tuple[int, ...]
@@ -44,8 +45,8 @@ class ViTConfig:
 
 
 def patchify(
-    x: Float[Array, "*channels z a r"], patch: tuple[int, int, int]
-) -> Float[Array, "tokens features"]:
+    x: Real[Array, "*channels z a r"], patch: tuple[int, int, int]
+) -> Real[Array, "tokens features"]:
     """Cut a grid into patches; tokens and features run over (z, a, r), r faster, channels fastest.
 
     Args:
@@ -59,8 +60,8 @@ def patchify(
 
 
 def unpatchify(
-    tokens: Float[Array, "tokens features"], shape: Shape, patch: tuple[int, int, int]
-) -> Float[Array, "*channels z a r"]:
+    tokens: Real[Array, "tokens features"], shape: Shape, patch: tuple[int, int, int]
+) -> Real[Array, "*channels z a r"]:
     """Inverse of `patchify` for a grid of the given shape."""
     (z, a, r), (pz, pa, pr) = shape[-3:], patch
     x = tokens.reshape(z // pz, a // pa, r // pr, pz, pa, pr, -1)
@@ -127,18 +128,26 @@ def vit(shape: Shape, num_cond: int, config: ViTConfig) -> Network:
       config: sizes.
 
     Raises:
-      ValueError: if the patch does not divide the grid, or heads the width, or the width is odd,
-        or cudnn attention does not take these sizes or this precision.
+      ValueError: for sizes that are no positive whole numbers, if the patch does not divide the
+        grid, or heads the width, or the width is odd, or cudnn attention does not take these sizes
+        or this precision.
     """
-    if len(shape) not in (3, 4) or any(
-        n % p for n, p in zip(shape[-3:], config.patch, strict=True)
+    shape, patch = check_shape(shape), check_shape(config.patch, "patch")
+    check_cond(num_cond)
+    check_literals(config)
+    if (
+        len(patch) != 3
+        or len(shape) not in (3, 4)
+        or any(n % p for n, p in zip(shape[-3:], patch, strict=True))
     ):
         raise ValueError(f"patch {config.patch} does not divide the grid {shape} on every axis")
-    check_sizes(config.width, config.heads)
+    check_transformer(
+        config.width, config.heads, config.blocks, config.mlp_width, config.time_scale
+    )
     _check_attention(config)
     example = (
         jax.ShapeDtypeStruct((), jnp.float32),
         jax.ShapeDtypeStruct(tuple(shape), jnp.float32),
         jax.ShapeDtypeStruct((num_cond,), jnp.float32),
     )
-    return from_linen(_ViT(config), *example)
+    return from_linen(_ViT(config), *example, num_cond=num_cond)

@@ -207,7 +207,7 @@ def free_energy_profiles(panels: Sequence[ExactMarginal], *, height: float = 15.
 
 @styled
 def chain_traces(
-    columns: Mapping[str, Mapping[str, Real[np.ndarray, " num"]]],
+    columns: Mapping[str, Mapping[str, Real[np.ndarray, " _num"]]],
     walls: Mapping[str, float],
 ) -> Figure:
     """The coordinate x along chains, a column for every target and a row for every chain.

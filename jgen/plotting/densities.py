@@ -20,7 +20,7 @@ from jgen.plotting.style import (
 
 @styled
 def density_pictures(
-    pictures: Mapping[str, Real[np.ndarray, "y x"]],
+    pictures: Mapping[str, Real[np.ndarray, "_y _x"]],
     extent: tuple[float, float, float, float],
     num_columns: int = 6,
 ) -> Figure:
@@ -63,7 +63,7 @@ def density_pictures(
 
 
 @styled
-def image_rows(images: Mapping[str, Real[np.ndarray, "n y x"]]) -> Figure:
+def image_rows(images: Mapping[str, Real[np.ndarray, "_n _y _x"]]) -> Figure:
     """Images of several origins, a row each; dark is large, one scale for all.
 
     Args:

@@ -17,7 +17,7 @@ _BANDS = ((0.997300, "#e4e4e4"), (0.954500, "#d2d2d2"), (0.682689, "#bdbdbd"))
 
 @styled
 def ks_curves(
-    curves: Mapping[str, Float[np.ndarray, "members sizes"]],
+    curves: Mapping[str, Float[np.ndarray, "_members sizes"]],
     sizes: Int[np.ndarray, " sizes"],
     num_reference: int,
     num_train: int,

@@ -24,7 +24,7 @@ Means = tuple[Real[np.ndarray, " n"], Real[np.ndarray, " n"]]
 
 
 @styled
-def field_configurations(fields: Mapping[str, Real[np.ndarray, "k l l"]]) -> Figure:
+def field_configurations(fields: Mapping[str, Real[np.ndarray, "_k l l"]]) -> Figure:
     """Configurations of a scalar field, one row a source, one colour scale about zero for all.
 
     Raises:

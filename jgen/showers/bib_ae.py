@@ -27,8 +27,10 @@ import optax
 from jaxtyping import Array
 
 from jgen import bijectors, models, nets, transforms
+from jgen.checks import check_not_negative, check_positive, check_sizes
 from jgen.generative_model import GenerativeModel
 from jgen.models import Autoencoder
+from jgen.models.mmd import check_scales
 from jgen.nets import Network
 from jgen.showers import box
 from jgen.training import OptimizerConfig, TrainConfig, game_optimizer
@@ -69,13 +71,11 @@ class AutoencoderConfig:
 
     def check(self) -> None:
         """Refuse bad options."""
-        for name, value, least in (
-            ("num_latent", self.num_latent, 1),
-            ("every", self.every, 1),
-            ("batch_size", self.training.batch_size, 2),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_sizes(num_latent=self.num_latent, every=self.every)
+        check_positive(learning_rate=self.learning_rate)
+        # The latents of a minibatch are compared with one another.
+        if self.training.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, got {self.training.batch_size}")
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -136,9 +136,10 @@ class PostConfig:
 
     def check(self) -> None:
         """Refuse bad options."""
-        for name in ("window", "stride", "floor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        check_sizes(window=self.window, stride=self.stride)
+        check_positive(floor=self.floor)
+        check_not_negative(mse=self.mse, mmd=self.mmd)
+        check_scales(self.scales)
 
 
 @dataclass(frozen=True)

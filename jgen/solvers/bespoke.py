@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgen.files import atomic_path
+from jgen.checks import check_whole
+from jgen.files import atomic_path, damage_named
 from jgen.solvers.runge_kutta import MIDPOINT, OdeSolver, RungeKutta, trajectory
 from jgen.typing import Params, PyTree, Velocity
 
@@ -52,8 +53,7 @@ class NonStationary(OdeSolver):
     @classmethod
     def euler(cls, n_eval: int) -> "NonStationary":
         """Euler's method in `n_eval` steps, the usual start of training."""
-        if n_eval < 1:
-            raise ValueError(f"a solver needs at least one evaluation, got {n_eval}")
+        check_whole(1, 10_000, n_eval=n_eval)
         b = np.tril(np.full((n_eval, n_eval), 1 / n_eval))
         return cls(jnp.ones(n_eval), jnp.asarray(b, jnp.result_type(float)), jnp.zeros(n_eval))
 
@@ -147,14 +147,17 @@ class Reference(NamedTuple):
 
 
 def global_truncation_error(
-    solver: NonStationary, velocity: Velocity, x0: Float[Array, "*x"], x1: Float[Array, "*x"]
+    solver: RungeKutta | NonStationary,
+    velocity: Velocity,
+    x0: Float[Array, "*x"],
+    x1: Float[Array, "*x"],
 ) -> Float[Array, ""]:
     """Squared error at t = 1, mean over components; one event (2405.09629, Eq. 16)."""
     return jnp.mean((solver(velocity, x0) - x1) ** 2)
 
 
 def global_truncation_errors(
-    solver: NonStationary,
+    solver: RungeKutta | NonStationary,
     velocity: Callable[[Params, Array, Array, PyTree], Array],
     params: Params,
     reference: Reference,
@@ -224,6 +227,13 @@ def save_solver(path: str | os.PathLike, solver: NonStationary) -> None:
 
 
 def load_solver(path: str | os.PathLike) -> NonStationary:
-    """Read what `save_solver` wrote."""
-    with np.load(path) as file:
-        return NonStationary(**{name: jnp.asarray(file[name]) for name in file.files})
+    """Read what `save_solver` wrote.
+
+    Raises:
+      ValueError: if the file is none, or damaged.
+    """
+    with damage_named(path, "save_solver"), np.load(path) as file:
+        solver = NonStationary(**{name: jnp.asarray(file[name]) for name in file.files})
+        if solver.b.shape != (len(solver.a),) * 2 or solver.log_dt.shape != solver.a.shape:
+            raise ValueError(f"coefficients of shapes {[a.shape for a in vars(solver).values()]}")
+        return solver

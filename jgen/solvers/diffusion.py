@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_literals, check_not_negative, check_open_fraction, check_whole
 from jgen.paths import Path, check_ends, convert, time_of_noise
 from jgen.random import normal
-from jgen.solvers.sampler import Predict, Sampler, StepSampler, Stepwise, check_sampler
+from jgen.solvers.sampler import Predict, Sampler, StepSampler, Stepwise, check_sampler, check_steps
 from jgen.typing import Key, PyTree
 
 Denoiser = Callable[[Array, Array], Array]
@@ -40,8 +41,9 @@ class DDIM(StepSampler):
 
     def __post_init__(self):
         """Check the options."""
-        _check_steps(self.steps)
-        if not 0 <= self.eta <= 1:
+        check_steps(self.steps)
+        check_not_negative(eta=self.eta)
+        if self.eta > 1:
             raise ValueError(f"eta must be in [0, 1], got {self.eta}")
 
     @property
@@ -82,9 +84,8 @@ class Ancestral(StepSampler):
 
     def __post_init__(self):
         """Check the options."""
-        _check_steps(self.steps)
-        if self.variance not in ("posterior", "forward"):
-            raise ValueError(f"unknown variance {self.variance!r}; posterior or forward")
+        check_steps(self.steps)
+        check_literals(self)
 
     @property
     def n_eval(self) -> int:
@@ -127,9 +128,8 @@ class EDMHeun(StepSampler):
 
     def __post_init__(self):
         """Check the options."""
-        _check_steps(self.steps)
-        if not self.churn >= 0:
-            raise ValueError(f"churn must not be negative, got {self.churn}")
+        check_steps(self.steps)
+        check_not_negative(churn=self.churn, churn_noise=self.churn_noise)
 
     @property
     def n_eval(self) -> int:
@@ -231,7 +231,7 @@ class AnnealedLangevin(StepSampler):
 
     def __post_init__(self):
         """Check the options."""
-        _check_steps(self.steps)
+        check_steps(self.steps)
         _check_langevin(self.num_corrections, self.snr)
 
     @property
@@ -357,14 +357,6 @@ def forward_variance(path, t, s):
     return jnp.maximum(path.sigma(t) ** 2 - (ratio * path.sigma(s)) ** 2, 0)
 
 
-def _check_steps(steps):
-    if steps < 1 or steps % 1:
-        raise ValueError(f"a sampler needs a whole number of steps, at least one, got {steps}")
-
-
 def _check_langevin(num_corrections, snr):
-    if num_corrections < 1 or num_corrections % 1 or not 0 < snr < 1:
-        raise ValueError(
-            "Langevin needs a whole number of steps, at least one, and a signal-to-noise ratio in "
-            f"(0, 1), got {num_corrections} and {snr}"
-        )
+    check_whole(1, 10**6, num_corrections=num_corrections)
+    check_open_fraction(snr=snr)

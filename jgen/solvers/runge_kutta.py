@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_known
 from jgen.paths import Path, on_unit_interval
-from jgen.solvers.sampler import Predict
+from jgen.solvers.sampler import Predict, check_steps
 from jgen.typing import Key, PyTree, Velocity
 
 
@@ -81,8 +82,7 @@ class RungeKutta(OdeSolver):
 
     def __post_init__(self):
         """Check the number of steps."""
-        if self.steps < 1:
-            raise ValueError(f"{self.tableau.name} needs at least one step, got {self.steps}")
+        check_steps(self.steps)
 
     @property
     def n_eval(self) -> int:
@@ -131,8 +131,7 @@ def runge_kutta(name: str, steps: int) -> RungeKutta:
     Raises:
       ValueError: for an unknown name or fewer than one step.
     """
-    if name not in TABLEAUS:
-        raise ValueError(f"unknown Runge-Kutta method {name!r}; one of {', '.join(TABLEAUS)}")
+    check_known(TABLEAUS, method=name)
     return RungeKutta(TABLEAUS[name], steps)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_whole
 from jgen.paths import Path
 from jgen.typing import Key, PyTree
 
@@ -48,6 +49,11 @@ def check_sampler(sampler: Sampler) -> None:
             'runge_kutta("midpoint", 20), or have n_eval, noise and sample as '
             f"jgen.solvers.Sampler has them, got {sampler!r}"
         )
+
+
+def check_steps(steps: int) -> None:
+    """Refuse what is no number of steps: times of all of them are an array of the host."""
+    check_whole(1, 10**7, steps=steps)
 
 
 class Stepwise:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jgen.paths import Path, convert, on_unit_interval
 from jgen.random import normal
-from jgen.solvers.sampler import Predict, Stepwise
+from jgen.solvers.sampler import Predict, Stepwise, check_steps
 from jgen.typing import Key, PyTree, Velocity
 
 
@@ -33,8 +33,7 @@ class EulerMaruyama(Stepwise):
 
     def __post_init__(self):
         """Check the number of steps."""
-        if self.steps < 1:
-            raise ValueError(f"Euler-Maruyama needs at least one step, got {self.steps}")
+        check_steps(self.steps)
 
     @property
     def n_eval(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from jax.scipy.special import i0e, logsumexp
 from jaxtyping import Array, Float
 
+from jgen.checks import check_fraction, check_positive
 from jgen.random import normal
 from jgen.toys.toy import Toy
 
@@ -67,8 +68,7 @@ def circles(factor: float = 0.5, noise: float = 0.05) -> Toy:
       ValueError: if the noise is not positive or `factor` not between 0 and 1.
     """
     _check_noise(noise)
-    if not 0 <= factor < 1:
-        raise ValueError(f"factor is the inner radius, in [0, 1) of the outer one, got {factor}")
+    check_fraction(factor=factor)
 
     def sample(key):
         key_circle, key_angle, key_noise = jax.random.split(key, 3)
@@ -129,5 +129,5 @@ def _on_circle(angle):
 
 
 def _check_noise(noise):
-    if not noise > 0:
-        raise ValueError(f"the noise must be positive for a density to exist, got {noise}")
+    # Without noise there is no density.
+    check_positive(noise=noise)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgen.checks import check_not_negative, check_positive
 from jgen.random import normal
 from jgen.toys.gaussian import normal_log_prob
 from jgen.toys.toy import Toy, make_marginal, normal_probability
@@ -17,8 +18,8 @@ def camel_back(mean: float = 4.0, width: float = 1.0) -> Toy:
     Raises:
       ValueError: if `width` is not positive or `mean` negative.
     """
-    if not (width > 0 and mean >= 0):
-        raise ValueError(f"width must be positive and mean not negative, got {width} and {mean}")
+    check_positive(width=width)
+    check_not_negative(mean=mean)
 
     def sample(key):
         key_hump, key_normal = jax.random.split(key)

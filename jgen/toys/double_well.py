@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from scipy.interpolate import CubicSpline
 from scipy.special import ndtri
 
+from jgen.checks import check_finite, check_positive
 from jgen.random import normal
 from jgen.toys.toy import Toy, make_marginal, normal_marginal
 from jgen.typing import Cond
@@ -66,11 +67,8 @@ def double_well(quartic: float = 1.0, quadratic: float = 4.0, tilt: float = 0.5)
     Raises:
       ValueError: if a or b is not positive, or c so large that there is one well only.
     """
-    if not (quartic > 0 and quadratic > 0):
-        raise ValueError(
-            f"quartic and quadratic terms must be positive for two wells, got {quartic} and "
-            f"{quadratic}"
-        )
+    check_positive(quartic=quartic, quadratic=quadratic)
+    check_finite(tilt=tilt)
     left, wall, right = _stationary_points(quartic, quadratic, tilt)
     potential = lambda x: ((quartic * x**2 - quadratic) * x + tilt) * x
 

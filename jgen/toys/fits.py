@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 from scipy import stats
 
+from jgen.checks import check_finite, check_positive, check_whole
 from jgen.random import normal
 from jgen.toys.gaussian import normal_log_prob
 from jgen.toys.ring import ring_log_prob, sample_ring
@@ -45,8 +46,8 @@ def normal_fit(width: float | None = None) -> Fit:
     Raises:
       ValueError: if `width` is not positive.
     """
-    if width is not None and not width > 0:
-        raise ValueError(f"the known width must be positive, got {width}")
+    if width is not None:
+        check_positive(width=width)
 
     def fit(data, weight=None):
         mean, fitted = _moments(data[:, 0], weight)
@@ -154,8 +155,9 @@ def fit_error(
     Raises:
       ValueError: if there are fewer than two events.
     """
-    if num_train < 2:
-        raise ValueError(f"a fit needs two or more training events, got {num_train}")
+    check_whole(2, num_train=num_train)
+    check_finite(mean=mean)
+    check_positive(width=width)
     z = np.linspace(-9.0, 9.0, 145)
     normal_weight = stats.norm.pdf(z) / stats.norm.pdf(z).sum()
     weight = normal_weight[:, None]

@@ -4,6 +4,7 @@ import math
 
 import jax.numpy as jnp
 
+from jgen.checks import check_finite, check_positive, check_sizes
 from jgen.random import normal
 from jgen.toys.toy import Toy, normal_marginal
 
@@ -14,8 +15,9 @@ def gaussian(dim: int = 1, mean: float = 0.0, width: float = 1.0) -> Toy:
     Raises:
       ValueError: if `dim` or `width` is not positive.
     """
-    if dim < 1 or not width > 0:
-        raise ValueError(f"dim and width must be positive, got {dim} and {width}")
+    check_sizes(dim=dim)
+    check_finite(mean=mean)
+    check_positive(width=width)
 
     def log_prob(x):
         return jnp.sum(normal_log_prob(x, mean, width))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
+from jgen.checks import check_finite, check_positive, check_sizes
 from jgen.random import normal
 from jgen.toys.arcs import length
 from jgen.toys.gaussian import normal_log_prob
@@ -25,8 +26,7 @@ def eight_gaussians(radius: float = 2.0, width: float = 0.2) -> Toy:
     Raises:
       ValueError: if radius or width is not positive.
     """
-    if not (radius > 0 and width > 0):
-        raise ValueError(f"radius and width must be positive, got {radius} and {width}")
+    check_positive(radius=radius, width=width)
 
     def sample(key):
         key_mode, key_normal = jax.random.split(key)
@@ -62,11 +62,9 @@ def pinwheel(
     Raises:
       ValueError: if a width is not positive or there is no arm.
     """
-    if arms < 1 or not (radial_width > 0 and tangential_width > 0):
-        raise ValueError(
-            "a pinwheel needs an arm and positive widths, got "
-            f"{arms}, {radial_width} and {tangential_width}"
-        )
+    check_sizes(arms=arms)
+    check_positive(radial_width=radial_width, tangential_width=tangential_width)
+    check_finite(rate=rate)
     mean, width = jnp.array([1.0, 0.0]), jnp.array([radial_width, tangential_width])
 
     def twist(x):

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import betainc, betaincinv
 
+from jgen.checks import check_not_negative, check_positive, check_sizes
 from jgen.random import normal
 from jgen.toys.gaussian import normal_log_prob
 from jgen.toys.toy import Marginal, Toy, make_marginal, normal_probability
@@ -28,12 +29,13 @@ def ring(dim: int = 2, mean: float = 1.0, width: float = 0.1) -> Toy:
     Raises:
       ValueError: if `dim` is below two, `width` not positive or `mean` negative.
     """
+    check_sizes(dim=dim)
     if dim < 2:
         raise ValueError(
             f"a ring needs two dimensions or more, got {dim}; in one it is jgen.toys.camel_back"
         )
-    if not (width > 0 and mean >= 0):
-        raise ValueError(f"width must be positive and mean not negative, got {width} and {mean}")
+    check_positive(width=width)
+    check_not_negative(mean=mean)
     angles = [_polar_marginal(0.5 * (dim - k)) for k in range(1, dim - 1)]
     return Toy(
         dim,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 from scipy.special import ndtr, ndtri
 
+from jgen.checks import check_sizes
 from jgen.typing import Key
 
 
@@ -53,8 +54,7 @@ def quantile_edges(marginal: Marginal, num: int) -> Float[np.ndarray, " num_edge
     Raises:
       ValueError: if `num` is not positive.
     """
-    if num < 1:
-        raise ValueError(f"the number of regions must be positive, got {num}")
+    check_sizes(num=num)
     return marginal.quantile(np.arange(num + 1) / num)
 
 

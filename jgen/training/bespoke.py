@@ -22,7 +22,8 @@ import optax
 from jaxtyping import Array, Float
 from tqdm import trange
 
-from jgen.files import atomic_path
+from jgen.checks import check_fraction, check_known, check_whole
+from jgen.files import atomic_path, read_json
 from jgen.solvers import (
     NonStationary,
     Reference,
@@ -39,7 +40,6 @@ from jgen.training.step import gradient_step, initial_state
 from jgen.typing import Key, Params, PyTree
 
 Objective = Literal["global", "local"]
-OBJECTIVES = ("global", "local")
 
 
 class BespokeTraining(NamedTuple):
@@ -65,7 +65,7 @@ class BespokeTraining(NamedTuple):
     batch_size: int
     chunk: int
 
-    def error(self, solver: NonStationary) -> float:
+    def error(self, solver: RungeKutta | NonStationary) -> float:
         """Root mean squared error at t = 1 on held-out trajectories."""
         held_out = jax.tree.map(lambda a: a[self.num_train :], (self.reference, self.cond))
         return float(_mean_error(solver, self.velocity, self.params, held_out, self.chunk)) ** 0.5
@@ -107,10 +107,8 @@ class BespokeTraining(NamedTuple):
           ValueError: for an unknown objective or no step.
           FloatingPointError: if the loss stops being finite.
         """
-        if objective not in OBJECTIVES:
-            raise ValueError(f"unknown objective {objective!r}; global or local")
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
+        check_known(Objective, objective=objective)
+        check_whole(steps=steps)
         if optimizer is None:
             optimizer = make_optimizer(OptimizerConfig(), steps)
         step = self._step(objective, optimizer)
@@ -182,6 +180,8 @@ def bespoke_training(
     Raises:
       ValueError: if there are too few trajectories to hold some out.
     """
+    check_whole(batch_size=batch_size, chunk=chunk)
+    check_fraction(holdout=holdout)
     num_train = len(x0) - max(1, round(holdout * len(x0)))
     if num_train < 1:
         raise ValueError(
@@ -224,7 +224,7 @@ def keep_best_solver(
     errors = {name: error(solver) for name, solver in (kept | dict(solvers)).items()}
     best = min(errors, key=errors.get)
     if best == "kept":
-        return json.loads(record.read_text())
+        return read_json(record, f"delete it and {path.name}, to train anew")
     content = {"objective": best, "held_out_rmse": {name: errors[name] for name in solvers}}
     save_solver(path, solvers[best])
     with atomic_path(record) as partial:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from jgen.checks import check_fraction, check_literals, check_whole
 from jgen.training.optimizer import OptimizerConfig
 from jgen.training.repulsion import RepulsionConfig
 
@@ -47,29 +48,12 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise a ValueError for values out of range or that do not fit together."""
-        for field in (
-            "steps",
-            "batch_size",
-            "ensemble",
-            "data_sets",
-            "log_every",
-            "save_every",
-            "validate_every",
-        ):
-            if not getattr(self, field) >= 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
-        for field, known in (("keep", ("last", "best")), ("axis", ("auto", "vmap", "scan"))):
-            if getattr(self, field) not in known:
-                raise ValueError(
-                    f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}"
-                )
+        check_whole(steps=self.steps, batch_size=self.batch_size, ensemble=self.ensemble)
+        check_whole(data_sets=self.data_sets, validate_every=self.validate_every)
+        check_whole(log_every=self.log_every, save_every=self.save_every)
+        check_literals(self)
         self.optimizer.check()
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
-        if self.members not in ("plain", "bootstrap", "repulsive"):
-            raise ValueError(
-                f"unknown members {self.members!r}; one of plain, bootstrap, repulsive"
-            )
+        check_fraction(ema_decay=self.ema_decay)
         if self.ensemble % self.data_sets:
             raise ValueError(
                 f"{self.ensemble} members cannot be dealt out evenly to {self.data_sets} data "

@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from jgen.arrays import event_arrays, explained, real_array, warn_of_rounding
+from jgen.checks import check_memory
 from jgen.generative_model import Batch, GenerativeModel, float_type, num_events
 from jgen.random import check_key, member_keys, stream
 from jgen.training.checkpoint import Checkpoints
@@ -123,6 +124,7 @@ def fit(
     data = _as_batch(Batch(None) if data is None else data, "data", model)
     validation = validation if validation is None else _as_batch(validation, "validation", model)
     _check(data, validation, config)
+    check_memory(jax.eval_shape(model.init, jax.random.key(0)), copies=config.ensemble)
     if folder is not None:
         record = training_record(data, validation, key, config, initial)
         writes = jax.process_index() == 0
@@ -191,8 +193,8 @@ class _Loop:
         )(self.state)
         self.validation = validation
         if validation is not None:
-            padded = [_padded(v, config.batch_size) for v in _sets(validation, config.data_sets)]
-            self.validation = put(jax.tree.map(lambda *sets: np.stack(sets), *padded), shared)
+            sets = [_stacks(v, config.batch_size) for v in _sets(validation, config.data_sets)]
+            self.validation = put(jax.tree.map(lambda *sets: np.stack(sets), *sets), shared)
             self.validate = jax.jit(
                 over_members(
                     functools.partial(_validate, model, config, stream(key, "validation")), axis
@@ -303,7 +305,7 @@ class _Loop:
             self.log.append(row)
 
     def _validate(self, step):
-        with explained("the model's loss", **self.validation._asdict()):
+        with explained("the model's loss on validation events", events=self.validation):
             self.best, losses = self.validate(self.state, self.best, self.data_set, self.validation)
         losses = np.asarray(losses)
         if not np.isfinite(losses).all():
@@ -367,40 +369,48 @@ def _make_update(model, optimizer, function, key, config, layout, axis, num_trai
     return step, over_members(own, axis)
 
 
-def _validate(model, config, key, state, best, data_set, batches):
+def _validate(model, config, key, state, best, data_set, stacks):
     """Validation loss of one member on its data set, and its best parameters so far."""
-    num = jax.tree.leaves(batches)[0].shape[1]
-    keys = jax.random.split(key, num)  # the same noise at every validation
     # One batch at a time, since under vmap every member gets a copy of what it picks.
     own = data_set if config.data_sets > 1 else 0
+    shapes = [jax.tree.leaves(stack)[0].shape[1:3] for stack in stacks]
+    # The same noise at every validation.
+    keys = jax.random.split(key, sum(batches for batches, _ in shapes))
+    total, first = 0.0, 0
+    for stack, (batches, size) in zip(stacks, shapes, strict=True):
 
-    def one(n):
-        return model.loss(state.average, keys[n], jax.tree.map(lambda a: a[own, n], batches))
+        def one(n, stack=stack, first=first):
+            batch = jax.tree.map(lambda a: a[own, n], stack)
+            return model.loss(state.average, keys[first + n], batch)
 
-    losses = jax.lax.map(one, jnp.arange(num))
-    loss, better = jnp.mean(losses), jnp.mean(losses) < best.loss
+        total += size * jnp.sum(jax.lax.map(one, jnp.arange(batches)))
+        first += batches
+    loss = total / sum(batches * size for batches, size in shapes)
+    better = loss < best.loss
     if config.keep != "best":
         return best, loss
     new = Best(loss, state.step, state.average)
     return jax.tree.map(lambda n, b: jnp.where(better, n, b), new, best), loss
 
 
-def _padded(data: Batch, batch_size: int) -> Batch:
-    """Events as [batches, batch size, ...]; padding has weight zero, so that the mean is exact.
+def _stacks(data: Batch, batch_size: int) -> list[Batch]:
+    """Events as stacks [batches, size, ...] of no more than two sizes, each event in one batch.
 
-    Where nothing is padded there are no weights, which some models refuse.
+    There is no padding, which would need weights: couplings and some games take none.
     """
     num = num_events(data)
-    batch_size = min(batch_size, num)
-    batches = -(-num // batch_size)
-    padded = batches * batch_size
-    rows = np.minimum(np.arange(padded), num - 1)
-    weight = np.ones(num, np.float32) if data.weight is None else np.asarray(data.weight)
-    weight = np.where(np.arange(padded) < num, weight[rows], 0) * np.float32(padded / num)
-    weighted = data.weight is not None or padded > num
-    data = jax.tree.map(lambda a: np.asarray(a)[rows], data._replace(weight=None))
-    data = data._replace(weight=weight.astype(np.float32) if weighted else None)
-    return jax.tree.map(lambda a: a.reshape(batches, batch_size, *a.shape[1:]), data)
+    least = -(-num // batch_size)
+    # Batches of one size, if there is one that is not much smaller: the loss is compiled once.
+    count = next((n for n in range(least, 2 * least) if num % n == 0), least)
+    size, larger = divmod(num, count)
+
+    def stack(first, batches, size):
+        last = first + batches * size
+        cut = lambda a: np.asarray(a)[first:last].reshape(batches, size, *np.shape(a)[1:])
+        return jax.tree.map(cut, data)
+
+    rest = stack(larger * (size + 1), count - larger, size)
+    return [stack(0, larger, size + 1), rest] if larger else [rest]
 
 
 def _sets(data: Batch, num: int) -> list[Batch]:

@@ -1,6 +1,7 @@
 """The log of a training: JSON lines that a resumed run cuts and continues."""
 
 import json
+import warnings
 from pathlib import Path
 
 from jgen.files import atomic_path
@@ -14,15 +15,23 @@ class MetricsLog:
         self.path, self.is_writer = Path(path), is_writer
 
     def read(self) -> list[dict]:
-        """All complete lines."""
+        """All complete lines; damaged ones are left out, with a warning."""
         if not self.path.exists():
             return []
-        rows = []
-        for line in self.path.read_text().splitlines():
+        lines, rows, bad = self.path.read_text(errors="replace").splitlines(), [], []
+        for number, line in enumerate(lines, 1):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # a process killed while it wrote leaves half a line at the end
+                row = json.loads(line)
+                rows.append(row | {"step": int(row["step"])})
+            except (ValueError, TypeError, KeyError, RecursionError):
+                bad.append(number)
+        # A process that was killed while it wrote leaves half a line at the end.
+        if bad and bad != [len(lines)]:
+            warnings.warn(
+                f"{len(bad)} lines of {self.path} are damaged, the first is line {bad[0]}; they "
+                "are left out of the history, the training itself is not in this file",
+                stacklevel=2,
+            )
         return rows
 
     def truncate(self, step: int) -> None:

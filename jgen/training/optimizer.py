@@ -1,11 +1,18 @@
 """Optimisers from a configuration; all of it optax."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import optax
+
+from jgen.checks import (
+    check_fraction,
+    check_literals,
+    check_not_negative,
+    check_positive,
+    check_whole,
+)
 
 
 @dataclass(frozen=True)
@@ -32,22 +39,10 @@ class OptimizerConfig:
 
     def check(self) -> None:
         """Raise a ValueError for an unknown schedule or numbers out of range."""
-        if self.schedule not in ("constant", "cosine", "onecycle"):
-            raise ValueError(
-                f"unknown schedule {self.schedule!r}; one of constant, cosine, onecycle"
-            )
-        for name, holds, what in (
-            ("learning_rate", self.learning_rate > 0, "positive"),
-            ("epsilon", self.epsilon > 0, "positive"),
-            ("weight_decay", self.weight_decay >= 0, "zero or positive"),
-            ("clip_norm", self.clip_norm >= 0, "zero (no clipping) or positive"),
-            ("warmup", 0 <= self.warmup < 1, "a fraction of the steps in [0, 1)"),
-            ("beta1", 0 <= self.beta1 < 1, "in [0, 1)"),
-            ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
-        ):
-            value = getattr(self, name)
-            if not (holds and math.isfinite(value)):
-                raise ValueError(f"{name} must be {what} and finite, got {value}")
+        check_literals(self)
+        check_positive(learning_rate=self.learning_rate, epsilon=self.epsilon)
+        check_not_negative(weight_decay=self.weight_decay, clip_norm=self.clip_norm)
+        check_fraction(warmup=self.warmup, beta1=self.beta1, beta2=self.beta2)
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -57,6 +52,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
       ValueError: for options out of range.
     """
     config.check()
+    check_whole(steps=steps)
     peak, warmup = config.learning_rate, round(config.warmup * steps)
     b1 = config.beta1
     if config.schedule == "constant":
@@ -110,8 +106,7 @@ def per_player(
             f"every is for {', '.join(unknown)}, which is none of the players "
             f"{', '.join(sorted(transformations))}"
         )
-    if bad := {name: k for name, k in every.items() if k < 1}:
-        raise ValueError(f"every must be at least 1, got {bad}")
+    check_whole(**{f"every[{name!r}]": k for name, k in every.items()})
 
     def labels(params):
         keys = sorted(params) if isinstance(params, Mapping) else None

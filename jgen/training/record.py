@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jgen.files import atomic_path
+from jgen.files import atomic_path, read_json
 from jgen.generative_model import Batch
 from jgen.training.config import TrainConfig
 from jgen.typing import Key, PyTree
@@ -78,9 +78,9 @@ def check_record(folder: Path, record: dict[str, Any], *, extend: bool, is_write
     """
     path = folder / "training.json"
     if path.exists():
-        old = json.loads(path.read_text())
+        old = read_json(path, "restore it, or choose another folder")
         names = [n for n in sorted(old.keys() | record.keys()) if old.get(n) != record.get(n)]
-        if extend and "steps" in names and record["steps"] > old["steps"]:
+        if extend and "steps" in names and record["steps"] > (old.get("steps") or 0):
             names.remove("steps")
         if names:
             shown = [_change(n, old, record) for n in names]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import check_not_negative
 from jgen.generative_model import Batch, GenerativeModel, num_events
 from jgen.training.step import Axis, Step, over_members
 from jgen.typing import Key, Params
@@ -29,11 +30,7 @@ class RepulsionConfig:
 
     def check(self) -> None:
         """Raise a ValueError for values out of range."""
-        if not (self.strength >= 0 and self.prior_scale >= 0):
-            raise ValueError(
-                "strength and prior_scale of the repulsion must not be negative, got "
-                f"{self.strength} and {self.prior_scale}"
-            )
+        check_not_negative(strength=self.strength, prior_scale=self.prior_scale)
 
 
 class Neighbours(NamedTuple):

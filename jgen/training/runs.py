@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jgen.estimate import flatten
-from jgen.files import atomic_path, load, save
+from jgen.files import atomic_path, load, read_json, save
 from jgen.generative_model import Batch, GenerativeModel
 from jgen.random import stream
 from jgen.training.config import TrainConfig
@@ -108,15 +108,26 @@ class RunFolder:
             if not self.is_writer:
                 return jax.tree.map(lambda a: a if isinstance(a, str) else np.asarray(a), result)
             save(path, result)  # keeps the order of dictionaries, which `jax.tree.map` sorts
-        return load(path)
+        return self.stage(name)
 
     def stage(self, name: str) -> PyTree:
         """What `cached` has kept under a name."""
-        return load(self.path / f"{name}.npz")
+        return _load_stage(self.path / f"{name}.npz", None, "delete it, to compute it again")
 
     def history(self, name: str) -> list[dict]:
-        """What a training that `fit` ran has logged so far."""
-        return MetricsLog(self.path / name / "metrics.jsonl", False).read()
+        """What a training that `fit` ran has logged so far.
+
+        Raises:
+          ValueError: if the training is finished and nothing is left of its log.
+        """
+        path = self.path / name / "metrics.jsonl"
+        rows = MetricsLog(path, False).read()
+        if not rows and (path.parent / "params.npz").exists():
+            raise ValueError(
+                f"{path}, the log of a finished training, is empty or damaged; restore it, or "
+                f"delete {path.parent} to train again"
+            )
+        return rows
 
     def fit(
         self,
@@ -149,7 +160,9 @@ class RunFolder:
                 others = options.get("validation"), key, config, options.get("initial")
                 record = training_record(data, *others)
                 check_record(folder, record, extend=False, is_writer=self.is_writer)
-            return Fitted(load(folder / "params.npz", model), None, self.history(name))
+            advice = "delete it, and the training ends again from its last checkpoint"
+            params = _load_stage(folder / "params.npz", model, advice)
+            return Fitted(params, None, MetricsLog(folder / "metrics.jsonl", False).read())
         data = data() if callable(data) else data
         fitted = fit(model, data, key, config, folder=folder, **({"name": name} | options))
         if self.is_writer:
@@ -203,7 +216,8 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """A file that `write_json` wrote, None if there is none."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else None
+        advice = "restore it, or choose another --out"
+        return read_json(path, advice) if path.exists() else None
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         """Write metrics.json: flat, name -> number, as `jgen.estimate.flatten` names them.
@@ -262,7 +276,7 @@ def _unlock(path: Path) -> None:
         file.close()
 
 
-def load_config(kind: type, path: Path, name: str = "config.json") -> Any:
+def load_config(kind: type, path: str | os.PathLike, name: str = "config.json") -> Any:
     """The configuration of a run folder, as an instance of the dataclass `kind`.
 
     `name` is another file of the folder that holds one.
@@ -280,15 +294,14 @@ def load_config(kind: type, path: Path, name: str = "config.json") -> Any:
 
 
 def _read_config(path: Path) -> dict:
+    return read_json(path, "restore it, or choose another --out")
+
+
+def _load_stage(path: Path, model: GenerativeModel | None, advice: str) -> PyTree:
     try:
-        stored = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); restore it or choose another --out"
-        ) from error
-    if not isinstance(stored, dict):
-        raise ValueError(f"{path} holds no configuration but {type(stored).__name__}")
-    return stored
+        return load(path, model)
+    except ValueError as error:
+        raise ValueError(f"{error}; {advice}") from error
 
 
 def _build(kind: Any, value: Any) -> Any:

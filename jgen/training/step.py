@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from jgen.checks import check_fraction, check_known, check_whole
 from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.training.bootstrap import resampled
 from jgen.typing import Key, Params, PyTree
@@ -78,6 +79,7 @@ def make_step(
       penalty: (params, common) -> scalar, minimised with the loss. The metrics have the loss
         without it and the gradient norm of both.
     """
+    check_whole(batch_size=batch_size, data_sets=data_sets)
 
     def loss(params, key, given):
         batch, progress = given
@@ -107,6 +109,7 @@ def initial_state(
     params: Params, optimizer: optax.GradientTransformation, ema_decay: float = 0.0
 ) -> TrainState:
     """State before the first step."""
+    check_fraction(ema_decay=ema_decay)
     ema = params if ema_decay else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
@@ -154,6 +157,7 @@ def over_members(function: Callable, axis: Axis, num_shared: int = 1) -> Callabl
         devices needs it; "scan" one after another in one program, as a CPU likes it.
       num_shared: number of arguments without a member axis.
     """
+    check_known(Axis, axis=axis)
     if axis == "vmap":
 
         def mapped(*args):

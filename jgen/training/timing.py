@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jgen.checks import check_whole
 from jgen.generative_model import GenerativeModel, SampleFunction, draw, log_densities
 from jgen.typing import Cond, Key, Params, PyTree
 
@@ -22,6 +23,7 @@ def timed_draw(
     batch_size: int = 1000,
 ) -> tuple[PyTree, float]:
     """What `draw` returns, and milliseconds an event from the host to the host."""
+    check_whole(num=num, batch_size=batch_size)
     batch_size = min(batch_size, num)
     first = jax.tree.map(lambda c: c[: min(len(c), batch_size)], cond)
     draw(model, params, key, batch_size, first, batch_size=batch_size)  # compiles
@@ -40,6 +42,7 @@ def timed_log_densities(
     batch_size: int = 1000,
 ) -> tuple[Float[np.ndarray, " n"], float]:
     """What `log_densities` returns, and milliseconds an event from the host to the host."""
+    check_whole(batch_size=batch_size)
     num = len(jax.tree.leaves(x)[0])
     batch_size = min(batch_size, num)
     rows = lambda tree: jax.tree.map(lambda a: a[: min(len(a), batch_size)], tree)
@@ -51,6 +54,7 @@ def timed_log_densities(
 
 def milliseconds(program: Callable[[], Any], *, repeats: int = 3) -> float:
     """Median milliseconds of a program that returns arrays, after one call that compiles it."""
+    check_whole(repeats=repeats)
     jax.block_until_ready(program())
     times = []
     for _ in range(repeats):

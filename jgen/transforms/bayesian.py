@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.checks import check_not_negative, check_positive, check_whole
 from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.nets.dense import NormalWeights
 from jgen.random import normal
@@ -128,13 +129,9 @@ def bayesian(
         kernel of a dense layer among them; on `loss`, if `local` meets a kernel that the model
         uses by itself.
     """
-    if num_train < 1:
-        raise ValueError(f"num_train is the number of training events, at least 1, got {num_train}")
-    if not (prior_scale > 0 and initial_scale > 0 and temperature >= 0):
-        raise ValueError(
-            "prior_scale and initial_scale must be positive and temperature not negative, got "
-            f"{prior_scale}, {initial_scale} and {temperature}"
-        )
+    check_whole(num_train=num_train)
+    check_positive(prior_scale=prior_scale, initial_scale=initial_scale)
+    check_not_negative(temperature=temperature)
 
     def init(key):
         mean = model.init(key)

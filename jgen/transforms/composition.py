@@ -108,8 +108,8 @@ def chain(
 
     def both(params, key, cond=None):
         key_a, key_b = jax.random.split(key)
-        a, log_a = first.sample_and_log_prob(params["first"], key_a, cond)
-        b, log_b = second.sample_and_log_prob(params["second"], key_b, condition(cond, a))
+        a, log_a = first.sample_and_log_prob(params[name_a], key_a, cond)
+        b, log_b = second.sample_and_log_prob(params[name_b], key_b, condition(cond, a))
         return (a, b), log_a + log_b
 
     def noise(key, cond=None):
@@ -122,9 +122,9 @@ def chain(
         return {"first": noise_a, "second": second.noise(key_b, zeros)}
 
     def sample_from(params, noise, cond=None):
-        a = first.sample_from(params["first"], noise["first"], cond)
+        a = first.sample_from(params[name_a], noise["first"], cond)
         cond_b = condition(cond, a)
-        return a, second.sample_from(params["second"], noise["second"], cond_b)
+        return a, second.sample_from(params[name_b], noise["second"], cond_b)
 
     declared = first.noise and second.noise
     return GenerativeModel(

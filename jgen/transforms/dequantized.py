@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jgen.checks import check_whole
 from jgen.generative_model import GenerativeModel, loss_at
 
 
@@ -16,7 +17,11 @@ def dequantized(model: GenerativeModel, num_levels: int) -> GenerativeModel:
     Args:
       model: of events that are an array.
       num_levels: levels of a component.
+
+    Raises:
+      ValueError: if `num_levels` is no positive whole number.
     """
+    check_whole(num_levels=num_levels)
 
     def loss(params, key, batch, progress=1.0):
         key_noise, key_loss = jax.random.split(key)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.generative_model import GenerativeModel, loss_at, num_events
+from jgen.models.parts import check_autoencoder, shape_of_events
 from jgen.models.vae import Autoencoder, reparametrize
 from jgen.typing import Cond, Params
 
@@ -35,7 +36,8 @@ def latent(
       condition: makes the model's condition from the autoencoder's; the same unless given.
 
     Raises:
-      ValueError: if the shapes of `autoencoder_params` are not those of the autoencoder.
+      ValueError: if the shapes of `autoencoder_params` are not those of the autoencoder, or the
+        model's events are no latents of it.
     """
     expected = jax.eval_shape(autoencoder.init, jax.random.key(0))
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
@@ -44,6 +46,9 @@ def latent(
             "autoencoder_params do not have the shapes of the autoencoder's parameters; take those "
             "of one member, of an autoencoder of the same configuration"
         )
+    r = shape_of_events(model)
+    if hasattr(r, "shape"):
+        check_autoencoder(autoencoder, r.shape)
     # On the host, so that they follow the training to whatever devices it runs on.
     frozen = jax.tree.map(np.asarray, autoencoder_params)
 

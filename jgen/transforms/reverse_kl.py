@@ -5,6 +5,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from jgen.checks import check_known, check_not_negative, check_positive
 from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.typing import Energy, Schedule
 
@@ -61,7 +62,7 @@ def reverse_kl(
         keys = jax.random.split(key_model, num_events(batch))
         terms = jax.vmap(one, in_axes=(None, 0, 0, None))
         values = terms(params, keys, batch.cond, at(temperature))
-        # Weights are those of conditions; where validation pads its last batch they are zero.
+        # Weights are those of conditions.
         divergence = jnp.mean(values if batch.weight is None else batch.weight * values)
         if not callable(likelihood) and likelihood == 0:
             return divergence
@@ -78,9 +79,10 @@ def reverse_kl(
 def _check(model, temperature, likelihood, gradient):
     if model.log_prob is None:
         raise ValueError("reverse_kl needs a model with a log_prob, which this one has not")
-    if not callable(temperature) and not temperature > 0:
-        raise ValueError(f"the temperature must be positive, got {temperature}")
-    if not callable(likelihood) and not 0 <= likelihood <= 1:
-        raise ValueError(f"the weight of the likelihood must be in [0, 1], got {likelihood}")
-    if gradient not in ("total", "path"):
-        raise ValueError(f"unknown gradient {gradient!r}; total or path")
+    if not callable(temperature):
+        check_positive(temperature=temperature)
+    if not callable(likelihood):
+        check_not_negative(likelihood=likelihood)
+        if likelihood > 1:
+            raise ValueError(f"the weight of the likelihood must be in [0, 1], got {likelihood}")
+    check_known(("total", "path"), gradient=gradient)

@@ -54,7 +54,7 @@ def test_determinant_against_autodiff():
         (np.array([[0, 5]]), 0.5, "integers from 0 to 4, got int64 from 0 to 5"),
         (np.array([[0.0, 1.0]]), 0.5, "integers from 0 to 4, got float64"),
         (np.array([0, 1]), 0.5, r"levels \[n, dim\]"),
-        (np.array([[0, 1]]), 0.0, "positive prior"),
+        (np.array([[0, 1]]), 0.0, "prior must be positive"),
     ],
 )
 def test_bad_levels(levels, prior, message):

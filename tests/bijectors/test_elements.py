@@ -196,9 +196,9 @@ def test_roots_of_flat_and_steep_functions(x64):
 def test_bad_input():
     with pytest.raises(ValueError, match="max_log_scale must be positive"):
         affine(0)
-    with pytest.raises(ValueError, match="2 or more bins"):
+    with pytest.raises(ValueError, match="num_bins must be a whole number from 2"):
         quadratic(1)
-    with pytest.raises(ValueError, match="positive bound"):
+    with pytest.raises(ValueError, match="bound must be positive"):
         cubic(4, -1.0)
     with pytest.raises(ValueError, match="8 of it fit"):
         rational_quadratic(8, min_bin=0.2)

@@ -271,15 +271,15 @@ def test_bad_input_is_refused():
         classifier_test(good, good, key, FAST, reference_weights=alone)
     with pytest.raises(ValueError, match="leave events to test"):
         ClassifierConfig(train_fraction=0.9, validation_fraction=0.1)
-    with pytest.raises(ValueError, match="'loss', 'accuracy'"):
+    with pytest.raises(ValueError, match="select must be one of loss, accuracy"):
         ClassifierConfig(select="auc")
-    with pytest.raises(ValueError, match="'dense', 'resnet3d'"):
+    with pytest.raises(ValueError, match="network must be one of dense, resnet3d"):
         ClassifierConfig(network="vit")
     with pytest.raises(ValueError, match="resnet3d needs the shape"):
         ClassifierConfig(network="resnet3d")
     with pytest.raises(ValueError, match=r"3 columns, but the grid \(4, 4, 3\) needs 49"):
         classifier_test(good, good, key, IMAGES)
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="epochs must be a whole number"):
         ClassifierConfig(epochs=0)
     with pytest.raises(ValueError, match="dropout"):
         ClassifierConfig(dropout=1.0)

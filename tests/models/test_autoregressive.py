@@ -251,7 +251,7 @@ def test_training_on_a_ring_reaches_its_entropy(key):
 
 
 def test_bad_arguments(key):
-    with pytest.raises(ValueError, match="at least one Gaussian"):
+    with pytest.raises(ValueError, match="num_gauss must be a whole number from 1"):
         gaussian_mixture(0)
     with pytest.raises(ValueError, match="increasing bounds"):
         gaussian_mixture(3, (1.0, 1.0))
@@ -264,7 +264,12 @@ def test_bad_arguments(key):
     with pytest.raises(ValueError, match="made for 2 components, but events have 3"):
         autoregressive(causal(3, 5), HEADS["binned"], 3)
     network = causal(2, 5, config=SIZES)
-    model = autoregressive(network, gaussian_mixture(4), 2)
+    message = "5 outputs a component, but the head needs 12"
+    with pytest.raises(ValueError, match=message):
+        autoregressive(network, gaussian_mixture(4), 2)
+    # Of a network that nothing can be said about before its condition comes.
+    own = causal(2, 5, 1, SIZES)
+    model = autoregressive(own._replace(num_cond=None), gaussian_mixture(4), 2)
     for call in (model.log_prob, lambda p, key, x, c: model.sample(p, key, c)):
-        with pytest.raises(ValueError, match="5 outputs a component, but the head needs 12"):
-            call(network.init(key), key, jnp.zeros(2), None)
+        with pytest.raises(ValueError, match=message):
+            call(own.init(key), key, jnp.zeros(2), jnp.zeros(1))

@@ -253,14 +253,16 @@ def crps_of_normal(x):
 
 
 def test_bad_options_are_refused(key):
-    with pytest.raises(ValueError, match="weight of kl must not be negative, got -1"):
+    with pytest.raises(ValueError, match="kl must be .*zero or positive and finite, got -1"):
         game(kl=-1.0)
-    with pytest.raises(ValueError, match="unknown objective 'hinge'"):
+    with pytest.raises(ValueError, match="objective must be one of .*'hinge'"):
         vae_gan(CODER, CRITIC, (2,), objective="hinge")
-    with pytest.raises(ValueError, match="must not be negative, got kl 1.0, reconstruction -2"):
+    with pytest.raises(
+        ValueError, match="reconstruction must be .*zero or positive and finite, got -2"
+    ):
         vae_gan(CODER, CRITIC, (2,), reconstruction=-2)
     for floor in (0.0, -1.0, np.nan):
-        with pytest.raises(ValueError, match="floor of the weights must be positive"):
+        with pytest.raises(ValueError, match="floor must be positive"):
             voxel_score(floor)
     one = jnp.ones((1, 2))
     with pytest.raises(ValueError, match="two events or more, got 1; choose a larger batch_size"):

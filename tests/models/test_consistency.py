@@ -344,11 +344,11 @@ def test_bad_options_are_refused(key):
         lambda a: np.zeros(a.shape, a.dtype), jax.eval_shape(network.init, key)
     )
     for options, message in (
-        ({"intervals": 0}, "intervals must be a whole number, at least 1, got 0"),
-        ({"intervals": 8.5}, "intervals must be a whole number, at least 1, got 8.5"),
-        ({"huber": 0.0}, "huber must be positive, got 0"),
-        ({"steps": 0}, "steps must be a whole number, at least 1, got 0"),
-        ({"steps": 1.5}, "steps must be a whole number, at least 1, got 1.5"),
+        ({"intervals": 0}, "intervals must be a whole number from 1 .*got 0"),
+        ({"intervals": 8.5}, "intervals must be a whole number from 1 .*got 8.5"),
+        ({"huber": 0.0}, "huber must be positive and finite, got 0"),
+        ({"steps": 0}, "steps must be a whole number from 1 .*got 0"),
+        ({"steps": 1.5}, "steps must be a whole number from 1 .*got 1.5"),
         ({"solver": runge_kutta("heun", 1)}, "makes the steps of a teacher"),
         ({"teacher": zeros(velocity_mlp(2, hidden=(9,)))}, "do not have the shapes"),
     ):
@@ -360,7 +360,7 @@ def test_bad_options_are_refused(key):
     with pytest.raises(ValueError, match="alpha is 0 at t_min"):
         trajectory_ends(network, (2,), prediction="noise")
     teacher = zeros(network)
-    with pytest.raises(ValueError, match="huber must be positive, got 0"):
+    with pytest.raises(ValueError, match="huber must be positive and finite, got 0"):
         distilled(network, (2,), teacher=teacher, huber=0.0)
     with pytest.raises(ValueError, match=r"draw them from trajectory_ends"):
         distilled(network, (2,), teacher=teacher).loss(teacher, key, data(key, 4))

@@ -192,3 +192,22 @@ def test_bad_input():
         logit(0.7)
     with pytest.raises(ValueError, match="at least one bijector"):
         compose()
+
+
+def test_standardize_takes_numbers_and_lists_and_refuses_what_is_none():
+    x = jnp.array([3.0, 5.0])
+    for mean, std in ((1, 2.0), (1.0, [2.0, 4.0]), ([1, 1], (2.0, 4.0)), (np.int32(1), 2)):
+        z, log_det = standardize(mean, std).forward(x)
+        scale = np.broadcast_to(np.asarray(std), 2)
+        np.testing.assert_allclose(z, (x - 1) / scale, rtol=1e-6)
+        np.testing.assert_allclose(log_det, -np.log(scale).sum(), rtol=1e-6)
+    for bad in (np.inf, np.nan, [1.0, np.nan], "x", None, [[1.0], [1.0, 2.0]], 1j):
+        with pytest.raises(ValueError, match="must be (finite real )?numbers"):
+            standardize(bad, 1.0)
+        with pytest.raises(ValueError, match="must be (finite real )?numbers"):
+            standardize(0.0, bad)
+    six = standardize(np.zeros(6), np.ones(6))
+    for call in (six.forward, six.inverse):
+        for shape in ((1,), (5,), ()):
+            with pytest.raises(ValueError, match=r"means are of components \(6,\), but x has"):
+                call(jnp.zeros(shape))

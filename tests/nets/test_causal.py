@@ -106,7 +106,7 @@ def test_number_of_parameters():
 
 @pytest.mark.parametrize("sizes", [(0, 3), (2, 0), (2, 3, -1)])
 def test_sizes_must_be_positive(sizes):
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="must be a whole number from"):
         causal(*sizes)
 
 

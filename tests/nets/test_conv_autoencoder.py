@@ -226,8 +226,8 @@ def test_bfloat16_convolutions_keep_float32_outside(key):
         ((45, 16, 2), {"kernel": (3, 2, 3)}, "2 radii"),
         ((45, 15, 9), {}, "angular stride 2 does not divide 15 angles"),
         ((45, 16), {}, r"axes \(layer, angle, radius\)"),
-        ((45, 16, 9), {"stride": (3, 0, 1)}, "start at 1"),
-        ((45, 16, 9), {"angular_padding": -1}, "angular_padding at 0"),
+        ((45, 16, 9), {"stride": (3, 0, 1)}, "stride must be whole numbers from 1"),
+        ((45, 16, 9), {"angular_padding": -1}, "angular_padding must be a whole number from 0"),
     ],
 )
 def test_bad_sizes(shape, options, match):

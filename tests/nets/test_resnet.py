@@ -117,5 +117,7 @@ def test_bad_sizes():
     with pytest.raises(ValueError, match="multiples of groups, 3"):
         resnet3d(SHAPE, config=ResNetConfig(planes=(3, 4), groups=3))
     for shape, config in (((4, 4), SMALL), ((4, 0, 4), SMALL), (SHAPE, ResNetConfig(planes=()))):
-        with pytest.raises(ValueError, match="three positive sizes"):
+        with pytest.raises(
+            ValueError, match="three axes|shape must be whole|planes must be the widths"
+        ):
             resnet3d(shape, config=config)

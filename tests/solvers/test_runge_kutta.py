@@ -69,9 +69,7 @@ def test_trajectory_ends_where_the_solver_does(x64):
 
 
 def test_bad_input():
-    with pytest.raises(
-        ValueError, match="unknown Runge-Kutta method 'rk5'; one of euler, midpoint"
-    ):
+    with pytest.raises(ValueError, match="method must be one of euler, midpoint.*'rk5'"):
         runge_kutta("rk5", 2)
-    with pytest.raises(ValueError, match="at least one step, got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number from 1 .*got 0"):
         RungeKutta(TABLEAUS["euler"], 0)

@@ -57,5 +57,5 @@ def test_weak_order_one(x64):
 
 
 def test_bad_steps():
-    with pytest.raises(ValueError, match="at least one step, got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number from 1 .*got 0"):
         EulerMaruyama(0)

@@ -3,7 +3,9 @@
 import json
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import pytest
+from jax.errors import JaxRuntimeError
 
 from experiments import study
 from experiments.__main__ import main, studies
@@ -35,6 +37,8 @@ class Config:
     """Parts."""
     network: Part = Part()
     """A block of options."""
+    share: float = 0.5
+    """A part."""
     seed: int = 0
     """Seed."""
 
@@ -112,6 +116,9 @@ def test_metrics_are_flat_and_stages_are_computed_once(tmp_path, capsys):
         (("--names", "a", "d"), r"error: names must be of a, b, c, got \('a', 'd'\)"),
         (("--names",), r"error: names must be of a, b, c, got \(\)"),
         (("--parts.1.width", 0), "error: width must be positive, got 0"),
+        (("--parts.1.width", 10**14), "error: width must not be larger than 2147483647"),
+        (("--num", 10**14), "error: num must not be larger than 2147483647, got 100000000000000"),
+        (("--share", "nan"), "error: share must be a number, got nan"),
         (("--plot-only",), "holds no run to read; run without --plot-only first"),
     ],
 )
@@ -179,3 +186,48 @@ def test_the_list_of_studies_and_an_unknown_one(capsys):
         assert any(row.split()[:1] == [name] and line in row for row in lines)
     with pytest.raises(SystemExit, match="no study 'moon_gaps'; did you mean moons_gaps"):
         main(["moon_gaps"])
+
+
+def test_a_seed_may_be_large_and_infinite_counts_are_refused():
+    run("--seed", 10**14, "--dry-run")
+    with pytest.raises(ValueError, match="num must be finite, got inf"):
+        study.at_least(Config(num=float("inf")), num=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            MemoryError("Unable to allocate 728 TiB"),
+            r"out of memory \(Unable to allocate 728 TiB\)",
+        ),
+        (MemoryError(), r"out of memory \(the host has no more\); choose smaller"),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nmore"), r"memory \(RESOURCE_EXHAUSTED: 9 GB\)"),
+    ],
+)
+def test_too_little_memory_is_said_in_a_sentence(error, message, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(study, "execute", fail)
+    with pytest.raises(SystemExit, match=message):
+        run("--out", tmp_path / "none")
+
+
+def test_other_errors_of_the_device_are_raised(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise JaxRuntimeError("INTERNAL: a fault")
+
+    monkeypatch.setattr(study, "execute", fail)
+    with pytest.raises(JaxRuntimeError, match="a fault"):
+        run("--out", tmp_path / "none")
+
+
+def test_parameters_that_no_memory_holds_are_refused_by_a_dry_run():
+    huge = study.Study(STUDY.presets, compute, report, build=lambda config: {"net": init})
+    with pytest.raises(SystemExit, match=r"error: net has 1e\+12 parameters, 4e\+12 bytes"):
+        study.run(huge, ["--dry-run"])
+
+
+def init(key):
+    return jnp.zeros((10**6, 10**6))

@@ -116,9 +116,9 @@ def test_bad_input():
     for call, message in (
         (lambda: ring(1), "camel_back"),
         (lambda: ring(2, 1.0, 0.0), "width must be positive"),
-        (lambda: camel_back(-1.0), "mean not negative"),
-        (lambda: gaussian(0), "must be positive"),
-        (lambda: quantile_edges(ring().marginals[0], 0), "must be positive"),
+        (lambda: camel_back(-1.0), "mean must be zero or positive"),
+        (lambda: gaussian(0), "dim must be a whole number from 1"),
+        (lambda: quantile_edges(ring().marginals[0], 0), "num must be a whole number"),
         (lambda: region_probability(ring(), [0.0], [1.0]), r"shape \[..., 2\]"),
         (lambda: region_probability(ring(), [0.0, 1.0], [1.0, 0.0]), "low <= high"),
     ):

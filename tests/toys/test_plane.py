@@ -143,9 +143,9 @@ def test_entropy_of_gaussians_is_exact():
 def test_bad_input():
     for call, message in (
         (lambda: moons(0.0), "noise must be positive"),
-        (lambda: circles(1.0), "inner radius"),
+        (lambda: circles(1.0), r"factor must be in \[0, 1\)"),
         (lambda: eight_gaussians(width=-1.0), "must be positive"),
-        (lambda: pinwheel(0), "needs an arm"),
+        (lambda: pinwheel(0), "arms must be a whole number from 1"),
         (lambda: entropy(gaussian(3)), "one and two dimensions"),
         (lambda: entropy(gaussian(1), 5), "even number"),
         (lambda: region_probability(moons(), [0.0, 0.0], [1.0, 1.0]), "no independent coordinates"),

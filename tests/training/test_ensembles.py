@@ -212,15 +212,15 @@ def test_functions_are_log_densities_by_default():
 @pytest.mark.parametrize(
     ("options", "arguments", "message"),
     [
-        ({"members": "both"}, {}, "unknown members 'both'; one of plain, bootstrap, repulsive"),
-        ({"data_sets": 0}, {}, "data_sets must be at least 1"),
+        ({"members": "both"}, {}, "members must be one of plain, bootstrap, repulsive, got 'both'"),
+        ({"data_sets": 0}, {}, "data_sets must be a whole number from 1"),
         ({"ensemble": 3, "data_sets": 2}, {}, "3 members cannot be dealt out evenly to 2 data"),
         ({"ensemble": 3, "data_sets": 3}, {}, "data has 8 events, which are not 3 data sets"),
         ({"members": "repulsive"}, {}, "at least two members and one data set, got 1 and 1"),
         (
             {"members": "repulsive", "ensemble": 2, "repulsion": RepulsionConfig(-1.0)},
             {},
-            "must not be negative",
+            "strength must be .*zero or positive",
         ),
         ({"members": "repulsive", "ensemble": 2}, {}, "log_prob, which this model does not have"),
         ({}, {"function": SLOPE}, "function is for members=\"repulsive\", but members is 'plain'"),

@@ -115,9 +115,7 @@ def test_average_and_validation_and_best():
     fitted = run(config, validation=Batch(X[:100]))
     rows = [row for row in fitted.history if "validation_loss" in row]
     assert [row["step"] for row in rows] == list(range(5, 41, 5))
-    from jgen.training.fit import _padded
-
-    batches = _padded(Batch(X[:100]), 32)
+    batches = Batch(X[:100].reshape(4, 25, 2))
     keys = jax.random.split(stream(jax.random.key(1), "validation"), 4)
     losses = jax.jit(jax.vmap(MODEL.loss, (None, 0, 0)))
     for i in range(2):
@@ -125,21 +123,32 @@ def test_average_and_validation_and_best():
         np.testing.assert_allclose(found, min(r["validation_loss"][i] for r in rows), rtol=1e-4)
 
 
-def test_padding_does_not_change_a_validation_loss():
-    from jgen.training.fit import _padded
+@pytest.mark.parametrize(("num", "sizes"), [(96, [32]), (100, [25]), (101, [26, 25]), (7, [7])])
+def test_each_event_is_validated_on_once_in_batches_of_almost_one_size(num, sizes):
+    from jgen.training.fit import _stacks
 
-    mean = GenerativeModel(
-        lambda key: 0.0,
-        lambda p, key, batch: mean_loss(lambda k, x, c: jnp.sum(x), key, batch),
-        None,
-    )
-    weight = np.linspace(0, 2, 100).astype(np.float32)
-    batches = _padded(Batch(X[:100], weight=weight), 32)
-    values = [
-        mean.loss(0.0, jax.random.key(0), jax.tree.map(lambda a: a[n], batches))  # noqa: B023
-        for n in range(4)
-    ]
-    np.testing.assert_allclose(np.mean(values), np.mean(weight * X[:100].sum(1)), rtol=1e-5)
+    weight = np.arange(num)
+    stacks = _stacks(Batch(X[:num], weight=weight), 32)
+    assert [stack.x.shape[1] for stack in stacks] == sizes
+    np.testing.assert_array_equal(np.concatenate([s.weight.ravel() for s in stacks]), weight)
+    np.testing.assert_array_equal(np.concatenate([s.x.reshape(-1, 2) for s in stacks]), X[:num])
+
+
+def test_a_loss_that_takes_no_weights_is_validated_on_any_number_of_events():
+    """As those with a coupling and of adversarial games; the mean is exact with two sizes."""
+
+    def loss(params, key, batch):
+        if batch.weight is not None:
+            raise ValueError("no weights")
+        return jnp.mean(batch.x) + 0 * params
+
+    model = GenerativeModel(lambda key: jnp.zeros(()), loss, None)
+    config = TrainConfig(steps=1, batch_size=32, optimizer=OptimizerConfig(schedule="constant"))
+    options = {"progress": False, "devices": jax.devices()[:1]}
+    held_out = Batch(X[:101])
+    fitted = fit(model, Batch(X), jax.random.key(0), config, validation=held_out, **options)
+    found = fitted.history[-1]["validation_loss"]
+    np.testing.assert_allclose(found, [X[:101].mean()], rtol=1e-5)
 
 
 def test_weights_change_what_is_learned():
@@ -183,10 +192,10 @@ def test_nan_loss_names_step_and_member():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 0}, "steps must be a whole number from 1 .*got 0"),
         ({"keep": "best"}, 'keep="best" needs validation data'),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
-        ({"optimizer": OptimizerConfig(warmup=1.5)}, "warmup must be a fraction"),
+        ({"optimizer": OptimizerConfig(warmup=1.5)}, "warmup must be in"),
         ({"batch_size": 31, "ensemble": 3}, "multiple of 8"),
     ],
 )

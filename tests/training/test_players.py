@@ -153,7 +153,7 @@ def test_a_gan_with_batch_statistics_finds_both_humps():
         (("generator",), {}, "have the keys critic, generator; give a transformation for every"),
         (("generator", "critic", "third"), {}, "the players are critic, generator, third"),
         (("generator", "critic"), {"judge": 2}, "every is for judge, which is none of the players"),
-        (("generator", "critic"), {"critic": 0}, "every must be at least 1"),
+        (("generator", "critic"), {"critic": 0}, "every.*critic.* must be a whole number from 1"),
     ],
 )
 def test_bad_players(players, every, message):
@@ -165,5 +165,5 @@ def test_other_bad_options():
     with pytest.raises(ValueError, match="are no dictionary"):
         per_player({"generator": optax.sgd(0.1)}).init(jnp.zeros(3))
     for name in ("beta1", "beta2"):
-        with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\) and finite, got 1"):
+        with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\), got 1"):
             make_optimizer(OptimizerConfig(**{name: 1.0}), 10)

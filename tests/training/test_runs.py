@@ -212,3 +212,57 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
         other.stdout.close()
     with RunFolder(path, Same()) as run, RunFolder(path, Same()):  # this process may, twice
         assert run.key("a") != run.key("b")
+
+
+def test_damaged_files_of_a_run_are_named_with_what_to_do(tmp_path):
+    """Emptied, cut, or of other bytes."""
+    model = GenerativeModel(
+        lambda key: jnp.zeros(2),
+        lambda params, key, batch: jnp.mean((params[None] - batch.x) ** 2),
+        None,
+    )
+    config = TrainConfig(steps=2, batch_size=8, save_every=2)
+    data = Batch(np.ones((8, 2), np.float32))
+
+    def run():
+        with RunFolder(tmp_path, Config()) as folder:
+            folder.cached("stage", lambda: {"a": np.arange(3)})
+            folder.fit("net", model, data, config, progress=False)
+            folder.history("net")
+
+    run()
+    for name, advice in (
+        ("config.json", "restore it, or choose another --out"),
+        ("inputs.json", "restore it, or choose another --out"),
+        ("stage.npz", "delete it, to compute it again"),
+        ("net/training.json", "restore it, or choose another folder"),
+        ("net/params.npz", "delete it, and the training ends again"),
+        ("net/metrics.jsonl", r"restore it, or delete .*net to train again"),
+    ):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        for content in (b"", whole[: len(whole) // 3], b"\xff\x00" * 20):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=rf"{name}.*; {advice}"):
+                run()
+        path.write_bytes(whole)
+        run()
+    for name in ("stage.npz", "net/params.npz"):
+        whole = load(tmp_path / name)
+        (tmp_path / name).unlink()
+        run()
+        jax.tree.map(np.testing.assert_array_equal, load(tmp_path / name), whole)
+
+
+def test_damaged_lines_of_a_log_are_left_out_with_a_warning(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        log.append({"step": step})
+    for bad in ("{", "[1]", '{"loss": 1}', '{"step": null}', "\x00"):
+        lines = log.path.read_text().splitlines()
+        log.path.write_text("\n".join([lines[0], bad, lines[2]]) + "\n")
+        with pytest.warns(UserWarning, match=r"1 lines of .*metrics.jsonl are damaged.* line 2"):
+            assert [row["step"] for row in log.read()] == [1, 3]
+    log.path.write_bytes(log.path.read_bytes() + b'{"step": 4')
+    log.path.write_text(log.path.read_text().replace("\x00\n", ""))
+    assert [row["step"] for row in log.read()] == [1, 3]

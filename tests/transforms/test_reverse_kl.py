@@ -132,9 +132,9 @@ def test_fit_without_data_resumes_bitwise(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
+        ({"temperature": 0.0}, "temperature must be positive and finite, got 0.0"),
         ({"likelihood": 1.5}, "weight of the likelihood must be in"),
-        ({"gradient": "partial"}, "unknown gradient 'partial'; total or path"),
+        ({"gradient": "partial"}, "gradient must be one of total, path"),
     ],
 )
 def test_bad_options(options, message):

@@ -11,6 +11,7 @@ import optax
 from experiments.study import at_least, known
 from jgen import GenerativeModel, OptimizerConfig, TrainConfig, amplification, models, nets, toys
 from jgen.bijectors import standardize
+from jgen.checks import check_positive
 from jgen.nets.causal import CausalConfig
 from jgen.solvers import runge_kutta
 from jgen.training import game_optimizer
@@ -57,6 +58,11 @@ class GanConfig:
         save_every=2000,
     )
     """Training; its ensemble and data sets are set by the study."""
+
+    def check(self) -> None:
+        """Refuse a player that never moves."""
+        at_least(self, every=1)
+        check_positive(learning_rate=self.learning_rate)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from jgen import (
     transforms,
 )
 from jgen.bijectors import standardize
+from jgen.checks import check_open_fraction
 from jgen.nets.causal import CausalConfig, causal
 from jgen.random import member_keys, stream
 from jgen.training import RunFolder
@@ -92,6 +93,7 @@ class Rings:
         """Refuse options that do not fit together."""
         if not self.dims or min(self.dims) < 2 or len(set(self.dims)) != len(self.dims):
             raise ValueError(f"dims must be different numbers of at least 2, got {self.dims}")
+        check_open_fraction(validation_fraction=self.validation_fraction)
         at_least(self, num_members=2, data_sets=2)  # for spreads over both
         known(self, members=("bayesian", "bootstrap", "plain", "repulsive"))
         if not 0 < self.num_validation < self.num_train:

@@ -39,6 +39,7 @@ from jgen import (
     toys,
     transforms,
 )
+from jgen.checks import check_not_negative, check_positive
 from jgen.random import stream
 
 WELLS = report.WELLS
@@ -71,6 +72,8 @@ class FlowConfig:
 
     def check(self) -> None:
         """Refuse schedules that make no sense."""
+        check_positive(hottest=self.hottest)
+        check_not_negative(likelihood=self.likelihood)
         if not (0 < self.annealing <= 1 and self.hottest >= 1):
             raise ValueError(
                 "annealing must be in (0, 1] and hottest at least 1, got "
@@ -96,7 +99,8 @@ class ChainConfig:
 
     def check(self) -> None:
         """Refuse too few for an error."""
-        at_least(self, chains=2, steps=100)
+        at_least(self, chains=2, steps=100, max_steps=1)
+        check_positive(width=self.width, step_size=self.step_size)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
 """How the study of bespoke solvers learns them."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from experiments.study import at_least
 from jgen import OptimizerConfig
+from jgen.checks import check_positive
 from jgen.random import stream
 from jgen.showers.calodream import Flow
 from jgen.solvers import NonStationary, SolverConfig
 from jgen.training import BespokeTraining, bespoke_training, make_optimizer
-from jgen.training.bespoke import OBJECTIVES
+from jgen.training.bespoke import Objective
 from jgen.typing import Key
 
 
@@ -35,6 +37,7 @@ class SolverTraining:
 
     def check(self) -> None:
         """Refuse bad options."""
+        check_positive(learning_rate=self.learning_rate)
         at_least(self, num_pool=4, local_steps=1, global_evaluations=1, batch_size=1)
         if bad := [n for n in self.n_evals if n < 4 or n % 4]:
             raise ValueError(f"n_evals must be multiples of 4, got {bad}")
@@ -63,7 +66,7 @@ def learn(
     from the better Runge-Kutta method is never left for a worse one.
     """
     start, solvers = training.start(n_eval), {}
-    for objective in OBJECTIVES:
+    for objective in get_args(Objective):
         steps, rate = config.local_steps, config.learning_rate
         if objective == "global":
             steps = max(10, config.global_evaluations // n_eval)

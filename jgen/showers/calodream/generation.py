@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float
 
-from jgen.files import atomic_path
+from jgen.files import atomic_path, read_json
 from jgen.generative_model import GenerativeModel, SampleFunction, draw, draw_chunks
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers, read_showers, write_showers
@@ -134,7 +134,8 @@ def _fingerprint(params, key, energies, batch_size) -> dict:
 def _open(parts: Path, fingerprint: dict) -> None:
     """Make the folder of parts, or refuse one of another generation."""
     stored = parts / "generation.json"
-    if stored.exists() and json.loads(stored.read_text()) != fingerprint:
+    advice = "delete the folder, to generate anew"
+    if stored.exists() and read_json(stored, advice) != fingerprint:
         raise ValueError(
             f"{parts} holds an unfinished generation of other showers, parameters, seed or batch "
             "size; finish that one with the same options, or delete the folder"

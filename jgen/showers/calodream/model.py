@@ -10,6 +10,7 @@ variational autoencoder; its condition is the same standardised one as of the ot
 the published code takes the ratios as they are.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jgen.bijectors import Bijector
+from jgen.checks import check_literals, check_not_negative, check_whole
 from jgen.generative_model import Batch, GenerativeModel
 from jgen.models import (
     autoregressive_flow_matching,
@@ -94,15 +96,16 @@ class CaloDreamConfig:
 
     def check(self) -> None:
         """Raise a ValueError for options that do not fit together."""
+        check_literals(self)
+        check_whole(0, num_validation=self.num_validation)
+        check_not_negative(beta=self.beta)
         for part in parts(self).values():
-            jax.eval_shape(part.model.init, jax.random.key(0))
             part.training.check()
             make_optimizer(part.training.optimizer, part.training.steps)
             make_layout(part.training.ensemble, part.training.batch_size)
-        if self.energy_range and not 0 < self.energy_range[0] < self.energy_range[1]:
+        low, high = self.energy_range or (1.0, 2.0)
+        if not 0 < low < high < math.inf:
             raise ValueError(f"energy_range must be 0 < low < high [MeV], got {self.energy_range}")
-        if self.num_validation < 0:
-            raise ValueError(f"num_validation must be at least 0, got {self.num_validation}")
         if self.shape_network.attention == "cudnn" and jax.default_backend() != "gpu":
             raise ValueError(
                 "cudnn attention needs an NVIDIA GPU, but JAX runs on "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jgen.checks import check_known
 from jgen.files import load as load_params
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.models import reconstruct
@@ -131,6 +133,7 @@ class Trained:
 
     def evaluations(self, part: Literal["energy", "shape"]) -> int:
         """Calls of a velocity network for one shower."""
+        check_known(("energy", "shape"), part=part)
         autoregressive = part == "energy" and self.config.energies == "autoregressive"
         solver = self.solvers.get(part) or getattr(self.config, f"{part}_solver").make()
         return solver.n_eval * (self.geometry.num_layers if autoregressive else 1)
@@ -153,7 +156,8 @@ class Trained:
         Raises:
           ValueError: if there is no such method, or no bespoke solver was trained for this model.
         """
-        method, _, n_eval = name.rpartition("-")
+        check_known(("energy", "shape"), part=part)
+        method, _, n_eval = str(name).rpartition("-")
         if not method or not n_eval.isdigit() or int(n_eval) < 1:
             raise ValueError(
                 f"solvers are called METHOD-EVALUATIONS, as in bespoke-8; got {name!r}"
@@ -173,7 +177,7 @@ class Trained:
         return runge_kutta(method, int(n_eval) // stages)
 
 
-def solver_path(folder: Path, part: str, n_eval: int) -> Path:
+def solver_path(folder: str | os.PathLike, part: str, n_eval: int) -> Path:
     """Where the bespoke solver of one part of a model is kept."""
     return Path(folder) / "solvers" / f"{part}-bespoke-{n_eval}.npz"
 

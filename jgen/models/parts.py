@@ -19,6 +19,8 @@ from jgen.nets.causal import CausalNetwork
 from jgen.nets.network import AutoregressiveNetwork, Generator, Network
 from jgen.typing import Cond, PyTree
 
+Output = Array | jax.ShapeDtypeStruct
+
 
 class _LookedAtError(Exception):
     pass
@@ -118,7 +120,7 @@ def check_prediction_network(network: Network, shape: tuple[int, ...]) -> None:
         check_output(answer[1], shape)
 
 
-def check_output(value: Array, shape: tuple[int, ...]) -> None:
+def check_output(value: Output, shape: tuple[int, ...]) -> None:
     """Refuse a prediction that has not the shape of x, to which it would be broadcast."""
     if jnp.shape(value) != shape:
         raise ValueError(
@@ -210,7 +212,7 @@ def check_players(generator: Generator, critic: Network) -> None:
         check_verdict(verdict)
 
 
-def check_verdict(value: Array) -> Array:
+def check_verdict(value: Output) -> Output:
     """The critic's output, refused if it is not one number."""
     if jnp.shape(value):
         raise ValueError(f"a critic returns one number an event, got shape {jnp.shape(value)}")

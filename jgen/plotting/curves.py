@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Float, Real
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
@@ -21,6 +21,8 @@ from jgen.plotting.style import (
     styled,
 )
 
+Scalar = float | Float[np.ndarray, ""]
+
 
 class Curve(NamedTuple):
     """Quality of one model or sampler at one or more costs; a single one is drawn as a point.
@@ -36,7 +38,7 @@ class Curve(NamedTuple):
     error: Real[np.ndarray, " points"] | None = None
 
     @classmethod
-    def of(cls, costs: Sequence[float], values: Sequence[Estimate | float]) -> "Curve":
+    def of(cls, costs: Sequence[float], values: Sequence[Estimate | Scalar]) -> "Curve":
         """A curve of numbers or of estimates, which have errors, one a cost."""
         values = list(values)
         if not all(isinstance(value, Estimate) for value in values):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Real
 
 from jgen.arrays import double_array
 from jgen.estimate import Estimate
@@ -144,8 +144,13 @@ def separation(
                 "separation power is not defined: use wider bins or positive weights"
             )
     rng = numpy_generator(key)
-    drawn = (_resampled(rng, h, num_bootstrap) for h in (p, q))
-    replicas = separation_replicas(p.counts, q.counts, *drawn)
+    contents, sizes = [h.contents for h in (p, q)], [_effective(h) for h in (p, q)]
+    pooled = _normalised(np.dot(sizes, contents))
+    drawn, null = (
+        tuple(_multinomial(rng, size, c, num_bootstrap) for size, c in zip(sizes, of, strict=True))
+        for of in (contents, (pooled, pooled))
+    )
+    replicas = separation_replicas(p.counts, q.counts, drawn, null)
     (p_under, p_over), (q_under, q_over) = p.outside, q.outside
     value, error = float(replicas.observed), float(replicas.error)
     return Separation(value, error, (p_under, q_under), (p_over, q_over))
@@ -157,35 +162,37 @@ class QuadraticReplicas(NamedTuple):
     For true differences delta, noise of covariance C and weights w, a number d w d has the variance
     2 tr(wC)^2 + 4 (w delta) C (w delta). In a replica of resampled events the observed d, which has
     noise of its own, takes the place of delta, so that replicas scatter too far: for two samples of
-    one distribution their variance is three times too large. What is too much, 4 tr(wC)^2, is known
-    in two ways, and the larger variance that remains is taken:
-
-    - as twice the variance of `noise`, which fails where bins have few entries;
-    - from how far replicas exceed the observed number on average, m: of a true number s the
-      variance is in proportion to m + 2 s and that of the replicas to m + 2 (s + m), as long as
-      the noise along delta is as large as elsewhere.
+    one distribution their variance is three times 2 tr(wC)^2, too large by a factor of three. That
+    term by itself, V, is the variance of `null`, and what belongs to delta is left of the replicas'
+    variance if 2 V is taken off, or if it is scaled by (m + 2 s) / (3 m + 2 s) for a number that
+    is larger by s than its mean m in `null`. The error is the root of the largest of the three,
+    since each of them fails low where bins have few entries, and at most that of the replicas.
 
     Attributes:
       observed: the number.
-      replicas: the number in the replicas.
-      noise: the number of their deviations from the samples they were drawn from.
+      replicas: the number in samples of resampled events.
+      null: the number in samples whose events are dealt out anew from both.
     """
 
     observed: Float[np.ndarray, " *columns"]
     replicas: Float[np.ndarray, " num_bootstrap *columns"]
-    noise: Float[np.ndarray, " num_bootstrap *columns"]
+    null: Float[np.ndarray, " num_bootstrap *columns"]
 
     @property
     def error(self) -> Float[np.ndarray, " *columns"]:
         """How far it scatters from one pair of samples to another; NaN without replicas."""
         if not len(self.replicas):
             return np.full(self.replicas.shape[1:], np.nan)
-        spread = self.replicas.var(axis=0)
-        excess = np.maximum(self.replicas.mean(axis=0) - self.observed, 0)
-        above = np.maximum(self.observed - excess, 0)
+        spread, null, floor = (
+            self.replicas.var(axis=0),
+            self.null.var(axis=0),
+            self.null.mean(axis=0),
+        )
+        above = np.maximum(self.observed - floor, 0)
         # Nothing is observed and nothing drawn: whatever the share, the spread is zero.
-        share = (excess + 2 * above) / np.maximum(excess + 2 * self.observed, _EMPTY)
-        return np.sqrt(np.maximum(spread - 2 * self.noise.var(axis=0), spread * share))
+        share = (floor + 2 * above) / np.maximum(3 * floor + 2 * above, _EMPTY)
+        largest = np.maximum(np.maximum(null, spread - 2 * null), spread * share)
+        return np.sqrt(np.minimum(largest, spread))
 
     @property
     def mean(self) -> "QuadraticReplicas":
@@ -193,27 +200,28 @@ class QuadraticReplicas(NamedTuple):
         return QuadraticReplicas(*(a.mean(axis=-1) for a in self))
 
 
+def dealt_out(rng: np.random.Generator, n: int, m: int, num: int) -> Bool[np.ndarray, "num both"]:
+    """Which n of n + m events make the first sample, when both samples are dealt out anew."""
+    return rng.permuted(np.tile(np.arange(n + m) < n, (num, 1)), axis=1)
+
+
 def separation_replicas(
     reference: Real[np.ndarray, " bins"],
     generated: Real[np.ndarray, " bins"],
-    reference_drawn: Real[np.ndarray, "num_bootstrap bins"],
-    generated_drawn: Real[np.ndarray, "num_bootstrap bins"],
+    drawn: tuple[Real[np.ndarray, "num_bootstrap bins"], Real[np.ndarray, "num_bootstrap bins"]],
+    null: tuple[Real[np.ndarray, "num_bootstrap bins"], Real[np.ndarray, "num_bootstrap bins"]],
 ) -> QuadraticReplicas:
     """Separation power of two histograms and its replicas.
 
     Args:
       reference: bin counts inside the edges.
       generated: the same of the other sample.
-      reference_drawn: counts of the resampled events of the reference.
-      generated_drawn: the same of the other sample.
+      drawn: counts of resampled events of both samples.
+      null: counts of two samples that are dealt out anew.
     """
-    p, q, p_drawn, q_drawn = map(
-        _normalised, (reference, generated, reference_drawn, generated_drawn)
+    return QuadraticReplicas(
+        np.asarray(_power(reference, generated)), _power(*drawn), _power(*null)
     )
-    deviation = p_drawn - q_drawn - (p - q)[None]
-    noise = 0.5 * np.sum(deviation**2 / (p + q + _EMPTY)[None], axis=-1)
-    observed = np.asarray(_power(reference, generated))
-    return QuadraticReplicas(observed, _power(reference_drawn, generated_drawn), noise)
 
 
 class ColumnSeparations(NamedTuple):
@@ -271,12 +279,15 @@ def column_separations(
         )
     rng = numpy_generator(key)
     drawn = [rng.multinomial(n := len(s), np.full(n, 1 / n), size=num_bootstrap) for s in samples]
+    first, pooled = dealt_out(rng, *map(len, samples), num_bootstrap), np.concatenate(samples)
     outside, found = [], []
     for k, e in enumerate(edges):
         p, q = (histogram(s[:, k], e) for s in samples)
         outside.append(np.abs(np.subtract(p.outside, q.outside)))
         again = (_drawn_counts(s[:, k], e, w) for s, w in zip(samples, drawn, strict=True))
-        found.append(separation_replicas(p.counts, q.counts, *again))
+        one = _drawn_counts(pooled[:, k], e, first)
+        null = one, p.counts + q.counts - one
+        found.append(separation_replicas(p.counts, q.counts, tuple(again), null))
     replicas = QuadraticReplicas(*(np.stack(a, axis=-1) for a in zip(*found, strict=True)))
     return ColumnSeparations(replicas.observed, replicas.error, replicas, *np.array(outside).T)
 
@@ -320,9 +331,12 @@ def _power(p, q):
     return np.where(p_empty != q_empty, 1.0, value)
 
 
-def _resampled(rng, h, num):
-    total = h.counts.sum()
-    if total == 0:
-        return np.zeros((num, len(h.counts)))
-    effective = max(1, round(total**2 / h.variances.sum()))
-    return rng.multinomial(effective, h.counts / total, size=num).astype(np.float64)
+def _effective(h):
+    """Effective number of the entries inside the edges."""
+    return max(1, round(h.counts.sum() ** 2 / h.variances.sum())) if h.counts.sum() else 0
+
+
+def _multinomial(rng, size, contents, num):
+    if not size:
+        return np.zeros((num, len(contents)))
+    return rng.multinomial(size, contents, size=num).astype(np.float64)

@@ -13,6 +13,7 @@ import tyro
 
 from experiments import study
 from experiments.__main__ import studies
+from jgen.models import parts
 
 pytestmark = pytest.mark.study
 
@@ -118,6 +119,9 @@ def runnable(made, smoke, name):
 def test_a_dry_run_takes_an_option_or_says_what_is_wrong(name, smoke, monkeypatch):
     made = importlib.import_module(studies()[name][0]).STUDY
     config = runnable(made, smoke, name)
+    # Tracing networks would take most of the time; sizes are checked where networks are made.
+    monkeypatch.setattr(parts, "ask", lambda *_, **__: None)
+    monkeypatch.setattr(study, "_parameter_counts", lambda made: {})
     old, raw = signal.signal(signal.SIGALRM, ring), []
     try:
         for option, value in cases(config):

@@ -360,7 +360,7 @@ def _classifier(tag, geometry, config):
 def _structure_metrics(geometry, samples, features, training, config):
     """What separations of single observables do not see."""
     found = {}
-    if config.copies:
+    if config.copies or training is not None:
         known = [fingerprints(geometry, *pair) for pair in zip(samples, features, strict=True)]
         if training is not None:
             check_showers(training, geometry, source="training")

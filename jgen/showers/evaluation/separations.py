@@ -7,7 +7,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jgen.estimate import Estimate, Judged
-from jgen.metrics import Comparison, Histogram, compare, separation, separation_replicas
+from jgen.metrics import (
+    Comparison,
+    Histogram,
+    compare,
+    dealt_out,
+    separation,
+    separation_replicas,
+)
 from jgen.random import numpy_generator
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers
@@ -118,7 +125,10 @@ def _voxel_metrics(first, second, edges, num_bootstrap, key):
 
     sums = [counts.sum(axis=0) for counts in (first, second)]
     result = separation(*map(filled, sums), num_bootstrap=0)
-    replicas = separation_replicas(*map(inside, sums), drawn(first), drawn(second))
+    again = drawn(first), drawn(second)
+    one = dealt_out(rng, len(first), len(second), num_bootstrap) @ np.concatenate([first, second])
+    null = inside(one), inside(sum(sums) - one)
+    replicas = separation_replicas(*map(inside, sums), again, null)
     return {
         "separation": Estimate(result.value, float(replicas.error)),
         "underflow": float(abs(np.subtract(*result.underflow))),

@@ -7,7 +7,7 @@ from jaxtyping import Complex, Float
 from scipy.stats import norm
 
 from jgen.estimate import Estimate, Judged, mean_estimate
-from jgen.metrics import QuadraticReplicas
+from jgen.metrics import QuadraticReplicas, dealt_out
 from jgen.random import numpy_generator
 from jgen.showers.data import Geometry, Showers
 from jgen.typing import Key
@@ -17,6 +17,8 @@ from jgen.typing import Key
 _NEIGHBOUR = 0.02
 # Degree of the mean of a layer in log E_inc; a cubic follows it within the fluctuations.
 _DEGREE = 3
+# Standard deviations at which residuals are cut before they are correlated.
+_FAR = 5.0
 
 
 class LayerMoments(NamedTuple):
@@ -113,11 +115,12 @@ def structure(
                              is the error (86 % of truth are within it)
       structure/holes        fraction of showers with `holes`
       structure/correlation  root mean square difference of the correlations of `layer_residuals`
-                             from those of the reference, over all pairs of layers
+                             from those of the reference, over all pairs of layers; residuals
+                             count up to five standard deviations
 
     The first three are numbers of the generated showers and, as truth, of the holdout. `NAME_p` are
     p-values of the comparison of either with the reference, two-sided for the first three and from
-    the normal law; for the correlations from `num_bootstrap` resamplings of whole showers, and so
+    the normal law; for the correlations from `num_bootstrap` permutations of whole showers, and so
     not below 1 / (num_bootstrap + 1).
 
     Args:
@@ -186,20 +189,24 @@ def _direction_p(first, second):
 
 def _correlation_difference(reference, sample, num_bootstrap, rng):
     """Root mean square difference with its error, and its p-value."""
-    samples = reference, sample
-    observed = np.subtract(*(_correlations(s) for s in samples))
-    value = float(np.mean(observed**2))
-    drawn = lambda s: rng.multinomial(n := len(s), np.full(n, 1 / n))
-    again = [
-        np.subtract(*(_correlations(s, drawn(s)) for s in samples)) for _ in range(num_bootstrap)
-    ]
-    again = np.array(again).reshape(num_bootstrap, -1)
-    noise = np.mean((again - observed[None]) ** 2, axis=1)
-    replicas = QuadraticReplicas(np.array(value), np.mean(again**2, axis=1), noise)
-    root = np.sqrt(value)
-    p = (1 + np.sum(noise >= value)) / (1 + num_bootstrap)
-    error = float(replicas.error) / (2 * root) if root > 0 else 0.0
-    return Estimate(float(root), error), float(p)
+    # A single shower far off in a late layer would decide its correlations.
+    samples = [np.clip(s, -_FAR, _FAR) for s in (reference, sample)]
+    pooled, num = np.concatenate(samples), len(reference)
+
+    def square(first, second):
+        return np.mean(np.subtract(first, second) ** 2)
+
+    def drawn(s):
+        return _correlations(s, rng.multinomial(len(s), np.full(len(s), 1 / len(s))))
+
+    value = square(*map(_correlations, samples))
+    replicas = [square(*map(drawn, samples)) for _ in range(num_bootstrap)]
+    deals = dealt_out(rng, num, len(sample), num_bootstrap)
+    null = np.array([square(*(_correlations(pooled[of]) for of in (d, ~d))) for d in deals])
+    error = float(QuadraticReplicas(np.asarray(value), np.array(replicas), null).error)
+    root = float(np.sqrt(value))
+    p = (1 + np.sum(null >= value)) / (1 + num_bootstrap)
+    return Estimate(root, error / (2 * root) if root > 0 else 0.0), float(p)
 
 
 def _correlations(residuals, counts=None):

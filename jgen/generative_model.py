@@ -21,8 +21,8 @@ class Batch(NamedTuple):
     """Events with a leading batch axis on every array; what is not there is None.
 
     Attributes:
-      x: the data, an array or a pytree of arrays.
-      cond: what the model is conditioned on. Data of variable length are padded, and their number
+      x: the data, an array or a pytree of arrays; training makes them floats.
+      cond: what the model is conditioned on; integers, such as labels, stay integers. Data of variable length are padded, and their number
         of points is part of the condition.
       weight: event weights [batch]; mean one over the training set, signs are allowed. Of a model
         that is trained without data they say how many events it shall make; `training.fit` sets

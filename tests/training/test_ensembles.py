@@ -36,7 +36,7 @@ def run(model, data, config, devices=1, **kwargs):
 def visits(num):
     """A parameter an event that moves if and only if a minibatch holds that event."""
     return GenerativeModel(
-        lambda key: jnp.zeros(num), lambda p, key, batch: jnp.mean(p[batch.x]), None
+        lambda key: jnp.zeros(num), lambda p, key, batch: jnp.mean(p[batch.x.astype(int)]), None
     )
 
 

@@ -22,8 +22,8 @@ class Batch(NamedTuple):
 
     Attributes:
       x: the data, an array or a pytree of arrays; training makes them floats.
-      cond: what the model is conditioned on; integers, such as labels, stay integers. Data of variable length are padded, and their number
-        of points is part of the condition.
+      cond: what the model is conditioned on; integers, such as labels, stay integers. Data of
+        variable length are padded, with their number of points in a `jgen.sets.SetCondition`.
       weight: event weights [batch]; mean one over the training set, signs are allowed. Of a model
         that is trained without data they say how many events it shall make; `training.fit` sets
         them to one.

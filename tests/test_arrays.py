@@ -152,7 +152,7 @@ def test_what_cannot_be_drawn_or_scored_is_said(key):
     np.testing.assert_allclose(scored, -np.sum((X - COND @ params.T) ** 2, axis=1) / 2)
     for x, cond, message in (
         (X.astype(str), COND, "x must be an array of real numbers"),
-        (X[:0], COND[:0], "events and batch_size must be positive"),
+        (X[:0], COND[:0], "there are no events: x is empty"),
         (np.ma.masked_equal(X, 1), COND, "entries of x are masked"),
         (X[:, [0, 1, 1]], COND, r"the density does not take x float32\[20, 3\], cond int64\[20"),
         (X, COND[:, :2], r"the density does not take .*cond int64\[20, 2\]"),
@@ -161,8 +161,8 @@ def test_what_cannot_be_drawn_or_scored_is_said(key):
         with pytest.raises(ValueError, match=message):
             log_densities(MODEL, params, key, x, cond)
     for num, cond, message in (
-        (20.0, COND, "num must be a whole number, got 20.0"),
-        (True, COND[:1], "num must be a whole number, got True"),
+        (20.0, COND, "num must be a whole number from 1 to 2147483647, got 20.0"),
+        (True, COND[:1], "num must be a whole number from 1 to 2147483647, got True"),
         (20, COND.astype(str), "cond must be an array of real numbers, got text"),
         (20, COND[:, :2], r"the model does not take conditions int64\[20, 2\]"),
         (20, None, "the model does not take"),

@@ -1,12 +1,13 @@
 """Elementwise maps with known log-determinant, for preprocessing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array
 
 from jgen.sets import masked
 from jgen.typing import Cond, PyTree
@@ -29,7 +30,7 @@ class Bijector(NamedTuple):
     num_cond: int | None = None
 
 
-def standardize(mean: Float[Array, "*x"], std: Float[Array, "*x"]) -> Bijector:
+def standardize(mean: ArrayLike | Sequence[float], std: ArrayLike | Sequence[float]) -> Bijector:
     """Map x to z = (x - mean) / std.
 
     Args:

@@ -45,7 +45,7 @@ from jgen.typing import Params, Schedule
 
 def consistency(
     network: NetworkLike,
-    shape: tuple[int, ...],
+    shape: int | tuple[int, ...],
     *,
     path: Path | None = None,
     prediction: Prediction = "velocity",
@@ -134,7 +134,7 @@ def consistency(
 
 def trajectory_ends(
     network: NetworkLike,
-    shape: tuple[int, ...],
+    shape: int | tuple[int, ...],
     *,
     path: Path | None = None,
     prediction: Prediction = "velocity",
@@ -172,7 +172,7 @@ def trajectory_ends(
 
 def distilled(
     network: NetworkLike,
-    shape: tuple[int, ...],
+    shape: int | tuple[int, ...],
     *,
     teacher: Params,
     path: Path | None = None,

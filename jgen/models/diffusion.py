@@ -69,7 +69,7 @@ from jgen.typing import Cond, Key
 
 def diffusion(
     network: NetworkLike,
-    shape: tuple[int, ...],
+    shape: int | tuple[int, ...],
     *,
     path: Path | None = None,
     prediction: Prediction = "noise",
@@ -295,7 +295,8 @@ def guided(network: NetworkLike, null: Cond, weight: float | Float[Array, ""]) -
       null: the condition that stands for none.
       weight: w; 0 is the conditional model, -1 the unconditional one.
     """
-    check_finite(weight=weight)
+    if not isinstance(weight, jax.core.Tracer):
+        check_finite(weight=weight)
     network = as_network(network)
 
     def apply(params, t, x, cond):

@@ -11,7 +11,7 @@ from jgen.solvers.likelihood import Divergence
 
 def flow_matching(
     network: NetworkLike,
-    shape: tuple[int, ...],
+    shape: int | tuple[int, ...],
     *,
     path: Path | None = None,
     coupling: Coupling | None = None,

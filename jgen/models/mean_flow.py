@@ -42,7 +42,7 @@ def with_interval(cond: Cond, width: Float[Array, ""]) -> Cond:
 
 def mean_flow(
     network: NetworkLike,
-    shape: tuple[int, ...],
+    shape: int | tuple[int, ...],
     *,
     path: Path | None = None,
     teacher: Velocity | None = None,
@@ -97,9 +97,7 @@ def mean_flow(
         )
     check_prediction_network(network, shape)
     span = path.t_max - path.t_min
-    if times is None:
-        angle = lambda key: jnp.pi * jax.random.uniform(key)
-        times = lambda key: path.t_min + span * (1 - jnp.cos(angle(key))) / 2
+    times = _arcsine_times(path) if times is None else times
 
     def average(params, t, s, x, cond):
         return applied(network, params, t, x, condition(cond, s - t))
@@ -148,3 +146,9 @@ def instantaneous(
 
     size = network.num_cond if condition is with_interval else None
     return Network(network.init, apply, size and size - 1)
+
+
+def _arcsine_times(path: Path) -> Callable[[Key], Array]:
+    """Times whose density is that of a pendulum's positions, largest at both ends."""
+    span = path.t_max - path.t_min
+    return lambda key: path.t_min + span * (1 - jnp.cos(jnp.pi * jax.random.uniform(key))) / 2

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 from scipy import stats
 
-from jgen.checks import check_finite, check_positive, check_whole
+from jgen.checks import check_finite, check_positive
 from jgen.random import normal
 from jgen.toys.gaussian import normal_log_prob
 from jgen.toys.ring import ring_log_prob, sample_ring
@@ -147,7 +147,7 @@ def fit_error(
     Args:
       low: lower edges of the regions.
       high: upper edges.
-      num_train: events of a training set.
+      num_train: events of a training set, or as many as it is worth, which may be a fraction.
       mean: of the truth.
       width: of the truth.
       fits_width: whether the width is fitted, too.
@@ -155,9 +155,10 @@ def fit_error(
     Raises:
       ValueError: if there are fewer than two events.
     """
-    check_whole(2, num_train=num_train)
     check_finite(mean=mean)
-    check_positive(width=width)
+    check_positive(num_train=num_train, width=width)
+    if num_train < 2:
+        raise ValueError(f"num_train must be at least 2, got {num_train}")
     z = np.linspace(-9.0, 9.0, 145)
     normal_weight = stats.norm.pdf(z) / stats.norm.pdf(z).sum()
     weight = normal_weight[:, None]

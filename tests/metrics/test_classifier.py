@@ -463,5 +463,5 @@ def test_official_protocols():
     assert replace(resnet, **same) == low
     with pytest.raises(ValueError, match="needs the shape"):
         calochallenge_classifier("resnet")
-    with pytest.raises(ValueError, match="'low', 'high' or 'resnet'"):
+    with pytest.raises(ValueError, match="one of low, high, resnet"):
         calochallenge_classifier("normed")

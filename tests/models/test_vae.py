@@ -65,12 +65,21 @@ def pca_solution(x, sigma=SIGMA):
     return jax.tree.map(jnp.asarray, params)
 
 
+KEYS = jax.vmap(jax.random.key)(np.arange(2 * Q))
+
+
+def numbered(points):
+    """`normal` whose draw with the key of a seed is the point of that number."""
+    seed = lambda key: jax.random.key_data(key)[-1]
+    return lambda key, shape, dtype: jnp.asarray(points, dtype)[seed(key)]
+
+
 def average_elbo(params, x, monkeypatch, sigma=SIGMA):
     """Mean over events, exact over r: the points +-sqrt(q) e_i integrate what is quadratic in z."""
     points = np.sqrt(Q) * np.concatenate([np.eye(Q), -np.eye(Q)])
-    monkeypatch.setattr(MODULE, "normal", lambda i, shape, dtype: jnp.asarray(points, dtype)[i])
+    monkeypatch.setattr(MODULE, "normal", numbered(points))
     one = lambda i, x: elbo(linear_autoencoder(gaussian(sigma)), params, i, x)
-    every = jax.vmap(jax.vmap(one, (0, None)), (None, 0))(jnp.arange(2 * Q), jnp.asarray(x))
+    every = jax.vmap(jax.vmap(one, (0, None)), (None, 0))(KEYS, jnp.asarray(x))
     return jnp.mean(every.reconstruction - every.kl)
 
 
@@ -109,13 +118,13 @@ def test_learned_width_is_that_of_probabilistic_pca(x64, monkeypatch):
     width = values[: D - Q].mean() ** 0.5
     params = pca_solution(x, width)
     points = np.sqrt(Q) * np.concatenate([np.eye(Q), -np.eye(Q)])
-    monkeypatch.setattr(MODULE, "normal", lambda i, shape, dtype: jnp.asarray(points, dtype)[i])
+    monkeypatch.setattr(MODULE, "normal", numbered(points))
 
     def bound(log_scale, sigma):
         linear = linear_autoencoder(gaussian(sigma))
         coder = linear._replace(decode=lambda p, r, cond: (linear.decode(p, r), log_scale))
         one = lambda i, x: elbo(coder, params, i, x)
-        every = jax.vmap(jax.vmap(one, (0, None)), (None, 0))(jnp.arange(2 * Q), jnp.asarray(x))
+        every = jax.vmap(jax.vmap(one, (0, None)), (None, 0))(KEYS, jnp.asarray(x))
         return jnp.mean(every.reconstruction - every.kl)
 
     value, slope = jax.value_and_grad(bound)(np.log(width), None)

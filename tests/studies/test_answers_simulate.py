@@ -167,7 +167,7 @@ def test_given_energies_are_taken_in_turn():
         ({"num": 0}, "num must be positive, got 0"),
         ({"first": -1}, "first must be at least 0, got -1"),
         ({"energy_range": (5.0, 1.0)}, "energies must be positive"),
-        ({"energies": (1.0, math.nan)}, "energies must be positive"),
+        ({"energies": (1.0, math.nan)}, "energies must be a number, got nan"),
         ({"grids": ()}, "grids must be different ones"),
         ({"grids": ("ds2", "ds2")}, "grids must be different ones"),
         ({"detector": Detector(num_layers=80)}, "ds2 is 153 mm deep, the detector only 136 mm"),

@@ -154,7 +154,7 @@ def test_bootstrap_weights_are_multinomial():
 def test_bad_input():
     for call, message in (
         (lambda: normal_fit(0.0), "must be positive"),
-        (lambda: fit_error(0.0, 1.0, 1), "num_train must be a whole number from 2"),
+        (lambda: fit_error(0.0, 1.0, 1), "num_train must be at least 2"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -109,12 +109,18 @@ def check_known(choices: Any, **names: Any) -> None:
 
 
 def check_literals(config: Any) -> None:
-    """Refuse fields of a dataclass that are not among the choices of their `Literal`, if any."""
+    """Refuse fields of a dataclass that are not among the choices of their `Literal`, if any.
+
+    Also tuples that have not as many entries as their type says.
+    """
     for name, kind in typing.get_type_hints(type(config)).items():
         value = getattr(config, name, None)
         if typing.get_origin(kind) is tuple:
-            kind, *_ = typing.get_args(kind)
+            kinds = typing.get_args(kind)
+            kind = kinds[0]
             value = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+            if Ellipsis not in kinds and len(value) != len(kinds):
+                raise ValueError(f"{name} must be {len(kinds)} values, got {value}")
         else:
             value = [value]
         if typing.get_origin(kind) is typing.Literal:

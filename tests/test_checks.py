@@ -186,6 +186,17 @@ def test_literals_of_a_tuple_are_checked_one_by_one():
         check_literals(Judges(("high", "mid")))
 
 
+@pytest.mark.parametrize("value", [(), (1.0,), (1.0, 2.0, 3.0), 1.0])
+def test_a_pair_has_two_entries(value):
+    @dataclasses.dataclass
+    class Range:
+        range: tuple[float, float]
+
+    check_literals(Range((1.0, 2.0)))
+    with pytest.raises(ValueError, match="range must be 2 values, got"):
+        check_literals(Range(value))
+
+
 def test_a_coupling_weight_is_a_number():
     for value in (-1, NAN, "x", None):
         with pytest.raises(ValueError, match="condition_weight must not be negative"):

@@ -8,6 +8,7 @@ allowed.
 """
 
 import math
+import types
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -115,6 +116,8 @@ def check_literals(config: Any) -> None:
     """
     for name, kind in typing.get_type_hints(type(config)).items():
         value = getattr(config, name, None)
+        if isinstance(kind, types.UnionType) and value is not None:  # tuple[float, float] | None
+            kind = next((k for k in kind.__args__ if typing.get_origin(k) is tuple), kind)
         if typing.get_origin(kind) is tuple:
             kinds = typing.get_args(kind)
             kind = kinds[0]

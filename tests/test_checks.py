@@ -191,10 +191,14 @@ def test_a_pair_has_two_entries(value):
     @dataclasses.dataclass
     class Range:
         range: tuple[float, float]
+        other: tuple[float, float] | None = None
 
     check_literals(Range((1.0, 2.0)))
+    check_literals(Range((1.0, 2.0), (1.0, 2.0)))
     with pytest.raises(ValueError, match="range must be 2 values, got"):
         check_literals(Range(value))
+    with pytest.raises(ValueError, match="other must be 2 values, got"):
+        check_literals(Range((1.0, 2.0), value))
 
 
 def test_a_coupling_weight_is_a_number():

@@ -7,7 +7,6 @@ import pytest
 
 from tests import annotations
 
-annotations.check("jgen")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compilation is most of the time here, and half of it is LLVM's work on programs that run once. In
@@ -21,6 +20,12 @@ if QUICK and jax.version.__version_info__ < (0, 11):
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
     )
+
+
+def pytest_configure(config):
+    """Check annotations, but where studies run for long: their time is spent on numbers."""
+    if config.option.markexpr != "study":
+        annotations.check("jgen")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from jax.typing import ArrayLike
+
 from jgen.estimate import Estimate, Judged
 
 
@@ -32,5 +34,5 @@ def _row(name: str, generated: str, truth: str) -> str:
     return f"{name:<26}  {generated:>16}  {truth:>16}"
 
 
-def _text(value: Estimate | float) -> str:
+def _text(value: Estimate | ArrayLike) -> str:
     return str(value) if isinstance(value, Estimate) else f"{value:.4g}"

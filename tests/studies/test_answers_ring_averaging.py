@@ -129,6 +129,10 @@ def test_bad_options(command, options, message):
 
 
 @pytest.mark.study
-def test_networks_of_another_run_need_the_same_options(smoke, command):
+def test_networks_of_another_run_need_the_same_options(smoke, command, tmp_path):
+    model, out = smoke("rings.averaging"), tmp_path / "none"
     with pytest.raises(SystemExit, match="num_gauss: 8 -> 9"):
-        command("rings.averaging", "--model", smoke("rings.averaging"), "--rings.num-gauss", 9)
+        command("rings.averaging", "--model", model, "--rings.num-gauss", 9, "--out", out)
+    with pytest.raises(SystemExit, match="holds no networks"):
+        command("rings.differential", "--model", tmp_path, "--out", out)
+    assert not out.exists()

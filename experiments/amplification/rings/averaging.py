@@ -33,6 +33,7 @@ from experiments.amplification.rings.rings import (
     Generators,
     RingStudy,
     build,
+    check_given,
     control,
     networks,
     radius,
@@ -248,7 +249,9 @@ def _row(metrics: dict[str, Any], kind: str, dim: int, name: str) -> list[Any]:
     ]
 
 
-STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, build=build)
+STUDY = Study(
+    {"default": DEFAULT, "smoke": SMOKE}, compute, report, build=build, inputs=check_given
+)
 
 if __name__ == "__main__":
     main(STUDY)

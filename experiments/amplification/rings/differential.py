@@ -27,6 +27,7 @@ from experiments.amplification.rings.rings import (
     Generators,
     RingStudy,
     build,
+    check_given,
     networks,
     radius,
     region_edges,
@@ -461,7 +462,8 @@ def _tables(config: Config, metrics: dict[str, Any]) -> str:
     return text + "\n\n" + table(of_controls, controls, title="control")
 
 
-STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build)
+PRESETS = {"default": DEFAULT, "smoke": SMOKE}
+STUDY = Study(PRESETS, compute, report, check, build, inputs=check_given)
 
 if __name__ == "__main__":
     main(STUDY)

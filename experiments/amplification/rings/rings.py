@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -261,6 +261,13 @@ def networks(rings: Rings, dim: int, run: Run, model: Path | None) -> Generators
     grouped = [params[i : i + rings.num_members] for i in rows]
     key = stream(jax.random.key(rings.seed), f"network events {dim}")
     return Generators(dim, make_model(rings, dim), grouped, key)
+
+
+def check_given(config: Any) -> None:
+    """Refuse another run folder without networks, or with those of other options."""
+    if config.model:
+        with RunFolder(Path(config.model) / "networks", config.rings, read_only=True):
+            pass
 
 
 def training_log(rings: Rings, dim: int, run: Run, model: Path | None) -> list[dict]:

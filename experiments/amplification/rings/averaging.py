@@ -33,7 +33,6 @@ from experiments.amplification.rings.rings import (
     Generators,
     RingStudy,
     build,
-    check_given,
     control,
     networks,
     radius,
@@ -249,9 +248,7 @@ def _row(metrics: dict[str, Any], kind: str, dim: int, name: str) -> list[Any]:
     ]
 
 
-STUDY = Study(
-    {"default": DEFAULT, "smoke": SMOKE}, compute, report, build=build, inputs=check_given
-)
+STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, build=build)
 
 if __name__ == "__main__":
     main(STUDY)

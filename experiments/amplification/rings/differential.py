@@ -27,7 +27,6 @@ from experiments.amplification.rings.rings import (
     Generators,
     RingStudy,
     build,
-    check_given,
     networks,
     radius,
     region_edges,
@@ -462,8 +461,7 @@ def _tables(config: Config, metrics: dict[str, Any]) -> str:
     return text + "\n\n" + table(of_controls, controls, title="control")
 
 
-PRESETS = {"default": DEFAULT, "smoke": SMOKE}
-STUDY = Study(PRESETS, compute, report, check, build, inputs=check_given)
+STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build)
 
 if __name__ == "__main__":
     main(STUDY)

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -138,10 +138,12 @@ class RingStudy:
     """Events generated at once."""
 
     def check(self) -> None:
-        """Refuse bad options, and a folder without networks."""
+        """Refuse bad options, and a folder without networks or with those of other options."""
         at_least(self, max_gen=1000, sizes_per_decade=1, batch_size=1)
         if self.model is not None and not (self.model / "networks").exists():
             raise ValueError(f"{self.model} holds no networks; give the folder of a ring study")
+        if self.model is not None:
+            RunFolder(self.model / "networks", self.rings, read_only=True).close()
 
 
 class Generators(NamedTuple):
@@ -261,13 +263,6 @@ def networks(rings: Rings, dim: int, run: Run, model: Path | None) -> Generators
     grouped = [params[i : i + rings.num_members] for i in rows]
     key = stream(jax.random.key(rings.seed), f"network events {dim}")
     return Generators(dim, make_model(rings, dim), grouped, key)
-
-
-def check_given(config: Any) -> None:
-    """Refuse another run folder without networks, or with those of other options."""
-    if config.model:
-        with RunFolder(Path(config.model) / "networks", config.rings, read_only=True):
-            pass
 
 
 def training_log(rings: Rings, dim: int, run: Run, model: Path | None) -> list[dict]:

@@ -27,7 +27,7 @@ import tyro
 from jax.errors import JaxRuntimeError
 
 from jgen import plotting
-from jgen.checks import LARGEST_COUNT, check_literals, check_memory
+from jgen.checks import LARGEST_COUNT, check_literals, check_memory, check_positive
 from jgen.estimate import Estimate, flatten
 from jgen.training import RunFolder, initialize_distributed
 
@@ -179,11 +179,8 @@ def positive(config: Any, *names: str, block: str = "") -> None:
     """Refuse numbers of a block that are not above zero, and tuples of such or of none."""
     for name in names:
         value = getattr(config, name)
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not min(numbers, default=0) > 0:
-            raise ValueError(f"{block}{name} must be positive, got {value}")
-        if math.inf in numbers:
-            raise ValueError(f"{block}{name} must be finite, got {value}")
+        for number in value if isinstance(value, tuple) and value else (value,):
+            check_positive(**{block + name: number})
 
 
 def known(config: Any, **choices: Sequence[str]) -> None:

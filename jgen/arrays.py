@@ -24,6 +24,14 @@ class SampleWarning(UserWarning):
     """Samples that can be compared, but numbers may not mean what they seem to."""
 
 
+@contextmanager
+def quiet_samples() -> Iterator[None]:
+    """Without `SampleWarning`s, where they are said elsewhere or hold for the truth as well."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SampleWarning)
+        yield
+
+
 def real_array(values: Any, name: str, *, booleans: bool = True) -> Numbers:
     """Numbers on the host in the machine's byte order, without a copy where none is needed.
 

@@ -149,6 +149,8 @@ def check_memory(shapes: PyTree, name: str = "the model", copies: int = 1) -> No
 
 def _check_numbers(numbers, what, holds):
     for name, value in numbers.items():
+        if isinstance(value, jax.core.Tracer):
+            continue  # its value is not known while a program is made
         if not (_is_number(value) and math.isfinite(value) and holds(value)):
             raise ValueError(f"{name} must be {what}, got {value!r}")
 

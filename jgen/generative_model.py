@@ -14,6 +14,7 @@ from tqdm import tqdm
 from jgen.arrays import event_arrays, explained
 from jgen.checks import check_whole
 from jgen.random import check_key
+from jgen.sets import check_counts
 from jgen.typing import Cond, Key, Params, PyTree
 
 
@@ -198,6 +199,7 @@ def draw_chunks(
 
     with explained("the model", conditions=cond):
         chunk = dispatch(start)
+    check_counts(cond, chunk)
     for first in range(start, num, batch_size):
         # The device works on the next chunk while the caller has this one, to write it perhaps.
         done, following = chunk, first + batch_size
@@ -306,6 +308,7 @@ def log_densities(
     if num < 1:
         raise ValueError("there are no events: x is empty")
     cond = _rows_of_cond(cond, num, float_type(params))
+    check_counts(cond, x)
     batch_size = min(batch_size, num)
     out = np.empty(num, np.float32)
     for first in range(0, num, batch_size):

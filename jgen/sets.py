@@ -62,6 +62,31 @@ def event_size(x: Float[Array, "..."], cond: Cond) -> int | Int[Array, ""]:
     return cond.n * (x.size // x.shape[0])
 
 
+def check_counts(cond: Cond, events: Float[np.ndarray, "num rows ..."]) -> None:
+    """Refuse numbers of points that padded events cannot have.
+
+    Args:
+      cond: of all events; what is not conditioned on a number of points is taken.
+      events: padded.
+
+    Raises:
+      ValueError: for numbers that are not whole, or not between zero and the rows of an event.
+    """
+    if not isinstance(cond, SetCondition):
+        return
+    n, shape = np.asarray(cond.n), np.shape(events)
+    if n.ndim != 1 or n.dtype.kind not in "iu" or len(shape) < 2:
+        raise ValueError(
+            "sets of points are arrays [events, rows, ...] with a whole number of points an event, "
+            f"got events {shape} and numbers {n.dtype}{list(n.shape)}"
+        )
+    if n.size and not 0 <= n.min() <= n.max() <= shape[1]:
+        raise ValueError(
+            f"events have {shape[1]} rows, so numbers of points must be from 0 to {shape[1]}, got "
+            f"{n.min()} to {n.max()}"
+        )
+
+
 def padded(
     events: list[Real[np.ndarray, "_ d"]], rows: int | None = None
 ) -> tuple[Float[np.ndarray, "num rows d"], Int[np.ndarray, " num"]]:
@@ -85,8 +110,7 @@ def padded(
         raise ValueError(f"rows must be at least 1, got {rows}")
     x = np.zeros((len(events), rows, *next(iter(shapes))), np.float32)
     n = np.minimum([len(event) for event in events], rows).astype(np.int32)
-    for i, event in enumerate(events):
-        x[i, : n[i]] = event[: n[i]]
+    x[np.arange(rows) < n[:, None]] = np.concatenate([event[:rows] for event in events])
     if not np.isfinite(x).all():
         raise ValueError("points must be finite: drop those events")
     return x, n

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from jgen import Batch, draw, log_densities
+from jgen import Batch, TrainConfig, draw, fit, log_densities
 from jgen.bijectors import per_point, standardize
 from jgen.models import consistency, diffusion, flow_matching, instantaneous, mean_flow
 from jgen.nets import Network
@@ -113,3 +113,26 @@ def test_padded_arrays_are_the_points_again():
     ):
         with pytest.raises(ValueError, match=message):
             padded(bad)
+
+
+@pytest.mark.parametrize(
+    ("n", "message"),
+    [
+        ([7, 1], "numbers of points must be from 0 to 6, got 1 to 7"),
+        ([-1, 1], "numbers of points must be from 0 to 6, got -1 to 1"),
+        ([2.0, 1.0], "a whole number of points an event"),
+        ([[2], [1]], "a whole number of points an event"),
+    ],
+)
+def test_numbers_of_points_that_do_not_fit_are_refused(n, message):
+    model, key = flow_matching(EXACT, (ROWS, 1), solver=SOLVER), jax.random.key(6)
+    x, cond = np.zeros((2, ROWS, 1), np.float32), SetCondition(np.array(n))
+    for use in (
+        lambda: fit(model, Batch(x, cond), key, TrainConfig(steps=1, batch_size=2)),
+        lambda: log_densities(model, {}, key, x, cond),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+    if cond.n.ndim == 1:
+        with pytest.raises(ValueError, match=message):
+            draw(model, {}, key, 2, cond)

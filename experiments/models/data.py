@@ -70,18 +70,22 @@ class DataSet(NamedTuple):
         return np.asarray(jax.jit(jax.vmap(self.exact[1]))(points))
 
 
-@functools.cache
 def make_data(config: Any, name: str) -> DataSet:
     """A data set of a configuration, of which it needs `seed`, `num_train` and `num_test`.
 
     Both numbers are for the toys, and upper limits for the jets.
     """
-    key = stream(jax.random.key(config.seed), f"data {name}")
+    return _made(name, config.seed, config.num_train, config.num_test)
+
+
+@functools.cache
+def _made(name, seed, num_train, num_test):
+    key = stream(jax.random.key(seed), f"data {name}")
     if name in TOYS:
-        return _toy_data(name, config.num_train, config.num_test, key)
+        return _toy_data(name, num_train, num_test, key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if name == "jets":
-        return _jet_data(config.num_train, config.num_test, rng)
+        return _jet_data(num_train, num_test, rng)
     return _digit_data(rng)
 
 

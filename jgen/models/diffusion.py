@@ -295,8 +295,7 @@ def guided(network: NetworkLike, null: Cond, weight: float | Float[Array, ""]) -
       null: the condition that stands for none.
       weight: w; 0 is the conditional model, -1 the unconditional one.
     """
-    if not isinstance(weight, jax.core.Tracer):
-        check_finite(weight=weight)
+    check_finite(weight=weight)
     network = as_network(network)
 
     def apply(params, t, x, cond):

@@ -59,11 +59,9 @@ def mean_flow(
     `log_prob` is None; the flow at intervals of width zero, `flow_matching(instantaneous(network),
     shape)`, has the same parameters and a density.
 
-    Deviations, both measured on two moons with one call: times are dense at both ends of the path,
-    where that call begins and ends (a classifier's AUC is 0.54, with the paper's times 0.63), and
-    squared errors are not weighted (with the paper's weighting 0.63 to 0.64, and flow matching with
-    the same parameters 0.75: errors of two components scatter so much that it is no longer the
-    mean that is learned).
+    Deviations: times are dense at both ends of the path, where one call begins and ends, and
+    squared errors are not weighted. The weights of few components scatter with the errors, so that
+    it is no longer the mean that is learned.
 
     Args:
       network: apply(params, t, x, cond) -> average velocity, an array of x's shape; its condition

@@ -17,6 +17,7 @@ from jgen.arrays import event_arrays, explained, real_array, warn_of_rounding
 from jgen.checks import check_memory
 from jgen.generative_model import Batch, GenerativeModel, float_type, num_events
 from jgen.random import check_key, member_keys, stream
+from jgen.sets import check_counts
 from jgen.training.checkpoint import Checkpoints
 from jgen.training.config import TrainConfig
 from jgen.training.log import MetricsLog
@@ -461,6 +462,7 @@ def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
             continue
         if num_events(batch) == 0:
             raise ValueError(f"{what} has no events")
+        check_counts(batch.cond, batch.x)
         shapes = lambda b: jax.tree.map(lambda a: np.shape(a)[1:], (b.x, b.cond))
         if shapes(batch) != shapes(data):
             raise ValueError(

@@ -164,7 +164,7 @@ def test_given_energies_are_taken_in_turn():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num": 0}, "num must be positive, got 0"),
+        ({"num": 0}, "num must be positive and finite, got 0"),
         ({"first": -1}, "first must be at least 0, got -1"),
         ({"energy_range": (5.0, 1.0)}, "energies must be positive"),
         ({"energies": (1.0, math.nan)}, "energies must be a number, got nan"),

@@ -1,14 +1,14 @@
 """Does a generator return showers that it was shown, or the same ones again and again?"""
 
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt64
 from scipy.stats import hypergeom, nbinom, nhypergeom
 
 from jgen.estimate import Estimate, Judged
 from jgen.metrics import nearest_neighbours
+from jgen.overlap import row_keys
 from jgen.showers.data import Geometry, Showers
 from jgen.showers.observables import compute_high_level_inputs
 
@@ -21,12 +21,12 @@ class Fingerprints(NamedTuple):
 
     Attributes:
       features: high-level inputs.
-      digests: of the voxels in float32; empty for showers without any energy, of which there may
+      digests: of the voxels in float32; zero for showers without any energy, of which there may
         be several.
     """
 
     features: Float[np.ndarray, "n d"]
-    digests: np.ndarray
+    digests: UInt64[np.ndarray, " n"]
 
     def rows(self, index) -> "Fingerprints":
         """Those of some showers."""
@@ -45,9 +45,9 @@ def fingerprints(
     """
     if features is None:
         features = compute_high_level_inputs(geometry, showers)
-    digest = lambda row: hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest()
-    rows = (np.ascontiguousarray(row, np.float32) for row in showers.voxels)
-    return Fingerprints(features, np.array([digest(row) if row.any() else "" for row in rows]))
+    digests = row_keys(showers.voxels)
+    digests[~np.any(showers.voxels, axis=1)] = 0
+    return Fingerprints(features, digests)
 
 
 def copies(
@@ -93,7 +93,7 @@ def copies(
     )
     if training is not None:
         known = [
-            np.isin(s.digests, training.digests[training.digests != ""])
+            np.isin(s.digests, training.digests[training.digests != 0])
             for s in (reference, generated)
         ]
         if known[0].any():
@@ -168,7 +168,7 @@ def _repeated(digests):
     """Which showers have the voxels of an earlier one."""
     first = np.zeros(len(digests), bool)
     first[np.unique(digests, return_index=True)[1]] = True
-    return ~first & (digests != "")
+    return ~first & (digests != 0)
 
 
 def _exact(reference, truth, generated):

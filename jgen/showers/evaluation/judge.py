@@ -1,12 +1,11 @@
 """Short judgements of showers: distances of observables, and how well classifiers tell them."""
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
 
-from jgen.arrays import SampleWarning
+from jgen.arrays import quiet_samples
 from jgen.estimate import Estimate
 from jgen.metrics import (
     ClassifierConfig,
@@ -113,10 +112,9 @@ def shower_judge(
             ).auc_estimate
             for tag in inputs
         }
-        with warnings.catch_warnings():
-            # Layers that few showers reach set the published scale of their features, in the truth
-            # that stands beside it, too.
-            warnings.simplefilter("ignore", SampleWarning)
+        # Layers that few showers reach set the published scale of their features, in the truth
+        # that stands beside it, too.
+        with quiet_samples():
             fpd = frechet_physics_distance(
                 known["high"], new["high"], num_sizes=5, num_batches=fpd_batches
             )

@@ -1,16 +1,14 @@
 """The CaloChallenge's protocol as one call: every metric beside that of truth against truth."""
 
 import functools
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import ks_2samp
 
-from jgen.arrays import SampleWarning
+from jgen.arrays import quiet_samples
 from jgen.estimate import Judged
 from jgen.metrics import (
     ClassifierComparison,
@@ -109,15 +107,8 @@ class Evaluation(NamedTuple):
     notes: tuple[str, ...]
 
 
-@contextmanager
-def _warnings_are_notes() -> Iterator[None]:
-    """What metrics warn of by themselves is among the notes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SampleWarning)
-        yield
-
-
-@_warnings_are_notes()
+# What metrics warn of by themselves is among the notes.
+@quiet_samples()
 def evaluate(
     geometry: Geometry,
     reference: Showers,

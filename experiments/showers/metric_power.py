@@ -6,7 +6,7 @@ plants faults in Geant4 showers: training showers that are returned, showers tha
 layers turned against each other, a layer that is dropped, a beam spot that is off in the angle.
 All metrics without a classifier compare them with other Geant4 showers; a metric sees a fault if it
 exceeds the 95 % quantile of truth against truth. --data takes more showers than the bundled ones,
-which reach samples of 1000. --auc adds the classifier of high-level features.
+which reach samples of 1500. --auc adds the classifier of high-level features.
 
 Time: 5 minutes of processor time (smoke: 20 s). Numbers: results/showers.md.
 """

@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments.study import Run, Study, at_least, main, table
 from jgen import plotting
+from jgen.arrays import quiet_samples
 from jgen.metrics import (
     ClassifierConfig,
     classifier_test,
@@ -217,6 +218,8 @@ def scores(geometry: Geometry, reference: Described, made: Described, training: 
     return dict(sorted(results.items()))
 
 
+# The scaling of the distances is said once, in `evaluate`.
+@quiet_samples()
 def trials(config: Config, run: Run, pool: dict[str, Described], num: int) -> dict:
     """Case -> metric -> scores [tries]."""
     geometry, total = get_geometry(config.geometry), len(load(config).energies)

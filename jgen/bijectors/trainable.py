@@ -38,8 +38,7 @@ class TrainableBijector(NamedTuple):
       data_init: (params, x [n, ...], cond [n, ...]) -> params that fit these n events, such as
         those that standardise them; None where no parameter depends on data.
       num_cond: numbers in the condition that it was made for, 0 for none; None where that is not
-        known. `jgen.models.flow`
-        checks on it that base and bijector fit together.
+        known. `jgen.models.flow` checks with it that base and bijector fit together.
     """
 
     init: Callable[[Key], Params]

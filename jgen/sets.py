@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from jgen.typing import Cond
+from jgen.typing import Cond, PyTree
 
 
 class SetCondition(NamedTuple):
@@ -62,12 +62,12 @@ def event_size(x: Float[Array, "..."], cond: Cond) -> int | Int[Array, ""]:
     return cond.n * (x.size // x.shape[0])
 
 
-def check_counts(cond: Cond, events: Float[np.ndarray, "num rows ..."]) -> None:
+def check_counts(cond: Cond, events: PyTree) -> None:
     """Refuse numbers of points that padded events cannot have.
 
     Args:
       cond: of all events; what is not conditioned on a number of points is taken.
-      events: padded.
+      events: padded [num, rows, ...] where they are sets; anything else without numbers of points.
 
     Raises:
       ValueError: for numbers that are not whole, or not between zero and the rows of an event.

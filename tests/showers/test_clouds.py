@@ -173,11 +173,11 @@ def test_a_shower_through_the_preprocessing_and_back_is_itself(showers, fitted):
 
 
 def test_groups_without_points_have_no_energy(fitted):
-    numbers = jnp.zeros(fitted.num_numbers).at[4 + 6 :].set(-9.0)
+    numbers = jnp.zeros(preprocessing.NUM_NUMBERS).at[4 + 6 :].set(-9.0)
     whole = fitted.whole(numbers, jnp.float32(1500.0))
     assert (whole.energy[whole.n == 0] == 0).all()
     assert (whole.n[6:] == 0).all()
-    huge = fitted.whole(jnp.full(fitted.num_numbers, 50.0), jnp.float32(1500.0))
+    huge = fitted.whole(jnp.full(preprocessing.NUM_NUMBERS, 50.0), jnp.float32(1500.0))
     assert huge.n.sum() == fitted.slots
     assert np.isfinite(huge.energy).all()
 
@@ -239,7 +239,7 @@ SMALL = dataclasses.replace(
 
 @pytest.mark.parametrize("sampler", ["teacher", "student"])
 def test_a_shower_is_one_of_its_key_and_index_and_has_its_numbers(fitted, sampler):
-    made = model.parts(SMALL, fitted.num_numbers, fitted.slots)
+    made = model.parts(SMALL, fitted.slots)
     keys = jax.random.split(jax.random.key(8), 2)
     params = {"flow": made.flow.init(keys[0]), "teacher": made.teacher.init(keys[1])}
     params["student"] = params["teacher"]

@@ -281,7 +281,7 @@ SMOKE = variant(
     timing=(1, 10),
     bootstrap=5,
     classifier=metrics.ClassifierConfig(hidden=(16,), batch_size=20, epochs=2, num_seeds=1),
-    evaluation=presets.SMOKE.evaluation,
+    evaluation=variant(presets.SMOKE.evaluation, classifiers=("high",), fpd=False, kpd=False),
 )
 # Networks of which the points see each other learn from all of them, and so do all of these, each
 # in about as much time.

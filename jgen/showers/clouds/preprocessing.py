@@ -250,7 +250,7 @@ def fit_preprocessing(showers: Showers, geometry: Geometry, key: Key) -> CloudPr
       key: of the points that statistics are taken of.
 
     Raises:
-      ValueError: for another geometry, bad showers or fewer than 50.
+      ValueError: for another geometry, for bad showers, empty ones or fewer than 50.
     """
     check_showers(showers, geometry)
     check_units(showers, geometry)
@@ -262,14 +262,16 @@ def fit_preprocessing(showers: Showers, geometry: Geometry, key: Key) -> CloudPr
         raise ValueError(
             f"the preprocessing needs 50 showers at least, got {len(showers.energies)}"
         )
+    if empty := int(np.sum(showers.voxels.max(axis=1) <= 0)):
+        raise ValueError(f"{empty} showers have no energy in any voxel; leave them out")
     low, high = float(showers.energies.min()), float(showers.energies.max())
     if not low < high:
         raise ValueError(
             f"all showers have the incident energy {low:g} MeV; this model is one of a range"
         )
     ends, rates = np.array([low, high]), _rates(showers, geometry)
-    empty = np.zeros((4, NUM_NUMBERS)), np.zeros((3, NUM_NUMBERS)), *(np.zeros(2),) * 3
-    first = CloudPreprocessing(geometry, Statistics(ends, *rates, *empty, 1))
+    unknown = np.zeros((4, NUM_NUMBERS)), np.zeros((3, NUM_NUMBERS)), *(np.zeros(2),) * 3
+    first = CloudPreprocessing(geometry, Statistics(ends, *rates, *unknown, 1))
     known = _measure(first, showers, key)
     raw, full, energy = known["raw"], known["full"], known["energy"]
     moments = [_polynomials(*columns, energy) for columns in zip(raw.T, full.T, strict=True)]

@@ -96,7 +96,11 @@ class Trained:
         Args:
           key: typed PRNG key.
           energies: incident energies [MeV].
+
+        Raises:
+          ValueError: as `draw`.
         """
+        energies = self._checked(energies)
         sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing)
 
         def one(params, key, energy):
@@ -131,22 +135,29 @@ class Trained:
 
         Args:
           key: typed PRNG key.
-          energies: incident energies [MeV], best within `energy_range`.
+          energies: incident energies [MeV].
           batch_size: showers made at a time.
           progress: show a progress bar.
 
         Raises:
-          ValueError: if the energies are not one or more positive numbers [n].
+          ValueError: if the energies are not one or more numbers [n] within `energy_range`.
         """
-        energies = np.asarray(energies, np.float32)
-        if energies.ndim != 1 or not len(energies) or not np.all(energies > 0):
-            raise ValueError(
-                "energies must be one or more positive numbers [n] in MeV, got shape "
-                f"{energies.shape}, the least {energies.min(initial=np.inf)}"
-            )
+        energies = self._checked(energies)
         args = (self.model, self.model_params, key, len(energies), energies)
         voxels = draw(*args, batch_size=min(batch_size, len(energies)), progress=progress)
         return Showers(energies, voxels.reshape(len(energies), -1))
+
+    def _checked(self, energies: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Incident energies as float32; beyond the training sample numbers mean nothing."""
+        energies, (low, high) = np.asarray(energies, np.float32), self.energy_range
+        inside = (energies >= low * (1 - 1e-3)) & (energies <= high * (1 + 1e-3))
+        if energies.ndim != 1 or not len(energies) or not np.all(inside):
+            raise ValueError(
+                f"energies must be one or more numbers [n] from {low:.6g} to {high:.6g} MeV, those "
+                f"of the training sample, got shape {energies.shape} with the ends "
+                f"{energies.min(initial=np.inf):.6g} and {energies.max(initial=-np.inf):.6g}"
+            )
+        return energies
 
     def as_points(self, key: Key, showers: Showers) -> list[Float[np.ndarray, "_ 4"]]:
         """Points like those of `clouds` of other showers: at random places in their voxels.

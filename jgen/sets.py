@@ -48,11 +48,12 @@ def masked(x: Float[Array, "..."], cond: Cond) -> Float[Array, "..."]:
 def event_mean(values: Float[Array, "..."], cond: Cond) -> Float[Array, ""]:
     """Mean of an event's values over the features of its points, zero of an event without any.
 
-    Every event then has the same weight in a mean over events, whatever its number of points.
+    Every event then has the same weight in a mean over events, whatever its number of points. Of
+    fewer rows than the condition has points, the mean is over these rows.
     """
     if not isinstance(cond, SetCondition):
         return jnp.mean(values)
-    count = jnp.maximum(cond.n, 1) * (values.size // values.shape[0])
+    count = jnp.clip(cond.n, 1, values.shape[0]) * (values.size // values.shape[0])
     return jnp.sum(masked(values, cond)) / count
 
 

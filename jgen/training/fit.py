@@ -3,6 +3,7 @@
 import functools
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
+from jaxtyping import Array
 from tqdm import tqdm
 
 from jgen.arrays import event_arrays, explained, real_array, warn_of_rounding
@@ -18,7 +20,6 @@ from jgen.checks import check_memory
 from jgen.generative_model import Batch, GenerativeModel, float_type, num_events
 from jgen.random import check_key, member_keys, stream
 from jgen.sets import check_counts
-from jgen.training.buckets import bucket_rows, check_buckets
 from jgen.training.checkpoint import Checkpoints
 from jgen.training.config import TrainConfig
 from jgen.training.log import MetricsLog
@@ -78,6 +79,7 @@ def fit(
     config: TrainConfig,
     *,
     validation: Batch | None = None,
+    score: Callable[[Params, Key, Batch], Array] | None = None,
     initial: Params | TrainState | None = None,
     function: Function | None = None,
     optimizer: optax.GradientTransformation | None = None,
@@ -102,6 +104,9 @@ def fit(
       validation: events for the validation loss, with the same fields as `data` and, of several
         data sets, a set of equal size for each of them, one after another. A bootstrap ensemble
         validates on all of them as they are.
+      score: (params, key, validation) -> a number that is smaller for better parameters, which
+        takes the place of the validation loss. For games, whose loss does not say which step is
+        best. It sees all validation events at once.
       initial: where the training starts instead of `model.init`: parameters of one member, which
         all start from, or stacked ones of as many members; or a training state, such as the `state`
         of an earlier training, which goes on at its step with its optimiser and average, up to
@@ -125,7 +130,7 @@ def fit(
     check_key(key)
     data = _as_batch(Batch(None) if data is None else data, "data", model)
     validation = validation if validation is None else _as_batch(validation, "validation", model)
-    _check(data, validation, config)
+    _check(data, validation, score, config)
     check_memory(jax.eval_shape(model.init, jax.random.key(0)), copies=config.ensemble)
     if folder is not None:
         record = training_record(data, validation, key, config, initial)
@@ -140,7 +145,9 @@ def fit(
     validation = validation and _unit_weight(validation, config.data_sets)
     optimizer = make_optimizer(config.optimizer, config.steps) if optimizer is None else optimizer
     start = _start(model, initial, config.ensemble)
-    loop = _Loop(model, data, validation, function, optimizer, key, config, layout, folder, start)
+    loop = _Loop(
+        model, data, validation, score, function, optimizer, key, config, layout, folder, start
+    )
     with _Sigterm() as sigterm:
         loop.run(sigterm, name, progress)
     state, best = loop.state, loop.best
@@ -152,7 +159,18 @@ class _Loop:
     """The state of a running training, with the compiled functions that advance it."""
 
     def __init__(
-        self, model, data, validation, function, optimizer, key, config, layout, folder, start
+        self,
+        model,
+        data,
+        validation,
+        score,
+        function,
+        optimizer,
+        key,
+        config,
+        layout,
+        folder,
+        start,
     ):
         self.config, self.layout = config, layout
         axis = config.axis
@@ -160,8 +178,9 @@ class _Loop:
             one_cpu = layout.mesh.size == 1 and jax.default_backend() == "cpu"
             axis = "scan" if one_cpu else "vmap"
         step, update = _make_update(
-            model, optimizer, function, stream(key, "repulsion"), config, layout, axis, data
-        )
+            model, optimizer, function, stream(key, "repulsion"), config, layout, axis,
+            num_events(data) if jax.tree.leaves(data) else 0,
+        )  # fmt: skip
         members, shared = layout.members, layout.shared
         self.keys = put(member_keys(stream(key, "train"), config.ensemble), members)
         block = config.ensemble // config.data_sets
@@ -176,8 +195,10 @@ class _Loop:
             made = jax.eval_shape(begin, jax.eval_shape(jax.vmap(model.init), init_keys))
             if isinstance(start, TrainState):
                 _check_state(start, made)
+                copy = lambda state: jax.tree.map(
+                    jnp.copy, state
+                )  # it is donated to the first step
                 start = put(jax.tree.map(np.asarray, start), members)
-                copy = lambda state: jax.tree.map(jnp.copy, state)  # the first step is given it
                 self.state = jax.jit(copy, out_shardings=members)(start)
             else:
                 self.state = jax.jit(begin, out_shardings=members)(put(start, members))
@@ -192,11 +213,15 @@ class _Loop:
         )(self.state)
         self.validation = validation
         if validation is not None:
-            sets = [_stacks(v, config.batch_size) for v in _sets(validation, config.data_sets)]
+            sets = _sets(validation, config.data_sets)
+            sets = [_stacks(v, num_events(v) if score else config.batch_size) for v in sets]
             self.validation = put(jax.tree.map(lambda *sets: np.stack(sets), *sets), shared)
             self.validate = jax.jit(
                 over_members(
-                    functools.partial(_validate, model, config, stream(key, "validation")), axis
+                    functools.partial(
+                        _validate, score or model.loss, config, stream(key, "validation")
+                    ),
+                    axis,
                 ),
                 out_shardings=(members, shared),
             )
@@ -340,16 +365,12 @@ def _check_state(state: TrainState, expected: TrainState) -> None:
         )
 
 
-def _make_update(model, optimizer, function, key, config, layout, axis, data):
+def _make_update(model, optimizer, function, key, config, layout, axis, num_train):
     """The step of one member and the update of all of them, (states, keys, data_set, data)."""
     penalty, repulsive = None, config.members == "repulsive"
     if repulsive:
         function = log_prob_values(model) if function is None else function
-        penalty = repulsion(function, config.repulsion, num_events(data))
-    rows = ()
-    if config.buckets > 1:
-        check_buckets(data, axis)
-        rows = bucket_rows(data.cond.n, config.batch_size, config.buckets)
+        penalty = repulsion(function, config.repulsion, num_train)
     step = make_step(
         model,
         optimizer,
@@ -360,7 +381,6 @@ def _make_update(model, optimizer, function, key, config, layout, axis, data):
         data_sets=config.data_sets,
         steps=config.steps,
         penalty=penalty,
-        bucket_rows=rows,
     )
     if repulsive:
         return step, repulsive_update(
@@ -373,7 +393,7 @@ def _make_update(model, optimizer, function, key, config, layout, axis, data):
     return step, over_members(own, axis)
 
 
-def _validate(model, config, key, state, best, data_set, stacks):
+def _validate(measure, config, key, state, best, data_set, stacks):
     """Validation loss of one member on its data set, and its best parameters so far."""
     # One batch at a time, since under vmap every member gets a copy of what it picks.
     own = data_set if config.data_sets > 1 else 0
@@ -385,7 +405,7 @@ def _validate(model, config, key, state, best, data_set, stacks):
 
         def one(n, stack=stack, first=first):
             batch = jax.tree.map(lambda a: a[own, n], stack)
-            return model.loss(state.average, keys[first + n], batch)
+            return measure(state.average, keys[first + n], batch)
 
         total += size * jnp.sum(jax.lax.map(one, jnp.arange(batches)))
         first += batches
@@ -449,7 +469,7 @@ def _as_batch(data: Batch, name: str, model: GenerativeModel) -> Batch:
     )
 
 
-def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
+def _check(data: Batch, validation: Batch | None, score, config: TrainConfig) -> None:
     config.check()
     if not jax.tree.leaves(data):
         if validation is not None or config.members != "plain" or config.data_sets > 1:
@@ -497,6 +517,8 @@ def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
                 )
     if config.keep == "best" and validation is None:
         raise ValueError('keep="best" needs validation data')
+    if score is not None and validation is None:
+        raise ValueError("score judges validation data; give some, or leave it out")
 
 
 class _Sigterm:

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Float
 
 from experiments.models.data import TOYS, DataSet, make_data
-from experiments.models.zoo import SKIPPED
+from experiments.models.zoo import SKIPPED, TEACHERS
 from experiments.study import Run, at_least, metric_table
 from jgen import Batch, GenerativeModel, Judged, OptimizerConfig, TrainConfig, plotting
 from jgen.nets import num_parameters
@@ -94,7 +94,7 @@ class Comparison(abc.ABC):
     def model(self, family: str, name: str, **options: Any) -> GenerativeModel:
         """A model in the data's own units: with `judged`, as it is judged, else to be trained.
 
-        "consistency" has also the parameters of its `teacher`.
+        A family that is distilled has also the parameters of its `teacher`.
         """
 
     @abc.abstractmethod
@@ -121,10 +121,10 @@ def build(config: Comparison) -> dict[str, GenerativeModel]:
 
 
 def train(config: Comparison, run: Run, name: str, family: str) -> Fitted:
-    """Train a family; the consistency model after flow matching on the same data, its teacher."""
+    """Train a family; one that is distilled after its teacher on the same data."""
     data, how, options = make_data(config, name), config.of(name).training(family), {}
-    if family == "consistency":
-        options = {"teacher": train(config, run, name, "flow-matching").one}
+    if family in TEACHERS:
+        options = {"teacher": train(config, run, name, TEACHERS[family]).one}
     model = config.model(family, name, **options)
     return run.fit(
         f"{name}/{family}",
@@ -179,8 +179,7 @@ def compute(config: Comparison, run: Run) -> dict[str, Any]:
                         error than the NLL
     DISTANCE/f/d        to the test events; the truth's is that of training events, as many
     ms_sample/f/d, ms_log_prob/f/d      milliseconds an event in batches of 1000, compiled before
-    train_s/f/d         seconds with compilation, of the consistency model without those of its
-                        teacher
+    train_s/f/d         seconds with compilation, of what is distilled without its teacher's
     parameters/f/d
     """
     metrics = {}

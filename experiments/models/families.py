@@ -2,14 +2,15 @@
 
     python -m experiments families
 
-takes 21 minutes of processor time: 40 trainings of 10 to 70 seconds, compilation included. The
+takes 21 minutes of processor time: 45 trainings of 10 to 70 seconds, compilation included. The
 preset smoke, all families on eight Gaussians with networks of 16 units, takes about one minute.
 
 GAN, WGAN-GP, VAE, flow (spline couplings; in one dimension autoregressive), diffusion (EDM), flow
-matching, consistency (one call, distilled from flow matching) and an autoregressive model of bins,
-on moons of noise 0.05, eight Gaussians, the camel back in one dimension, four features of Pythia
-jets and scikit-learn's digits of 8 x 8 pixels. The figures are a page of all families beside the
-truth, quality against time, and histograms of the jets. Numbers: results/models.md.
+matching, consistency and MeanFlow (one call, distilled from flow matching) and an autoregressive
+model of bins, on moons of noise 0.05, eight Gaussians, the camel back in one dimension, four
+features of Pythia jets and scikit-learn's digits of 8 x 8 pixels. The figures are a page of all
+families beside the truth, quality against time, and histograms of the jets. Numbers:
+results/models.md.
 """
 
 import functools
@@ -37,6 +38,7 @@ _TRAININGS = {
     "diffusion": "paths",
     "flow-matching": "paths",
     "consistency": "distillation",
+    "mean-flow": "mean_flow",
 }
 training = functools.partial(comparison.training, log_every=200, save_every=5000)
 _best = functools.partial(training, keep="best")
@@ -62,6 +64,8 @@ class Kind:
     """Diffusion and flow matching, whose losses are random in noise and time."""
     distillation: TrainConfig = training(12_000, 256, 2e-3, ema_decay=0.999)
     """Consistency model."""
+    mean_flow: TrainConfig = training(12_000, 256, 2e-3, ema_decay=0.999)
+    """MeanFlow."""
 
     def training(self, family: Family) -> TrainConfig:
         """Training of a family."""
@@ -94,6 +98,7 @@ class Config(Comparison):
         autoregressive=_decaying(800, 128, 2e-3, ema_decay=0.99, validate_every=50),
         paths=_decaying(5000, 128, 5e-3, ema_decay=0.998, validate_every=250),
         distillation=training(5000, 128, 1e-3, ema_decay=0.998),
+        mean_flow=training(5000, 128, 1e-3, ema_decay=0.998),
     )
     """Those of the digits, likewise; weights decay."""
     num_directions: int = 64
@@ -148,11 +153,12 @@ _SMALL = variant(
         "penalty": 10.0,
         "critic_steps": 2,
         "intervals": 4,
+        "mean_flow_hidden": (16,),
         "solver_steps": 4,
         "likelihood_steps": 4,
     },
     **dict.fromkeys(("adversarial", "flow", "vae", "autoregressive", "paths"), _SHORT),
-    distillation=_SHORT | {"steps": 100},
+    **dict.fromkeys(("distillation", "mean_flow"), _SHORT | {"steps": 100}),
 )
 # All families on the toy that has a metric of its own.
 SMOKE = variant(

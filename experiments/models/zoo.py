@@ -1,6 +1,7 @@
 """The models of both studies, of events [dim]: flows of every bijector, and the other families."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -177,9 +178,11 @@ class Sizes:
     """Steps of WGAN-GP's critic for one of its generator, those of the paper."""
     intervals: int = 18
     """Intervals of the consistency model's grid of times, those of the paper."""
+    mean_flow_hidden: tuple[int, ...] = (128, 128, 128)
+    """Widths of MeanFlow's, which learns all intervals of time."""
     huber: float = 0.03
-    """Difference in which its distance turns from a square to an absolute value, in units of
-    sqrt(dim). The paper's 0.00054 is for images."""
+    """Difference in which the consistency model's distance turns from a square to an absolute
+    value, in units of sqrt(dim). The paper's 0.00054 is for images."""
     solver_steps: int = 20
     """Steps of the samplers: midpoint for flow matching, EDM's for diffusion, two calls each."""
     likelihood_steps: int = 25
@@ -200,12 +203,12 @@ def make_model(
       family: one of `FAMILIES`.
       sizes: of the model.
       data: the data set, for its dimension, fixed map and the range of the bins.
-      teacher: parameters of "flow-matching" that "consistency" is distilled from; it is sampled
+      teacher: parameters of the family that `TEACHERS` names, for the training; models are sampled
         without them.
     """
     if family == "autoregressive":
         return _bins(sizes, data)
-    options = {"teacher": teacher} if family == "consistency" else {}
+    options = {"teacher": teacher} if family in TEACHERS else {}
     return preprocessed(_MODELS[family](sizes, data.dim, **options), data.bijector)
 
 
@@ -296,6 +299,14 @@ def _consistency(sizes: Sizes, dim: int, teacher: Params | None = None) -> Gener
     return models.consistency(_velocity(sizes, dim), (dim,), teacher=teacher, **options)
 
 
+def _mean_flow(sizes: Sizes, dim: int, teacher: Params | None = None) -> GenerativeModel:
+    """Average velocities of flow matching's velocity, sampled with one call."""
+    if teacher is not None:
+        teacher = functools.partial(_velocity(sizes, dim).apply, teacher)
+    network = nets.velocity_mlp(dim, 1, hidden=sizes.mean_flow_hidden, time_features=0)
+    return models.mean_flow(network, (dim,), teacher=teacher)
+
+
 def _velocity(sizes, dim):
     return nets.velocity_mlp(dim, hidden=sizes.hidden, time_features=0)
 
@@ -321,6 +332,9 @@ _MODELS: dict[str, Callable[..., GenerativeModel]] = {
     "diffusion": _diffusion,
     "flow-matching": _flow_matching,
     "consistency": _consistency,
+    "mean-flow": _mean_flow,
 }
+TEACHERS = {"consistency": "flow-matching", "mean-flow": "flow-matching"}
+"""Families that are distilled, and the one that they are distilled from on the same data."""
 FAMILIES = (*_MODELS, "autoregressive")
 """All families."""

@@ -21,8 +21,9 @@ from jaxtyping import Array, Float
 
 from jgen.checks import check_whole
 from jgen.files import atomic_path, damage_named
+from jgen.sets import event_mean
 from jgen.solvers.runge_kutta import MIDPOINT, OdeSolver, RungeKutta, trajectory
-from jgen.typing import Params, PyTree, Velocity
+from jgen.typing import Cond, Params, PyTree, Velocity
 
 # exp(-1000) is zero in float32 and float64: a softmax entry that is zero exactly, yet has a finite
 # (zero) gradient, which -inf would not.
@@ -151,9 +152,13 @@ def global_truncation_error(
     velocity: Velocity,
     x0: Float[Array, "*x"],
     x1: Float[Array, "*x"],
+    cond: Cond = None,
 ) -> Float[Array, ""]:
-    """Squared error at t = 1, mean over components; one event (2405.09629, Eq. 16)."""
-    return jnp.mean((solver(velocity, x0) - x1) ** 2)
+    """Squared error at t = 1, mean over components; one event (2405.09629, Eq. 16).
+
+    Of an event that is a set, with a `jgen.sets.SetCondition`, the mean is over its points.
+    """
+    return event_mean((solver(velocity, x0) - x1) ** 2, cond)
 
 
 def global_truncation_errors(
@@ -178,24 +183,28 @@ def global_truncation_errors(
 
     def one(args):
         x0, x1, c = args
-        return global_truncation_error(solver, lambda t, x: velocity(params, t, x, c), x0, x1)
+        return global_truncation_error(solver, lambda t, x: velocity(params, t, x, c), x0, x1, c)
 
     ends = (reference.states[:, 0], reference.states[:, -1], cond)
     return jax.lax.map(one, ends, batch_size=min(batch_size, ends[0].shape[0]))
 
 
-def local_truncation_error(solver: NonStationary, reference: Reference) -> Float[Array, ""]:
+def local_truncation_error(
+    solver: NonStationary, reference: Reference, cond: Cond = None
+) -> Float[Array, ""]:
     """Sum over steps of the squared error of one step from the reference; one event.
 
-    2405.09629, Eq. 17, mean over components. Since all velocities in it lie on the reference
-    trajectory, they are its time derivative, and no network is called. (The published code adds
-    the roots of the mean squares instead and re-integrates the trajectory in every iteration.)
+    2405.09629, Eq. 17, mean over components, of a set over those of its points. Since all
+    velocities in it lie on the reference trajectory, they are its time derivative, and no network
+    is called. (The published code adds the roots of the mean squares instead and re-integrates the
+    trajectory in every iteration.)
     """
     states, velocities = jax.vmap(reference.at)(solver.grid)
     x0 = reference.states[0]
     sums = jnp.tensordot(jnp.tril(solver.b), velocities[:-1], axes=1)
     steps = jnp.tensordot(solver.a, x0, axes=0) + sums
-    return jnp.sum(jnp.mean(((steps - states[1:]) ** 2).reshape(solver.n_eval, -1), axis=1))
+    squares = (steps - states[1:]) ** 2
+    return jnp.sum(jax.vmap(event_mean, (0, None))(squares, cond))
 
 
 def references(

@@ -24,6 +24,7 @@ from tqdm import trange
 
 from jgen.checks import check_fraction, check_known, check_whole
 from jgen.files import atomic_path, read_json
+from jgen.sets import SetCondition, check_counts, masked
 from jgen.solvers import (
     NonStationary,
     Reference,
@@ -136,7 +137,7 @@ class BespokeTraining(NamedTuple):
         def loss(solver, key, batch):
             params, *events = batch
             if objective == "local":
-                errors = jax.vmap(local_truncation_error, in_axes=(None, 0))(solver, events[0])
+                errors = jax.vmap(local_truncation_error, in_axes=(None, 0, 0))(solver, *events)
             else:
                 errors = global_truncation_errors(
                     solver, self.velocity, params, *events, batch_size=self.batch_size
@@ -170,7 +171,7 @@ def bespoke_training(
     Args:
       velocity: (params, t, x, cond) -> dx/dt of one trajectory.
       params: of the network.
-      x0: starts.
+      x0: starts; padded rows of sets are ignored.
       cond: conditions, leading axis trajectories, or None.
       solver: of the reference; midpoint with 100 steps, as published, unless given.
       batch_size: trajectories in an optimiser step.
@@ -178,8 +179,12 @@ def bespoke_training(
       holdout: fraction of the trajectories that are held out, the last ones.
 
     Raises:
-      ValueError: if there are too few trajectories to hold some out.
+      ValueError: if there are too few trajectories to hold some out, or numbers of points do not
+        fit.
     """
+    check_counts(cond, x0)
+    if isinstance(cond, SetCondition):
+        x0 = jax.vmap(masked)(x0, cond)
     check_whole(batch_size=batch_size, chunk=chunk)
     check_fraction(holdout=holdout)
     num_train = len(x0) - max(1, round(holdout * len(x0)))

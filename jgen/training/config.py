@@ -18,6 +18,9 @@ class TrainConfig:
     """Optimiser steps."""
     batch_size: int = 64
     """Events in a minibatch of one member."""
+    buckets: int = 1
+    """Groups of like length that a minibatch of sets of points is sorted into, each padded no
+    further than it needs: the same loss, faster where lengths differ much."""
     ensemble: int = 1
     """Members trained at once, each with its own start, minibatches and optimiser. More members
     leave the first as they were, unless they repel each other or have several data sets."""
@@ -49,6 +52,12 @@ class TrainConfig:
     def check(self) -> None:
         """Raise a ValueError for values out of range or that do not fit together."""
         check_whole(steps=self.steps, batch_size=self.batch_size, ensemble=self.ensemble)
+        check_whole(buckets=self.buckets)
+        if self.batch_size % self.buckets:
+            raise ValueError(
+                f"{self.batch_size} events of a minibatch cannot be dealt out evenly to "
+                f"{self.buckets} buckets; choose a batch_size that is a multiple of {self.buckets}"
+            )
         check_whole(data_sets=self.data_sets, validate_every=self.validate_every)
         check_whole(log_every=self.log_every, save_every=self.save_every)
         check_literals(self)

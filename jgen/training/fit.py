@@ -20,6 +20,7 @@ from jgen.checks import check_memory
 from jgen.generative_model import Batch, GenerativeModel, float_type, num_events
 from jgen.random import check_key, member_keys, stream
 from jgen.sets import check_counts
+from jgen.training.buckets import bucket_rows, check_buckets
 from jgen.training.checkpoint import Checkpoints
 from jgen.training.config import TrainConfig
 from jgen.training.log import MetricsLog
@@ -178,9 +179,8 @@ class _Loop:
             one_cpu = layout.mesh.size == 1 and jax.default_backend() == "cpu"
             axis = "scan" if one_cpu else "vmap"
         step, update = _make_update(
-            model, optimizer, function, stream(key, "repulsion"), config, layout, axis,
-            num_events(data) if jax.tree.leaves(data) else 0,
-        )  # fmt: skip
+            model, optimizer, function, stream(key, "repulsion"), config, layout, axis, data
+        )
         members, shared = layout.members, layout.shared
         self.keys = put(member_keys(stream(key, "train"), config.ensemble), members)
         block = config.ensemble // config.data_sets
@@ -195,10 +195,8 @@ class _Loop:
             made = jax.eval_shape(begin, jax.eval_shape(jax.vmap(model.init), init_keys))
             if isinstance(start, TrainState):
                 _check_state(start, made)
-                copy = lambda state: jax.tree.map(
-                    jnp.copy, state
-                )  # it is donated to the first step
                 start = put(jax.tree.map(np.asarray, start), members)
+                copy = lambda state: jax.tree.map(jnp.copy, state)  # the first step is given it
                 self.state = jax.jit(copy, out_shardings=members)(start)
             else:
                 self.state = jax.jit(begin, out_shardings=members)(put(start, members))
@@ -365,12 +363,16 @@ def _check_state(state: TrainState, expected: TrainState) -> None:
         )
 
 
-def _make_update(model, optimizer, function, key, config, layout, axis, num_train):
+def _make_update(model, optimizer, function, key, config, layout, axis, data):
     """The step of one member and the update of all of them, (states, keys, data_set, data)."""
     penalty, repulsive = None, config.members == "repulsive"
     if repulsive:
         function = log_prob_values(model) if function is None else function
-        penalty = repulsion(function, config.repulsion, num_train)
+        penalty = repulsion(function, config.repulsion, num_events(data))
+    rows = ()
+    if config.buckets > 1:
+        check_buckets(data, axis)
+        rows = bucket_rows(data.cond.n, config.batch_size, config.buckets)
     step = make_step(
         model,
         optimizer,
@@ -381,6 +383,7 @@ def _make_update(model, optimizer, function, key, config, layout, axis, num_trai
         data_sets=config.data_sets,
         steps=config.steps,
         penalty=penalty,
+        bucket_rows=rows,
     )
     if repulsive:
         return step, repulsive_update(

@@ -1,5 +1,6 @@
 """One optimiser step of one member; ensembles are this step mapped over stacked states."""
 
+import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -11,6 +12,7 @@ from jaxtyping import Array
 from jgen.checks import check_fraction, check_known, check_whole
 from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.training.bootstrap import resampled
+from jgen.training.buckets import bucketed_loss
 from jgen.typing import Key, Params, PyTree
 
 Axis = Literal["vmap", "scan"]
@@ -61,6 +63,7 @@ def make_step(
     data_sets: int = 1,
     steps: int | None = None,
     penalty: Callable[[Params, PyTree], Array] | None = None,
+    bucket_rows: tuple[int, ...] = (),
 ) -> Step:
     """Training step that draws its own minibatch from device-resident data.
 
@@ -78,12 +81,17 @@ def make_step(
       steps: of the whole training, for losses that change on the way; None for their end.
       penalty: (params, common) -> scalar, minimised with the loss. The metrics have the loss
         without it and the gradient norm of both.
+      bucket_rows: of the groups of like length that minibatches of sets are computed in, see
+        `training.buckets`; without, they are not grouped.
     """
     check_whole(batch_size=batch_size, data_sets=data_sets)
 
+    whole = functools.partial(loss_at, model)
+    total = bucketed_loss(model, bucket_rows) if bucket_rows else whole
+
     def loss(params, key, given):
         batch, progress = given
-        return loss_at(model, params, key, batch, progress)
+        return total(params, key, batch, progress)
 
     descend = gradient_step(loss, optimizer, ema_decay=ema_decay, penalty=penalty)
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from jgen.sets import SetCondition, masked
 from jgen.solvers import (
     NonStationary,
     global_truncation_error,
@@ -114,3 +115,20 @@ def test_the_best_solver_on_held_out_flows_is_kept_and_stays(tmp_path):
     assert keep(euler=NonStationary.euler(4)) == kept
     np.testing.assert_array_equal(load_solver(path).b, midpoint.b)
     assert json.loads(path.with_suffix(".json").read_text()) == kept
+
+
+def test_solvers_of_sets_do_not_see_their_padding(key):
+    """Events of two points with and without two rows of garbage behind them."""
+    velocity = lambda params, t, x, cond: masked(field(t, x), cond)
+    x0, cond = jax.random.normal(key, (8, 2, 1)), SetCondition(np.full(8, 2))
+    padded = jnp.concatenate([x0, jnp.full((8, 2, 1), 1e30)], axis=1)
+    start = NonStationary.from_runge_kutta(runge_kutta("midpoint", 1))
+    for objective in ("global", "local"):
+        solvers = [
+            bespoke_training(velocity, None, x, cond, batch_size=4).train(
+                start, key, objective=objective, steps=3, optimizer=optax.adam(1e-2)
+            )
+            for x in (x0, padded)
+        ]
+        for a, b in zip(*map(jax.tree.leaves, solvers), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)

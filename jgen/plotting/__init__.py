@@ -31,6 +31,7 @@ from jgen.plotting.showers import (
     longitudinal_profile,
     longitudinal_view,
     polar_view,
+    shower_points,
     single_showers,
 )
 from jgen.plotting.style import save, style
@@ -84,6 +85,7 @@ __all__ = [
     "sample_gallery",
     "save",
     "shower_figures",
+    "shower_points",
     "single_showers",
     "style",
     "summary_figure",

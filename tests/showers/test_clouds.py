@@ -173,11 +173,11 @@ def test_a_shower_through_the_preprocessing_and_back_is_itself(showers, fitted):
 
 
 def test_groups_without_points_have_no_energy(fitted):
-    numbers = jnp.zeros(fitted.num_numbers).at[4 + 6 :].set(-9.0)
+    numbers = jnp.zeros(preprocessing.NUM_NUMBERS).at[4 + 6 :].set(-9.0)
     whole = fitted.whole(numbers, jnp.float32(1500.0))
     assert (whole.energy[whole.n == 0] == 0).all()
     assert (whole.n[6:] == 0).all()
-    huge = fitted.whole(jnp.full(fitted.num_numbers, 50.0), jnp.float32(1500.0))
+    huge = fitted.whole(jnp.full(preprocessing.NUM_NUMBERS, 50.0), jnp.float32(1500.0))
     assert huge.n.sum() == fitted.slots
     assert np.isfinite(huge.energy).all()
 
@@ -239,12 +239,14 @@ SMALL = dataclasses.replace(
 
 @pytest.mark.parametrize("sampler", ["teacher", "student"])
 def test_a_shower_is_one_of_its_key_and_index_and_has_its_numbers(fitted, sampler):
-    made = model.parts(SMALL, fitted.num_numbers, fitted.slots)
+    made = model.parts(SMALL, fitted.slots)
     keys = jax.random.split(jax.random.key(8), 2)
     params = {"flow": made.flow.init(keys[0]), "teacher": made.teacher.init(keys[1])}
     params["student"] = params["teacher"]
     trained = clouds.Trained(SMALL, fitted, params, sampler)
-    energies = np.geomspace(1000, 3900, 7).astype(np.float32)
+    energies = np.geomspace(*fitted.statistics.energies, 7).astype(np.float32)
+    with pytest.raises(ValueError, match="from .* MeV, those of the training sample"):
+        trained.draw(jax.random.key(9), 3 * energies)
     one = trained.draw(jax.random.key(9), energies, batch_size=7)
     two = trained.draw(jax.random.key(9), energies, batch_size=2)
     np.testing.assert_allclose(one.voxels, two.voxels, rtol=1e-3, atol=1e-3)
@@ -310,6 +312,9 @@ def test_bad_options_are_refused(change, message):
 def test_bad_showers_are_refused(showers):
     with pytest.raises(ValueError, match="50 showers at least"):
         clouds.fit_preprocessing(Showers(*(a[:20] for a in showers)), DS2, jax.random.key(0))
+    empty = showers._replace(voxels=showers.voxels * (np.arange(100) > 1)[:, None])
+    with pytest.raises(ValueError, match="2 showers have no energy"):
+        clouds.fit_preprocessing(empty, DS2, jax.random.key(0))
     same = showers._replace(energies=np.full(100, 2000.0))
     with pytest.raises(ValueError, match="one of a range"):
         clouds.fit_preprocessing(same, DS2, jax.random.key(0))

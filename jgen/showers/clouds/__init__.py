@@ -5,7 +5,7 @@ energies = calodream.incident_energies(1000, *trained.energy_range)
 showers = trained.draw(jax.random.key(0), energies)
 """
 
-from jgen.showers.clouds.model import CloudsConfig, FlowConfig, few_points
+from jgen.showers.clouds.model import CloudsConfig, FlowConfig, few_points, parts
 from jgen.showers.clouds.preprocessing import CloudPreprocessing, fit_preprocessing
 from jgen.showers.clouds.trained import Trained, load, train
 
@@ -17,5 +17,6 @@ __all__ = [
     "few_points",
     "fit_preprocessing",
     "load",
+    "parts",
     "train",
 ]

@@ -5,12 +5,12 @@ numbers of points of the shower's parts, and a diffusion model for the points, w
 function then makes in one call. Together they are one `GenerativeModel` of showers in MeV.
 
 Deviations from 2309.05704: layers in groups of five; each voxel is a Poisson number of points,
-which takes the place of the polynomials that calibrate the number of points; the radius is
-compressed; the one-call function is taught by whole trajectories of the teacher (2101.02388), where
-the published one is by neighbouring times; AdamW in place of RAdam. And EDM's network is trained
-and solved in the time of the linear path, sigma / alpha = (1 - t) / t, by the midpoint method: 12
-steps of Heun's method in the published steps of sigma make points of a normal distribution 9 % too
-wide (unit variance, sigma from 80 to 0.002), these 0.01 %.
+which takes the place of the polynomials that calibrate the number of points; coordinates are made
+normal one by one; the one-call function is taught by whole trajectories of the teacher
+(2101.02388), where the published one is by neighbouring times; AdamW in place of RAdam. And EDM's
+network is trained and solved in the time of the linear path, sigma / alpha = (1 - t) / t, by the
+midpoint method: 12 steps of Heun's method in the published steps of sigma make points of a normal
+distribution 9 % too wide (unit variance, sigma from 80 to 0.002), these 0.01 %.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ from jgen.nets import (
 )
 from jgen.paths import linear
 from jgen.sets import SetCondition
-from jgen.showers.clouds.preprocessing import CloudPreprocessing, Encoded
+from jgen.showers.clouds.preprocessing import NUM_NUMBERS, CloudPreprocessing, Encoded
 from jgen.solvers import runge_kutta
 from jgen.training import OptimizerConfig, TrainConfig, make_layout, make_optimizer
 from jgen.typing import Params
@@ -94,13 +94,15 @@ class CloudsConfig:
         2400, 128, ema_decay=0.998, optimizer=_ADAM, log_every=50, save_every=1200
     )
     """Training of the diffusion model."""
+    distil: bool = True
+    """Teach the one-call function; without, the diffusion model is all."""
     trajectories: int = 4
     """Of the teacher a training shower, of as many points as `few` says, for the student."""
     student: TrainConfig = TrainConfig(
-        2400, 128, ema_decay=0.998, optimizer=_ADAM, log_every=50, save_every=1200
+        1200, 128, ema_decay=0.998, optimizer=_ADAM, log_every=50, save_every=1200
     )
     """Training of the consistency function."""
-    num_validation: int = 200
+    num_validation: int = 100
     """Showers cut from the end of the training sample to validate the Shower Flow on."""
     seed: int = 0
     """Seed of everything random."""
@@ -146,19 +148,16 @@ def points_condition(energy: jax.Array, n: jax.Array) -> SetCondition:
     return SetCondition(n, energy[..., None])
 
 
-def parts(config: CloudsConfig, num_numbers: int, slots: int) -> Parts:
-    """All networks; the student has the parameters and the form of the teacher's.
+def parts(config: CloudsConfig, slots: int) -> Parts:
+    """All networks, of showers with as many points as `slots`, whatever their number is.
 
-    Args:
-      config: sizes.
-      num_numbers: of a shower as a whole.
-      slots: rows for points.
+    The one-call function has the parameters and the form of the teacher's.
     """
     f = config.flow
     spline = rational_quadratic(f.bins, 5.0)
-    bijector = coupling_flow(num_numbers, spline, f.depth, 1, hidden=f.hidden)
+    bijector = coupling_flow(NUM_NUMBERS, spline, f.depth, 1, hidden=f.hidden)
     network = point_network(config)
-    return Parts(flow(bijector, num_numbers), network, teacher_model(network, config.steps, slots))
+    return Parts(flow(bijector, NUM_NUMBERS), network, teacher_model(network, config.steps, slots))
 
 
 def point_network(config: CloudsConfig) -> Network:
@@ -230,21 +229,14 @@ def few_points(model: GenerativeModel, num: int) -> GenerativeModel:
     return model._replace(loss=loss)
 
 
-def shower_model(
+def cloud_sampler(
     flow: GenerativeModel, points: GenerativeModel, preprocessing: CloudPreprocessing
-) -> GenerativeModel:
-    """Both as one, of showers [*geometry.shape] in MeV given incident energies in MeV.
+) -> SampleFunction:
+    """({"flow": ..., "points": ...}, key, energy [MeV]) -> (points [slots, 4], totals) of a shower.
 
-    Parameters are {"flow": ..., "points": ...}. It is for sampling: trained are the parts, and
-    `log_prob` is None, the sum over the points of a voxel having no density.
+    The points are those of the network; `CloudPreprocessing.physical` makes points in
+    mm, layers and MeV of both, and `decode` voxels.
     """
-
-    def init(key):
-        keys = jax.random.split(key)
-        return {"flow": flow.init(keys[0]), "points": points.init(keys[1])}
-
-    def loss(params, key, batch):
-        raise ValueError("the parts of this model are trained one by one, see clouds.train")
 
     def sample(params, key, cond):
         energy = jnp.asarray(cond)
@@ -253,8 +245,30 @@ def shower_model(
         numbers = flow.sample(params["flow"], key_flow, scaled[None])
         whole = preprocessing.whole(numbers, energy)
         condition = points_condition(scaled, jnp.sum(whole.n))
-        made = points.sample(params["points"], key_points, condition)
-        return preprocessing.decode(made, whole)
+        return points.sample(params["points"], key_points, condition), whole
+
+    return sample
+
+
+def shower_model(
+    flow: GenerativeModel, points: GenerativeModel, preprocessing: CloudPreprocessing
+) -> GenerativeModel:
+    """Both as one, of showers [*geometry.shape] in MeV given incident energies in MeV.
+
+    Parameters are {"flow": ..., "points": ...}. It is for sampling: trained are the parts, and
+    `log_prob` is None, the sum over the points of a voxel having no density.
+    """
+    cloud = cloud_sampler(flow, points, preprocessing)
+
+    def init(key):
+        keys = jax.random.split(key)
+        return {"flow": flow.init(keys[0]), "points": points.init(keys[1])}
+
+    def loss(params, key, batch):
+        raise ValueError("the parts of this model are trained one by one, by clouds.train")
+
+    def sample(params, key, cond):
+        return preprocessing.decode(*cloud(params, key, cond))
 
     return GenerativeModel(init, loss, sample)
 

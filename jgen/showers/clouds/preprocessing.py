@@ -1,8 +1,9 @@
 """Between showers and what the networks of CaloClouds see.
 
-The Shower Flow (2309.05704) makes numbers of a shower as a whole, the point network one point after
-another: asinh(r / a) in the direction of (x, y) with the width a of a ring, z, and log energy, all
-standardised.
+The Shower Flow (2309.05704) makes numbers of a shower as a whole, standardised at each incident
+energy. The point network makes points of which each coordinate by itself is normal over the whole
+training sample: x and y by the radius, depth and log energy by their distribution functions. What
+is left to learn is how they depend on each other and on the shower.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float, Int
 
 from jgen.generative_model import draw
@@ -29,11 +31,17 @@ from jgen.typing import Key
 
 GROUPS = 9
 """Groups of layers that the Shower Flow has numbers of."""
+NUM_NUMBERS = 1 + 3 + GROUPS + GROUPS - 1
+"""Of the Shower Flow: response, centre, points and energies of groups, one of which follows."""
 # Most points of a voxel, on average: 98 % of the voxels are then hit.
 _HIGHEST_RATE = 4.0
 _RATE_BINS = 8
 # No shower has more: a voxel has 4.1 on average where most are made of one.
 _POINTS_A_HIT = 4.2
+# Points of each shower, and quantiles of all of them, for the distribution of energies.
+_SAMPLE, _QUANTILES = 64, 129
+# Shares beyond which coordinates are not told apart.
+_TAIL = 1e-6
 
 
 class Statistics(NamedTuple):
@@ -45,7 +53,9 @@ class Statistics(NamedTuple):
       rates: points of a voxel by layer and ring, see `jgen.showers.clouds.points`.
       number_mean: coefficients in powers of the scaled incident energy of the numbers' means,
       number_log_std: and of the logarithms of their standard deviations.
-      point_mean, point_std: of the four features of a point.
+      inside: of all points, the share within each ring edge,
+      before: and before the end of each layer,
+      log_energies: and quantiles of the logarithm of their energies [MeV].
       slots: rows for the points of a shower.
     """
 
@@ -54,8 +64,9 @@ class Statistics(NamedTuple):
     rates: Float[np.ndarray, "bins layers rings"]
     number_mean: Float[np.ndarray, "4 num"]
     number_log_std: Float[np.ndarray, "3 num"]
-    point_mean: Float[np.ndarray, "4"]
-    point_std: Float[np.ndarray, "4"]
+    inside: Float[np.ndarray, " rings_plus_1"]
+    before: Float[np.ndarray, " layers_plus_1"]
+    log_energies: Float[np.ndarray, " quantiles"]
     slots: int
 
 
@@ -65,7 +76,7 @@ class Encoded(NamedTuple):
     Attributes:
       energy: scaled incident energy, from -1 to 1.
       numbers: of the Shower Flow.
-      points: standardised, padded with zeros.
+      points: with normal coordinates, padded with zeros.
       n: how many points.
     """
 
@@ -86,14 +97,6 @@ class CloudPreprocessing:
 
     geometry: Geometry
     statistics: Statistics
-
-    @property
-    def num_numbers(self) -> int:
-        """Numbers of the Shower Flow: response, centre, points and energies of groups.
-
-        One of the energies follows from the others.
-        """
-        return 1 + 3 + GROUPS + GROUPS - 1
 
     @property
     def slots(self) -> int:
@@ -131,7 +134,7 @@ class CloudPreprocessing:
         points, n = self.cloud(key_points, voxels, energy, self.slots)
         whole = totals(points, n, self.geometry.num_layers, GROUPS)
         numbers = self.numbers(key_numbers, whole, energy)
-        features = (point_features(self.geometry, points) - self._mean) / self._std
+        features = jax.vmap(self.normal)(points)
         features = jnp.where(valid(n, self.slots)[:, None], features, 0)
         return Encoded(self.scaled_energy(energy), numbers, features, n)
 
@@ -147,23 +150,43 @@ class CloudPreprocessing:
         mean, std = self._moments(energy)
         return raw_totals(mean + std * numbers, energy, self.geometry.num_layers, self.slots)
 
+    def physical(self, points: Float[Array, "slots 4"], whole: Totals) -> Float[Array, "slots 4"]:
+        """Points x, y [mm], z [layers], energy [MeV] with numbers of the shower as a whole."""
+        return calibrated(jax.vmap(self.point)(points), whole, self.geometry.num_layers)
+
     def decode(
         self, points: Float[Array, "slots 4"], whole: Totals
     ) -> Float[Array, "layers angles rings"]:
-        """Voxels [MeV] of standardised points, calibrated to numbers of the shower as a whole."""
-        features = self._mean + self._std * points
-        points = feature_points(self.geometry, features)
-        points = calibrated(points, whole, self.geometry.num_layers)
-        voxels = to_voxels(self.geometry, points, jnp.sum(whole.n))
+        """Voxels [MeV] of points of the network, with numbers of the shower as a whole."""
+        voxels = to_voxels(self.geometry, self.physical(points, whole), jnp.sum(whole.n))
         return cut(voxels, whole.energy, self.geometry.threshold)
 
-    @property
-    def _mean(self):
-        return jnp.asarray(self.statistics.point_mean, jnp.float32)[None]
+    def normal(self, point: Float[Array, "4"]) -> Float[Array, "4"]:
+        """Normal coordinates of a point x, y [mm], z [layers], energy [MeV]."""
+        s, (x, y, z, energy) = self.statistics, point
+        square = x**2 + y**2
+        outside = _interp(square, self._squares, 1 - s.inside)
+        length = jnp.sqrt(-2 * jnp.log(jnp.clip(outside, _TAIL, 1)))
+        plane = point[:2] * (length / jnp.sqrt(jnp.maximum(square, 1e-12)))
+        deep = _interp(z, np.arange(len(s.before)), s.before)
+        logs = s.log_energies
+        high = _interp(jnp.log(jnp.maximum(energy, 1e-9)), logs, np.linspace(0, 1, len(logs)))
+        return jnp.append(plane, ndtri(jnp.clip(jnp.stack([deep, high]), _TAIL, 1 - _TAIL)))
+
+    def point(self, normal: Float[Array, "4"]) -> Float[Array, "4"]:
+        """The inverse of `normal`; nothing is outside of the grid and of the energies learned."""
+        s, length = self.statistics, jnp.sqrt(jnp.sum(normal[:2] ** 2) + 1e-12)
+        outside = jnp.exp(-0.5 * length**2)
+        square = _interp(outside, (1 - s.inside)[::-1], self._squares[::-1])
+        deep, high = ndtr(normal[2:])
+        z = _interp(deep, s.before, np.arange(len(s.before)))
+        log_energy = _interp(high, np.linspace(0, 1, len(s.log_energies)), s.log_energies)
+        plane = normal[:2] * (jnp.sqrt(square) / length)
+        return jnp.append(plane, jnp.stack([z, jnp.exp(log_energy)]))
 
     @property
-    def _std(self):
-        return jnp.asarray(self.statistics.point_std, jnp.float32)[None]
+    def _squares(self):
+        return np.square(self.geometry.layers[0].r_edges)
 
     def _moments(self, energy):
         powers = self.scaled_energy(energy) ** jnp.arange(4)
@@ -173,22 +196,8 @@ class CloudPreprocessing:
         return mean, jnp.exp(log_std)
 
 
-def point_features(geometry: Geometry, points: Float[Array, "slots 4"]) -> Array:
-    """Compressed x and y, z, and log energy, which is that of 1 MeV where there is none."""
-    step = geometry.layers[0].r_edges[1]
-    plane, z, energy = points[:, :2], points[:, 2:3], points[:, 3:]
-    radius = jnp.sqrt(jnp.sum(plane**2, axis=1, keepdims=True) + 1e-12)
-    energy = jnp.log(jnp.where(energy > 0, energy, 1))
-    return jnp.concatenate([plane / radius * jnp.arcsinh(radius / step), z, energy], axis=1)
-
-
-def feature_points(geometry: Geometry, features: Float[Array, "slots 4"]) -> Array:
-    """The inverse of `point_features`; radii end at the largest ring's."""
-    step, outermost = geometry.layers[0].r_edges[1], geometry.layers[0].r_edges[-1]
-    plane, z, energy = features[:, :2], features[:, 2:3], features[:, 3:]
-    radius = jnp.sqrt(jnp.sum(plane**2, axis=1, keepdims=True) + 1e-12)
-    length = step * jnp.sinh(jnp.minimum(radius, np.arcsinh(outermost / step)))
-    return jnp.concatenate([plane / radius * length, z, jnp.exp(jnp.minimum(energy, 20.0))], axis=1)
+def _interp(x, knots, values):
+    return jnp.interp(x, jnp.asarray(knots, jnp.float32), jnp.asarray(values, jnp.float32))
 
 
 def raw_numbers(
@@ -241,7 +250,7 @@ def fit_preprocessing(showers: Showers, geometry: Geometry, key: Key) -> CloudPr
       key: of the points that statistics are taken of.
 
     Raises:
-      ValueError: for another geometry, bad showers or fewer than 50.
+      ValueError: for another geometry, for bad showers, empty ones or fewer than 50.
     """
     check_showers(showers, geometry)
     check_units(showers, geometry)
@@ -253,46 +262,59 @@ def fit_preprocessing(showers: Showers, geometry: Geometry, key: Key) -> CloudPr
         raise ValueError(
             f"the preprocessing needs 50 showers at least, got {len(showers.energies)}"
         )
+    if empty := int(np.sum(showers.voxels.max(axis=1) <= 0)):
+        raise ValueError(f"{empty} showers have no energy in any voxel; leave them out")
     low, high = float(showers.energies.min()), float(showers.energies.max())
     if not low < high:
         raise ValueError(
             f"all showers have the incident energy {low:g} MeV; this model is one of a range"
         )
     ends, rates = np.array([low, high]), _rates(showers, geometry)
-    empty = np.zeros((4, 21)), np.zeros((3, 21)), np.zeros(4), np.ones(4)
-    first = CloudPreprocessing(geometry, Statistics(ends, *rates, *empty, 1))
+    unknown = np.zeros((4, NUM_NUMBERS)), np.zeros((3, NUM_NUMBERS)), *(np.zeros(2),) * 3
+    first = CloudPreprocessing(geometry, Statistics(ends, *rates, *unknown, 1))
     known = _measure(first, showers, key)
     raw, full, energy = known["raw"], known["full"], known["energy"]
     moments = [_polynomials(*columns, energy) for columns in zip(raw.T, full.T, strict=True)]
     number_mean, number_log_std = (np.stack(c, axis=1) for c in zip(*moments, strict=True))
-    sums = known["sums"].sum(axis=0)
-    mean = sums[1] / sums[0]
-    std = np.sqrt(sums[2] / sums[0] - mean**2)
-    plane = np.sqrt(np.mean(std[:2] ** 2))  # x and y are alike, and centred
-    mean[:2], std[:2] = 0.0, plane
+    rings, layers = (_shares(known[name].sum(axis=0)) for name in ("rings", "layers"))
+    logs = np.quantile(known["sample"], np.linspace(0, 1, _QUANTILES))
     slots = 64 * int(np.ceil(1.1 * known["n"].max() / 64))
-    statistics = Statistics(ends, *rates, number_mean, number_log_std, mean, std, slots)
+    statistics = Statistics(ends, *rates, number_mean, number_log_std, rings, layers, logs, slots)
     return CloudPreprocessing(geometry, statistics)
 
 
 def _measure(preprocessing, showers, key) -> dict[str, np.ndarray]:
-    """Numbers of all showers, and sums over the features of their points."""
+    """Numbers of all showers, counts of their points and energies of some of these."""
     geometry = preprocessing.geometry
     most = int(_POINTS_A_HIT * (showers.voxels > 0).sum(axis=1).max())
 
     def one(params, key, cond):
         voxels, energy = cond
-        key_points, key_numbers = jax.random.split(key)
+        key_points, key_numbers, key_sample = jax.random.split(key, 3)
         points, n = preprocessing.cloud(key_points, voxels, energy, most)
-        features = point_features(geometry, points)
-        moments = jnp.stack([jnp.ones_like(features), features, features**2])
-        sums = jnp.sum(jnp.where(valid(n, most)[None, :, None], moments, 0), axis=1)
+        count = lambda values, num: jnp.zeros(num).at[values].add(valid(n, most))
+        ring = jnp.searchsorted(jnp.asarray(preprocessing._squares, jnp.float32), _square(points))
+        rings = count(jnp.clip(ring - 1, 0, geometry.shape[2] - 1), geometry.shape[2])
+        layers = count(jnp.floor(points[:, 2]).astype(int), geometry.num_layers)
+        some = jax.random.randint(key_sample, (_SAMPLE,), 0, jnp.maximum(n, 1))
+        sample = jnp.log(jnp.maximum(points[some, 3], 1e-9))
         whole = totals(points, n, geometry.num_layers, GROUPS)
         raw, full = raw_numbers(key_numbers, whole, energy, geometry.num_layers)
         scaled = preprocessing.scaled_energy(energy)
-        return {"raw": raw, "full": full, "sums": sums, "energy": scaled, "n": n}
+        found = {"rings": rings, "layers": layers, "sample": sample, "n": n}
+        return found | {"raw": raw, "full": full, "energy": scaled}
 
     return draw(one, None, key, len(showers.energies), tuple(showers)[::-1], batch_size=100)
+
+
+def _square(points):
+    return jnp.sum(points[:, :2] ** 2, axis=1)
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Distribution function at the edges of bins, which are never quite empty."""
+    counts = np.append(0.0, np.cumsum(counts + 0.5))
+    return counts / counts[-1]
 
 
 def _rates(showers, geometry) -> tuple[np.ndarray, np.ndarray]:

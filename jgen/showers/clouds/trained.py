@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from jgen.files import load as load_params
 from jgen.generative_model import Batch, GenerativeModel, draw
+from jgen.sets import points as points_of
 from jgen.showers.clouds.model import (
     CloudsConfig,
     Parts,
+    cloud_sampler,
     few_points,
     parts,
     shower_model,
@@ -44,7 +47,7 @@ class Trained:
     Attributes:
       config: networks and trainings.
       preprocessing: fitted to its training sample.
-      params: of flow, teacher and student; of one member each.
+      params: of flow, teacher and, if it was distilled, student; of one member each.
       sampler: which of the last two makes the points.
     """
 
@@ -72,17 +75,42 @@ class Trained:
     @property
     def parts(self) -> Parts:
         """Networks."""
-        return parts(self.config, self.preprocessing.num_numbers, self.preprocessing.slots)
+        return parts(self.config, self.preprocessing.slots)
+
+    @property
+    def points(self) -> GenerativeModel:
+        """Points [slots, 4] as networks see them, of the sampler."""
+        made = self.parts
+        if self.sampler == "teacher":
+            return made.teacher
+        return student_model(made.network, self.preprocessing.slots, self.params["student"])
 
     @functools.cached_property
     def model(self) -> GenerativeModel:
         """Showers [*geometry.shape] in MeV given incident energies in MeV, of `model_params`."""
-        made = self.parts
-        points = made.teacher
-        if self.sampler == "student":
-            slots = self.preprocessing.slots
-            points = student_model(made.network, slots, self.params["student"])
-        return shower_model(made.flow, points, self.preprocessing)
+        return shower_model(self.parts.flow, self.points, self.preprocessing)
+
+    def clouds(self, key: Key, energies: Float[np.ndarray, " n"]) -> list[Float[np.ndarray, "_ 4"]]:
+        """Points x, y [mm], z [layers], energy [MeV] of the showers that `draw` makes of a key.
+
+        Args:
+          key: typed PRNG key.
+          energies: incident energies [MeV].
+
+        Raises:
+          ValueError: as `draw`.
+        """
+        energies = self._checked(energies)
+        sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing)
+
+        def one(params, key, energy):
+            points, whole = sample(params, key, energy)
+            return self.preprocessing.physical(points, whole), jnp.sum(whole.n)
+
+        energies = np.asarray(energies, np.float32)
+        return points_of(
+            *draw(one, self.model_params, key, len(energies), energies, batch_size=100)
+        )
 
     @property
     def model_params(self) -> dict[str, Params]:
@@ -107,22 +135,41 @@ class Trained:
 
         Args:
           key: typed PRNG key.
-          energies: incident energies [MeV], best within `energy_range`.
+          energies: incident energies [MeV].
           batch_size: showers made at a time.
           progress: show a progress bar.
 
         Raises:
-          ValueError: if the energies are not one or more positive numbers [n].
+          ValueError: if the energies are not one or more numbers [n] within `energy_range`.
         """
-        energies = np.asarray(energies, np.float32)
-        if energies.ndim != 1 or not len(energies) or not np.all(energies > 0):
-            raise ValueError(
-                "energies must be one or more positive numbers [n] in MeV, got shape "
-                f"{energies.shape}, the least {energies.min(initial=np.inf)}"
-            )
+        energies = self._checked(energies)
         args = (self.model, self.model_params, key, len(energies), energies)
         voxels = draw(*args, batch_size=min(batch_size, len(energies)), progress=progress)
         return Showers(energies, voxels.reshape(len(energies), -1))
+
+    def _checked(self, energies: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Incident energies as float32; beyond the training sample numbers mean nothing."""
+        energies, (low, high) = np.asarray(energies, np.float32), self.energy_range
+        inside = (energies >= low * (1 - 1e-3)) & (energies <= high * (1 + 1e-3))
+        if energies.ndim != 1 or not len(energies) or not np.all(inside):
+            raise ValueError(
+                f"energies must be one or more numbers [n] from {low:.6g} to {high:.6g} MeV, those "
+                f"of the training sample, got shape {energies.shape} with the ends "
+                f"{energies.min(initial=np.inf):.6g} and {energies.max(initial=-np.inf):.6g}"
+            )
+        return energies
+
+    def as_points(self, key: Key, showers: Showers) -> list[Float[np.ndarray, "_ 4"]]:
+        """Points like those of `clouds` of other showers: at random places in their voxels.
+
+        Args:
+          key: typed PRNG key.
+          showers: of the geometry.
+        """
+        slots = self.preprocessing.slots
+        one = lambda params, key, cond: self.preprocessing.cloud(key, *cond, slots)
+        num, cond = len(showers.energies), tuple(showers)[::-1]
+        return points_of(*draw(one, None, key, num, cond, batch_size=100))
 
 
 def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
@@ -147,7 +194,7 @@ def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
     data = functools.cache(
         lambda: training_data(encoded(preprocessing, showers, run.key("points")))
     )
-    split, made = len(showers.energies) - config.num_validation, _parts(config, preprocessing)
+    split, made = len(showers.energies) - config.num_validation, parts(config, preprocessing.slots)
 
     def rows(name: str, start: int, stop: int) -> Batch:
         return jax.tree.map(lambda a: a[start:stop], getattr(data(), name))
@@ -164,14 +211,12 @@ def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
     teacher = few_points(made.teacher, config.few) if config.few else made.teacher
     params["teacher"] = run.fit("teacher", teacher, lambda: data().points, config.teacher)
     params = {name: member(fitted.params, 0) for name, fitted in params.items()}
+    if not config.distil:
+        return Trained(config, preprocessing, params, "teacher")
     pairs = lambda: _pairs(config, preprocessing, params["teacher"], data().points.cond, run)
     student = student_model(made.network, preprocessing.slots, params["teacher"])
     params["student"] = member(run.fit("student", student, pairs, config.student).params, 0)
     return Trained(config, preprocessing, params)
-
-
-def _parts(config, preprocessing):
-    return parts(config, preprocessing.num_numbers, preprocessing.slots)
 
 
 def _pairs(config, preprocessing, teacher, cond, run) -> Batch:
@@ -179,7 +224,7 @@ def _pairs(config, preprocessing, teacher, cond, run) -> Batch:
     rows = config.few or preprocessing.slots
     num = config.trajectories * len(cond.n)
     cond = tuple(np.resize(c, (num, *c.shape[1:])) for c in cond)
-    sample = teacher_pairs(_parts(config, preprocessing).network, config.steps, rows)
+    sample = teacher_pairs(parts(config, preprocessing.slots).network, config.steps, rows)
     key, size = run.key("trajectories"), max(1, 6400 // rows)
     solve = lambda: draw(sample, teacher, key, num, cond, batch_size=size, progress=True)
     return Batch(run.cached("trajectories", solve), cond)
@@ -196,7 +241,7 @@ def load(folder: str | os.PathLike) -> Trained:
     """
     folder = Path(folder)
     config = load_config(CloudsConfig, folder, _CONFIG)
-    names = ("flow", "teacher", "student")
+    names = ("flow", "teacher", *(("student",) if config.distil else ()))
     if missing := [n for n in names if not (folder / n / "params.npz").exists()]:
         raise ValueError(
             f"{folder} has not finished its training ({missing[0]}/params.npz is missing); run "
@@ -205,7 +250,7 @@ def load(folder: str | os.PathLike) -> Trained:
     statistics = Statistics(*load_params(folder / "preprocessing.npz"))
     preprocessing = CloudPreprocessing(get_geometry(config.geometry), statistics)
     params = {n: member(load_params(folder / n / "params.npz"), 0) for n in names}
-    return Trained(config, preprocessing, params)
+    return Trained(config, preprocessing, params, "student" if config.distil else "teacher")
 
 
 _CONFIG = "clouds.json"

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jgen.bijectors import Bijector
+from jgen.checks import check_finite
 
 SAMPLE_PT_RANGE = (500.0, 1000.0)
 """The bundled jets were selected in this window of pT [GeV], nearly flat in it."""
@@ -19,6 +20,7 @@ def feature_map(pt_range: tuple[float, float] = SAMPLE_PT_RANGE) -> Bijector:
       ValueError: if the window is empty.
     """
     low, high = pt_range
+    check_finite(low=low, high=high)
     if not 0 <= low < high:
         raise ValueError(f"pt_range must be an interval of positive pT [GeV], got {pt_range}")
 

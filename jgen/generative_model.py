@@ -190,6 +190,7 @@ def draw_chunks(
         check_one_member(model, params)
         sample = model.sample
     cond = _rows_of_cond(cond, num, float_type(params))
+    check_counts(cond)
     batch_size = min(batch_size, num)
     indices = jnp.arange(batch_size)
     bar = tqdm(total=num, initial=start, unit="event", desc="sampling", disable=not progress)
@@ -292,6 +293,7 @@ def _draw_buckets(model, params, key, num, cond, batch_size, buckets, progress):
         )
     check_one_member(model, params)
     cond = _rows_of_cond(cond, num, float_type(params))
+    check_counts(cond)
     event = jax.tree.map(lambda c: c[0], cond)
     shape = jax.eval_shape(model.sample, params, key, event)
     check_counts(cond, np.broadcast_to(np.float32(0), (num, *shape.shape)))

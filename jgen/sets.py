@@ -48,11 +48,12 @@ def masked(x: Float[Array, "..."], cond: Cond) -> Float[Array, "..."]:
 def event_mean(values: Float[Array, "..."], cond: Cond) -> Float[Array, ""]:
     """Mean of an event's values over the features of its points, zero of an event without any.
 
-    Every event then has the same weight in a mean over events, whatever its number of points.
+    Every event then has the same weight in a mean over events, whatever its number of points. Of
+    fewer rows than the condition has points, the mean is over these rows.
     """
     if not isinstance(cond, SetCondition):
         return jnp.mean(values)
-    count = jnp.maximum(cond.n, 1) * (values.size // values.shape[0])
+    count = jnp.clip(cond.n, 1, values.shape[0]) * (values.size // values.shape[0])
     return jnp.sum(masked(values, cond)) / count
 
 
@@ -63,25 +64,27 @@ def event_size(x: Float[Array, "..."], cond: Cond) -> int | Int[Array, ""]:
     return cond.n * (x.size // x.shape[0])
 
 
-def check_counts(cond: Cond, events: PyTree) -> None:
+def check_counts(cond: Cond, events: PyTree = None) -> None:
     """Refuse numbers of points that padded events cannot have.
 
     Args:
       cond: of all events; what is not conditioned on a number of points is taken.
       events: padded [num, rows, ...] where they are sets; anything else without numbers of points.
+        None where they are not known yet.
 
     Raises:
       ValueError: for numbers that are not whole, or not between zero and the rows of an event.
     """
     if not isinstance(cond, SetCondition):
         return
-    n, shape = np.asarray(cond.n), np.shape(events)
-    if n.ndim != 1 or n.dtype.kind not in "iu" or len(shape) < 2:
+    n, shape = np.asarray(cond.n), None if events is None else np.shape(events)
+    if n.ndim != 1 or n.dtype.kind not in "iu" or (shape is not None and len(shape) < 2):
+        given = "" if shape is None else f"events {shape} and "
         raise ValueError(
             "sets of points are arrays [events, rows, ...] with a whole number of points an event, "
-            f"got events {shape} and numbers {n.dtype}{list(n.shape)}"
+            f"got {given}numbers {n.dtype}{list(n.shape)}"
         )
-    if n.size and not 0 <= n.min() <= n.max() <= shape[1]:
+    if shape is not None and n.size and not 0 <= n.min() <= n.max() <= shape[1]:
         raise ValueError(
             f"events have {shape[1]} rows, so numbers of points must be from 0 to {shape[1]}, got "
             f"{n.min()} to {n.max()}"

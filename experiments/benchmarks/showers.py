@@ -18,7 +18,6 @@ Numbers: results/benchmarks.md.
 
 import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -29,9 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.timing import (
-    Program,
     bars,
-    compiled,
+    compare,
     ensemble_programs,
     flops,
     installed,
@@ -40,7 +38,6 @@ from experiments.benchmarks.timing import (
     peak_flops,
     random_array,
     random_params,
-    ratio,
     ratios,
 )
 from experiments.showers import presets
@@ -181,24 +178,6 @@ def pytorch_networks() -> ModuleType | None:
     from experiments.benchmarks import pytorch
 
     return pytorch
-
-
-def compare(
-    what: str, size: int, function: Callable, args: tuple, rivals: dict[str, Program], repeats: int
-) -> dict[str, float]:
-    """Metrics of one program of jgen, and of PyTorch's beside it if that is among the rivals."""
-    network, kind = what.split("/")
-    program, seconds = compiled(function, *args)
-    programs = {network: lambda: program(*args)}
-    if kind in rivals:
-        programs["torch"] = rivals[kind]
-    times = measure(programs, repeats)
-    metrics = {f"compile_s/{what}/{size}": seconds}
-    metrics |= medians(network, f"{kind}/{size}", times[network])
-    if kind in rivals:
-        metrics |= medians("torch", f"{what}/{size}", times["torch"])
-        metrics[f"ratio/{what}/{size}"] = ratio(times[network].cpu, times["torch"].cpu)
-    return metrics
 
 
 def measure_shapes(config: Config, name: str, dtype: str, size: int) -> dict[str, float]:

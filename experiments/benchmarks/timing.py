@@ -91,6 +91,29 @@ def ratios(name: str, what: str, times: Times, reference: Times) -> dict[str, fl
     }
 
 
+def compare(
+    what: str,
+    size: int | str,
+    function: Callable,
+    args: tuple,
+    rivals: dict[str, Program],
+    repeats: int,
+) -> dict[str, float]:
+    """Metrics of one program of jgen, and of PyTorch's beside it if that is among the rivals."""
+    network, kind = what.split("/")
+    program, seconds = compiled(function, *args)
+    programs = {network: lambda: program(*args)}
+    if kind in rivals:
+        programs["torch"] = rivals[kind]
+    times = measure(programs, repeats)
+    metrics = {f"compile_s/{what}/{size}": seconds}
+    metrics |= medians(network, f"{kind}/{size}", times[network])
+    if kind in rivals:
+        metrics |= medians("torch", f"{what}/{size}", times["torch"])
+        metrics[f"ratio/{what}/{size}"] = ratio(times[network].cpu, times["torch"].cpu)
+    return metrics
+
+
 def random_params(init: Callable[..., Params]) -> Params:
     """Random numbers in the place of parameters, without compiling their initialisation."""
     shapes = jax.eval_shape(init, jax.random.key(0))

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from experiments.study import Run, Study, at_least, main, table
 from jgen import plotting
@@ -225,7 +226,8 @@ def trials(config: Config, run: Run, pool: dict[str, Described], num: int) -> di
     geometry, total = get_geometry(config.geometry), len(load(config).energies)
     rng, results = numpy_generator(run.key(f"splits of {num}")), {}
     cases = [("truth", 0.0)] * config.truth_tries + CASES * config.tries
-    for i, (fault, size) in enumerate(cases):
+    bar = tqdm(cases, desc=f"samples of {num}", unit="sample", disable=not run.is_writer)
+    for i, (fault, size) in enumerate(bar):
         order = rng.permutation(total)
         reference, generated, training = np.split(order[: 3 * num], [num, 2 * num])
         made = plant(pool, fault, size, generated, training, rng)

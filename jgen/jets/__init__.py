@@ -1,5 +1,25 @@
-"""Jets: substructure, features of whole jets and their files."""
+"""Jets: constituents as sets of points, substructure, features of whole jets, and their files."""
 
+from jgen.jets.columns import from_columns, to_columns
+from jgen.jets.comparison import (
+    DISTANCES,
+    JetSample,
+    coverage_and_mmd,
+    energy_movers_distance,
+    jet_distances,
+    jet_sample,
+)
+from jgen.jets.constituents import (
+    PARTICLES,
+    Constituents,
+    check_constituents,
+    read_jetnet,
+    read_jets,
+    sample_jets_path,
+    write_jetnet,
+    write_jets,
+)
+from jgen.jets.energy_flow import energy_flow_polynomials, graphs, prime_graphs
 from jgen.jets.features import (
     FEATURES,
     LABELS,
@@ -10,19 +30,49 @@ from jgen.jets.features import (
     sample_path,
     write_features,
 )
-from jgen.jets.preprocessing import SAMPLE_PT_RANGE, feature_map
+from jgen.jets.kinematics import finished, jet_kinematics, mean_image
+from jgen.jets.preprocessing import (
+    SAMPLE_PT_RANGE,
+    draw_multiplicities,
+    feature_map,
+    point_map,
+)
 from jgen.jets.substructure import n_subjettiness
 
 __all__ = [
+    "DISTANCES",
     "FEATURES",
     "LABELS",
+    "PARTICLES",
     "SAMPLE_PT_RANGE",
+    "Constituents",
     "JetFeatures",
+    "JetSample",
+    "check_constituents",
     "check_features",
     "compute_features",
+    "coverage_and_mmd",
+    "draw_multiplicities",
+    "energy_flow_polynomials",
+    "energy_movers_distance",
     "feature_map",
+    "finished",
+    "from_columns",
+    "graphs",
+    "jet_distances",
+    "jet_kinematics",
+    "jet_sample",
+    "mean_image",
     "n_subjettiness",
+    "point_map",
+    "prime_graphs",
     "read_features",
+    "read_jetnet",
+    "read_jets",
+    "sample_jets_path",
     "sample_path",
+    "to_columns",
     "write_features",
+    "write_jetnet",
+    "write_jets",
 ]

@@ -93,11 +93,11 @@ def check_features(jets: JetFeatures, source: object = "jets") -> None:
             f"{source}: {FEATURES[column]} of jet {row} is {features[row, column]}; features must "
             "be positive and finite, with momenta and masses in GeV"
         )
-    _check_units(features[:, 0], source)
-    _check_labels(labels, source)
+    check_units(features[:, 0], source)
+    check_labels(labels, source)
 
 
-def _check_units(pt: np.ndarray, source: object) -> None:
+def check_units(pt: np.ndarray, source: object) -> None:
     """Jets have more than a few GeV of pT, and no collider makes any of 20 TeV."""
     middle = float(np.median(pt))
     if not 2 < middle < 2e4:
@@ -107,7 +107,7 @@ def _check_units(pt: np.ndarray, source: object) -> None:
         )
 
 
-def _check_labels(labels: np.ndarray, source: object) -> None:
+def check_labels(labels: np.ndarray, source: object) -> None:
     """Before they are cast, which would make a class of 256, of 0.9 and of NaN."""
     known = np.isin(labels, np.arange(len(LABELS)))
     if labels.dtype.kind not in "iuf" or not known.all():
@@ -141,8 +141,8 @@ def compute_features(
         raise ValueError(
             f"{path}: kin {kin.shape} and jet {jet.shape} must be (n, constituents, 3) and (n, 5)"
         )
-    _check_labels(label, path)
-    _check_units(jet[:, 0], path)
+    check_labels(label, path)
+    check_units(jet[:, 0], path)
     share = float(np.median(kin[..., 0].sum(axis=1, dtype=np.float64) / jet[:, 0]))
     if not 0.1 < share < 10:
         raise ValueError(

@@ -1,10 +1,15 @@
-"""Maps of jets' features to numbers without bounds, for generative models."""
+"""Maps of jets' features, and of their constituents, to numbers without bounds; multiplicities."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import gaussian_kde
 
-from jgen.bijectors import Bijector
+from jgen.bijectors import Bijector, per_point, standardize
 from jgen.checks import check_finite
+from jgen.random import numpy_generator
+from jgen.typing import Key
 
 SAMPLE_PT_RANGE = (500.0, 1000.0)
 """The bundled jets were selected in this window of pT [GeV], nearly flat in it."""
@@ -38,3 +43,68 @@ def feature_map(pt_range: tuple[float, float] = SAMPLE_PT_RANGE) -> Bijector:
         return jnp.stack([pt, mass, *taus]), -log_det(pt, mass)
 
     return Bijector(forward, inverse)
+
+
+def point_map(points: Float[np.ndarray, "num rows 3"], n: Int[np.ndarray, " num"]) -> Bijector:
+    """(eta, phi, pT) of sets of points to (eta, phi, log pT) of mean zero and width one.
+
+    The condition is a `jgen.sets.SetCondition`.
+
+    Args:
+      points: of training jets, whose means and standard deviations are taken; zeros beyond the
+        n-th.
+      n: numbers of points.
+
+    Raises:
+      ValueError: for a pT that is not positive.
+    """
+    there = np.asarray(points, np.float64)[np.arange(points.shape[1]) < n[:, None]]
+    if not (len(there) and (there[:, 2] > 0).all()):
+        raise ValueError("points need a positive pT: take those that are there")
+    there[:, 2] = np.log(there[:, 2])
+    scale = standardize(there.mean(axis=0), there.std(axis=0))
+
+    def forward(x, cond=None):
+        z, log_det = scale.forward(jnp.append(x[:2], jnp.log(x[2])), cond)
+        return z, log_det - jnp.log(x[2])
+
+    def inverse(z, cond=None):
+        y, log_det = scale.inverse(z, cond)
+        return jnp.append(y[:2], jnp.exp(y[2])), log_det + y[2]
+
+    return per_point(Bijector(forward, inverse))
+
+
+def draw_multiplicities(
+    total: Int[np.ndarray, " num"],
+    labels: Int[np.ndarray, " num"],
+    wanted: Int[np.ndarray, " m"],
+    key: Key,
+    largest: int,
+) -> Int[np.ndarray, " m"]:
+    """Numbers of points of new jets, by a Gaussian kernel density of each class (2301.08128).
+
+    Sampled, rounded and clipped.
+
+    Args:
+      total: numbers of constituents of the training jets. Of leading ones give the number of all:
+        a density of what was cut would smear the step at the cut.
+      labels: their classes.
+      wanted: classes of the new jets.
+      key: of the sampling.
+      largest: the number that no jet exceeds; one is the smallest.
+
+    Raises:
+      ValueError: for a class of which there are fewer than two training jets.
+    """
+    rng, out = numpy_generator(key), np.zeros(len(wanted), np.int32)
+    for label in np.unique(wanted):
+        of_class, new = total[labels == label].astype(float), wanted == label
+        if len(of_class) < 2:
+            raise ValueError(f"class {label} needs two training jets, got {len(of_class)}")
+        if np.ptp(of_class) == 0:  # no density, but a number
+            drawn = np.full(new.sum(), of_class[0])
+        else:
+            drawn = gaussian_kde(of_class).resample(new.sum(), rng)[0]
+        out[new] = np.clip(np.rint(drawn), 1, largest)
+    return out

@@ -24,6 +24,8 @@ Observables = Mapping[str, Real[np.ndarray, "_ ..."]]
 """Name -> values [n], or [n, k] for one number a layer; one row is one event."""
 Binning = Callable[[str, Real[np.ndarray, " _"]], Real[np.ndarray, " _"]]
 """(name, reference values of one column) -> bin edges."""
+Weights = tuple[Real[np.ndarray, " _"] | None, ...]
+"""Event weights of reference, holdout and generated."""
 _SIDES = ("underflow", "overflow")
 _LABELS = ("reference", "holdout", "generated")
 
@@ -80,6 +82,7 @@ def compare(
     generated: Observables,
     binning: Binning,
     *,
+    weights: Weights = (None, None, None),
     num_bootstrap: int = 100,
     key: Key | None = None,
 ) -> Comparison:
@@ -100,7 +103,10 @@ def compare(
       reference: the truth that the binning looks at.
       holdout: independent truth, disjoint from `reference`.
       generated: what is judged.
-      binning: (name, reference values of one column) -> edges; called once a column.
+      binning: (name, reference values of one column) -> edges; called once a column, without
+        weights.
+      weights: of the events of reference, holdout and generated, [n] each and not negative; None
+        where there are none.
       num_bootstrap: resamplings behind each error.
       key: of the resampling.
 
@@ -109,6 +115,7 @@ def compare(
         has events of `reference` (see `jgen.overlap`). If generated events are of `reference`
         or an outlier sets the bins, a warning says so.
     """
+    _check_weights(weights, reference, holdout, generated)
     reference, holdout, generated = (
         {name: real_array(values, f"{name} of {label}") for name, values in sample.items()}
         for label, sample in zip(_LABELS, (reference, holdout, generated), strict=True)
@@ -121,7 +128,11 @@ def compare(
         edges = [np.asarray(binning(name, column)) for column in _columns(first)]
         _warn_of_outliers(name, _columns(first), edges)
         out.num_events[name] = size
-        pairs = [(first, np.asarray(sample[name][:size])) for sample in (generated, holdout)]
+        own, *others = (None if w is None else np.asarray(w)[:size] for w in weights)
+        pairs = [
+            (first, np.asarray(sample[name][:size]), own, other)
+            for sample, other in zip((generated, holdout), others[::-1], strict=True)
+        ]
         powers = [_separations(*pair, edges, num_bootstrap, key) for pair in pairs]
         distances = [wasserstein(*pair, num_bootstrap=num_bootstrap, key=key) for pair in pairs]
         out.metrics[f"separation/{name}"] = Judged(*(p.estimate for p in powers))
@@ -196,6 +207,21 @@ def _check_samples(reference, holdout, generated):
             )
 
 
+def _check_weights(weights, *samples):
+    if len(weights) != len(samples):
+        raise ValueError(
+            "weights are three, of reference, holdout and generated, each an array or None, got "
+            f"{len(weights)}"
+        )
+    for label, own, sample in zip(_LABELS, weights, samples, strict=True):
+        shapes = {name: np.shape(values)[:1] for name, values in sample.items()}
+        if own is not None and any(np.shape(own) != shape for shape in shapes.values()):
+            raise ValueError(
+                f"weights of {label} have the shape {np.shape(own)}, but its observables have the "
+                f"lengths {shapes}: give one weight an event, and no values of several events"
+            )
+
+
 def _warn_of_outliers(name, columns, edges):
     """Of bins from the smallest to the largest value, of which an outlier leaves one in use."""
     for column, own in zip(columns, edges, strict=True):
@@ -219,7 +245,7 @@ def _columns(values):
     return values[:, None].T if values.ndim == 1 else values.T
 
 
-def _separations(first, second, edges, num_bootstrap, key):
+def _separations(first, second, own, other, edges, num_bootstrap, key):
     """Of each column."""
     samples = (v[:, None] if v.ndim == 1 else v for v in (first, second))
-    return column_separations(*samples, edges, num_bootstrap=num_bootstrap, key=key)
+    return column_separations(*samples, edges, own, other, num_bootstrap=num_bootstrap, key=key)

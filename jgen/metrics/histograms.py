@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Real
 from jgen.arrays import double_array, edge_array
 from jgen.checks import check_positive_or_infinite, check_whole
 from jgen.estimate import Estimate
+from jgen.metrics.distances import event_weights
 from jgen.random import numpy_generator
 from jgen.typing import Key
 
@@ -252,6 +253,8 @@ def column_separations(
     reference: Real[np.ndarray, "n k"],
     generated: Real[np.ndarray, "m k"],
     edges: Sequence[Real[np.ndarray, " _"]],
+    reference_weights: Real[np.ndarray, " n"] | None = None,
+    generated_weights: Real[np.ndarray, " m"] | None = None,
     *,
     num_bootstrap: int = 100,
     key: Key | None = None,
@@ -265,25 +268,34 @@ def column_separations(
       reference: one sample.
       generated: the other sample.
       edges: bin edges of each column.
+      reference_weights: of the events, not negative; ones unless given.
+      generated_weights: the same of the other sample.
       num_bootstrap: replicas for the error; 0 for none.
       key: of the bootstrap.
 
     Raises:
-      ValueError: as `histogram`, or if the numbers of columns and edges differ.
+      ValueError: as `histogram` and `wasserstein`, or if the numbers of columns and edges differ.
     """
     check_whole(0, num_bootstrap=num_bootstrap)
     samples = [double_array(reference, "reference"), double_array(generated, "generated")]
-    if any(s.ndim != 2 or s.shape[1] != len(edges) for s in samples):
+    if any(s.ndim != 2 or not len(s) or s.shape[1] != len(edges) for s in samples):
         raise ValueError(
             f"samples [n, k] and [m, k] need k sets of edges, got shapes {samples[0].shape} and "
             f"{samples[1].shape} and {len(edges)} sets"
         )
+    given = reference_weights, generated_weights
+    weights = [event_weights(w, len(s)) for w, s in zip(given, samples, strict=True)]
+    weights = [w / w.mean() for w in weights]
     rng = numpy_generator(key)
-    drawn = [rng.multinomial(n := len(s), np.full(n, 1 / n), size=num_bootstrap) for s in samples]
-    first, pooled = dealt_out(rng, *map(len, samples), num_bootstrap), np.concatenate(samples)
+    drawn = [
+        rng.multinomial(len(w), np.full(len(w), 1 / len(w)), size=num_bootstrap) * w
+        for w in weights
+    ]
+    pooled = np.concatenate(samples)
+    first = dealt_out(rng, *map(len, samples), num_bootstrap) * np.concatenate(weights)
     outside, found = [], []
     for k, e in enumerate(edges):
-        p, q = (histogram(s[:, k], e) for s in samples)
+        p, q = (histogram(s[:, k], e, w) for s, w in zip(samples, weights, strict=True))
         outside.append(np.abs(np.subtract(p.outside, q.outside)))
         again = (_drawn_counts(s[:, k], e, w) for s, w in zip(samples, drawn, strict=True))
         one = _drawn_counts(pooled[:, k], e, first)
@@ -316,7 +328,7 @@ def _bins(values, edges):
 
 
 def _drawn_counts(values, edges, drawn):
-    """Counts [replicas, bins] inside the edges of values that are drawn [replicas, n] times."""
+    """Contents [replicas, bins] inside the edges of values with weights [replicas, n]."""
     index, num = _bins(values, np.asarray(edges)), len(values)
     entries = scipy.sparse.csr_array(
         (np.ones(num), (index, np.arange(num))), shape=(len(edges) + 1, num)

@@ -16,7 +16,8 @@ from jgen.checks import check_known, check_not_negative
 from jgen.generative_model import Batch, GenerativeModel, from_noise, num_events
 from jgen.models.parts import check_players, check_verdict
 from jgen.nets.network import Generator, NetworkLike, as_network
-from jgen.typing import Key, PyTree
+from jgen.sets import SetCondition, masked
+from jgen.typing import Cond, Key, PyTree
 
 Objective = Literal["saturating", "non_saturating", "least_squares", "wasserstein"]
 
@@ -53,7 +54,8 @@ def gan(
     """Generator and critic as one model, with parameters {"generator", "critic"}; no `log_prob`.
 
     The value of `loss` is the sum of both objectives, which says nothing about convergence: judge
-    samples. Event weights multiply the terms of real events.
+    samples. Event weights multiply the terms of real events. Events that are sets are zero in rows
+    that are no points, real and generated ones; the critic sees which those are in the condition.
 
     Args:
       generator: apply(params, noise, cond) -> x, one event; noise(key) is all that is random in it.
@@ -86,8 +88,9 @@ def gan(
 
     def loss(params, key, batch: Batch) -> Float[Array, ""]:
         key_fake, key_penalty = jax.random.split(key)
+        batch = batch._replace(x=jax.vmap(_points)(batch.x, batch.cond))
         keys = jax.random.split(key_fake, num_events(batch))
-        make = lambda key, cond: generator.apply(params["generator"], generator.noise(key), cond)
+        make = lambda key, cond: sample_from(params, generator.noise(key), cond)
         fake = jax.vmap(make)(keys, batch.cond)
         fixed = jax.lax.stop_gradient(fake)
         real_terms = game.real(judge(params["critic"], batch.x, batch.cond))
@@ -109,9 +112,14 @@ def gan(
         return jnp.mean(jax.vmap(one)(keys, batch.x, fake, batch.cond))
 
     def sample_from(params, noise, cond=None):
-        return generator.apply(params["generator"], noise, cond)
+        return _points(generator.apply(params["generator"], noise, cond), cond)
 
     return from_noise(init, loss, lambda key, cond: generator.noise(key), sample_from)
+
+
+def _points(x: PyTree, cond: Cond) -> PyTree:
+    """An event, of a set its points alone."""
+    return masked(x, cond) if isinstance(cond, SetCondition) else x
 
 
 def slope_penalty(

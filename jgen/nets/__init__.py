@@ -6,6 +6,7 @@ from jgen.nets.conditioners import conditioner, image_conditioner
 from jgen.nets.conv_autoencoder import ConvAutoencoder, ConvAutoencoderConfig, conv_autoencoder
 from jgen.nets.dense import Dense, NormalWeights
 from jgen.nets.elementwise import elementwise_map
+from jgen.nets.epic_gan import CRITIC_CONFIG, GENERATOR_CONFIG, epic_critic, epic_generator
 from jgen.nets.made import made
 from jgen.nets.mlp import MLP, decoder_mlp, encoder_mlp, mlp, velocity_mlp
 from jgen.nets.network import AutoregressiveNetwork, Generator, Network, from_linen, num_parameters
@@ -23,6 +24,8 @@ from jgen.nets.transfusion import TransfusionConfig, transfusion
 from jgen.nets.vit import ViTConfig, vit
 
 __all__ = [
+    "CRITIC_CONFIG",
+    "GENERATOR_CONFIG",
     "MLP",
     "AutoregressiveNetwork",
     "CausalConfig",
@@ -48,6 +51,8 @@ __all__ = [
     "elementwise_map",
     "encoder_mlp",
     "epic",
+    "epic_critic",
+    "epic_generator",
     "from_linen",
     "generator_mlp",
     "image_conditioner",

@@ -125,7 +125,7 @@ class _Epic(nn.Module):
     @nn.compact
     def __call__(self, t, x, cond):
         c, mask = self.config, valid(cond.n, len(x))
-        context = jnp.concatenate([harmonics(t), _numbers(cond)])
+        context = jnp.concatenate([harmonics(t), numbers(cond)])
         hidden = _act(NormalizedDense(c.hidden)(beside(masked(x, cond), context)))
         hidden = _act(hidden + NormalizedDense(c.hidden)(beside(hidden, context)))
         whole = jnp.concatenate([pooled(hidden, mask, c.sum_scale), context])
@@ -142,7 +142,7 @@ class _PointWise(nn.Module):
 
     @nn.compact
     def __call__(self, t, x, cond):
-        features = jnp.concatenate([harmonics(t), _numbers(cond)])
+        features = jnp.concatenate([harmonics(t), numbers(cond)])
         context = _act(Dense(self.config.context)(features))
         hidden = masked(x, cond)
         for i, width in enumerate((*self.config.hidden, x.shape[1])):
@@ -162,7 +162,7 @@ class _SetTransformer(nn.Module):
         c = self.config
         tokens = Dense(c.width)(masked(x, cond))
         trunk = DiT(x.shape[1], c.heads, c.blocks, c.mlp_width, time_scale=1000.0)
-        return masked(trunk(tokens, t, _numbers(cond), valid(cond.n, len(x))), cond)
+        return masked(trunk(tokens, t, numbers(cond), valid(cond.n, len(x))), cond)
 
 
 def epic(num_features: int, num_cond: int = 0, config: EpicConfig | None = None) -> Network:
@@ -183,9 +183,7 @@ def epic(num_features: int, num_cond: int = 0, config: EpicConfig | None = None)
       ValueError: for sizes that are no positive whole numbers.
     """
     config = EpicConfig() if config is None else config
-    check_sizes(hidden=config.hidden, latent=config.latent)
-    check_depths(layers=config.layers)
-    check_finite(sum_scale=config.sum_scale)
+    check_epic(config)
     return _network(_Epic(config), num_features, num_cond)
 
 
@@ -229,13 +227,21 @@ def set_transformer(
     return _network(_SetTransformer(config), num_features, num_cond)
 
 
+def check_epic(config: EpicConfig) -> None:
+    """Refuse sizes of an EPiC network that cannot be."""
+    check_sizes(hidden=config.hidden, latent=config.latent)
+    check_depths(layers=config.layers)
+    check_finite(sum_scale=config.sum_scale)
+
+
 def harmonics(t: Float[Array, ""], num: int = 8) -> Float[Array, " features"]:
     """Sines and cosines of pi k t for k = 1, ..., num."""
     phase = np.pi * np.arange(1, num + 1, dtype=np.float32) * t
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
 
 
-def _numbers(cond: SetCondition) -> Float[Array, " num"]:
+def numbers(cond: SetCondition) -> Float[Array, " num"]:
+    """What networks see of a condition: log(1 + n) and its numbers."""
     count = jnp.log1p(jnp.asarray(cond.n, jnp.float32))
     return jnp.reshape(count, 1) if cond.cond is None else jnp.append(count, jnp.ravel(cond.cond))
 

@@ -22,6 +22,7 @@ from jgen.plotting.equivalents import equivalent_events_chart
 from jgen.plotting.forecast import forecast_figures
 from jgen.plotting.gallery import Images, Line, Plane, sample_gallery
 from jgen.plotting.histograms import Panel, Weighted, histogram_grid, ratio_histogram
+from jgen.plotting.jets import jet_images
 from jgen.plotting.lattice import bound_curves, field_configurations, two_point_functions
 from jgen.plotting.power import power_map
 from jgen.plotting.shower_report import observable_panel, shower_figures
@@ -30,6 +31,7 @@ from jgen.plotting.showers import (
     longitudinal_profile,
     longitudinal_view,
     polar_view,
+    shower_points,
     single_showers,
 )
 from jgen.plotting.style import save, style
@@ -63,6 +65,7 @@ __all__ = [
     "free_energy_profiles",
     "histogram_grid",
     "image_rows",
+    "jet_images",
     "ks_curves",
     "likelihood_chart",
     "longitudinal_profile",
@@ -82,6 +85,7 @@ __all__ = [
     "sample_gallery",
     "save",
     "shower_figures",
+    "shower_points",
     "single_showers",
     "style",
     "summary_figure",

@@ -212,6 +212,31 @@ def single_showers(
     return figure
 
 
+@styled
+def shower_points(samples: Mapping[str, Real[np.ndarray, "_ 4"]]) -> Figure:
+    """Showers as points: depth against y, and x against y, coloured by energy; one row a shower.
+
+    Args:
+      samples: label -> points x, y [mm], z [layers], energy [MeV].
+    """
+    figure = new_figure(TEXT_WIDTH, 0.6 + 1.7 * len(samples))
+    axes = figure.subplots(
+        len(samples), 2, sharex="col", sharey=True, squeeze=False, width_ratios=(2, 1)
+    )
+    energies = np.concatenate([points[:, 3] for points in samples.values()])
+    norm = LogNorm(*np.quantile(energies, [0.01, 1.0]))
+    for row, (label, points) in zip(axes, samples.items(), strict=True):
+        x, y, z, energy = points[np.argsort(points[:, 3])].T  # the brightest on top
+        for ax, across in zip(row, (z, x), strict=True):
+            dots = ax.scatter(across, y, 3.0, energy, norm=norm, cmap=ENERGY_MAP, linewidths=0)
+            image_ticks(ax)
+        row[0].set_ylabel(f"{label}\n$y$ [mm]")
+    axes[-1, 0].set_xlabel("Depth [layers]")
+    axes[-1, 1].set_xlabel("$x$ [mm]")
+    figure.colorbar(dots, ax=axes, label="Energy / point [MeV]", pad=0.02)
+    return figure
+
+
 def _check(reference, generated):
     if np.ndim(reference) != 4 or np.shape(generated)[1:] != np.shape(reference)[1:]:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Calorimeter showers: geometry, files, observables, evaluation, CaloDREAM and BIB-AE.
+"""Calorimeter showers: geometry, files, observables, evaluation; CaloDREAM, CaloClouds and BIB-AE.
 
-`jgen.showers.calodream` makes, trains, loads and draws; `jgen.showers.box` has square cells, and
-`jgen.showers.bib_ae` models of showers in them.
+`jgen.showers.calodream` and, as point clouds, `jgen.showers.clouds` make, train, load and draw;
+`jgen.showers.box` has square cells, and `jgen.showers.bib_ae` models of showers in them.
 """
 
-from jgen.showers import bib_ae, box, calodream
+from jgen.showers import bib_ae, box, calodream, clouds
 from jgen.showers.calodream import ShowerPreprocessing, generate_showers
 from jgen.showers.data import (
     GEOMETRIES,
@@ -71,6 +71,7 @@ __all__ = [
     "calodream",
     "check_showers",
     "check_units",
+    "clouds",
     "compute_high_level_inputs",
     "compute_observables",
     "count_showers",

@@ -17,7 +17,7 @@ from jgen.training.step import (
     member,
     over_members,
 )
-from jgen.training.timing import milliseconds, timed_draw, timed_log_densities
+from jgen.training.timing import milliseconds, operations, timed_draw, timed_log_densities
 
 __all__ = [
     "BespokeTraining",
@@ -43,6 +43,7 @@ __all__ = [
     "make_step",
     "member",
     "milliseconds",
+    "operations",
     "over_members",
     "per_player",
     "timed_draw",

@@ -3,6 +3,7 @@
 import functools
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
+from jaxtyping import Array
 from tqdm import tqdm
 
 from jgen.arrays import event_arrays, explained, real_array, warn_of_rounding
@@ -78,6 +80,7 @@ def fit(
     config: TrainConfig,
     *,
     validation: Batch | None = None,
+    score: Callable[[Params, Key, Batch], Array] | None = None,
     initial: Params | TrainState | None = None,
     function: Function | None = None,
     optimizer: optax.GradientTransformation | None = None,
@@ -102,6 +105,9 @@ def fit(
       validation: events for the validation loss, with the same fields as `data` and, of several
         data sets, a set of equal size for each of them, one after another. A bootstrap ensemble
         validates on all of them as they are.
+      score: (params, key, validation) -> a number that is smaller for better parameters, which
+        takes the place of the validation loss. For games, whose loss does not say which step is
+        best. It sees all validation events at once.
       initial: where the training starts instead of `model.init`: parameters of one member, which
         all start from, or stacked ones of as many members; or a training state, such as the `state`
         of an earlier training, which goes on at its step with its optimiser and average, up to
@@ -125,7 +131,7 @@ def fit(
     check_key(key)
     data = _as_batch(Batch(None) if data is None else data, "data", model)
     validation = validation if validation is None else _as_batch(validation, "validation", model)
-    _check(data, validation, config)
+    _check(data, validation, score, config)
     check_memory(jax.eval_shape(model.init, jax.random.key(0)), copies=config.ensemble)
     if folder is not None:
         record = training_record(data, validation, key, config, initial)
@@ -140,7 +146,9 @@ def fit(
     validation = validation and _unit_weight(validation, config.data_sets)
     optimizer = make_optimizer(config.optimizer, config.steps) if optimizer is None else optimizer
     start = _start(model, initial, config.ensemble)
-    loop = _Loop(model, data, validation, function, optimizer, key, config, layout, folder, start)
+    loop = _Loop(
+        model, data, validation, score, function, optimizer, key, config, layout, folder, start
+    )
     with _Sigterm() as sigterm:
         loop.run(sigterm, name, progress)
     state, best = loop.state, loop.best
@@ -152,7 +160,18 @@ class _Loop:
     """The state of a running training, with the compiled functions that advance it."""
 
     def __init__(
-        self, model, data, validation, function, optimizer, key, config, layout, folder, start
+        self,
+        model,
+        data,
+        validation,
+        score,
+        function,
+        optimizer,
+        key,
+        config,
+        layout,
+        folder,
+        start,
     ):
         self.config, self.layout = config, layout
         axis = config.axis
@@ -192,11 +211,15 @@ class _Loop:
         )(self.state)
         self.validation = validation
         if validation is not None:
-            sets = [_stacks(v, config.batch_size) for v in _sets(validation, config.data_sets)]
+            sets = _sets(validation, config.data_sets)
+            sets = [_stacks(v, num_events(v) if score else config.batch_size) for v in sets]
             self.validation = put(jax.tree.map(lambda *sets: np.stack(sets), *sets), shared)
             self.validate = jax.jit(
                 over_members(
-                    functools.partial(_validate, model, config, stream(key, "validation")), axis
+                    functools.partial(
+                        _validate, score or model.loss, config, stream(key, "validation")
+                    ),
+                    axis,
                 ),
                 out_shardings=(members, shared),
             )
@@ -373,7 +396,7 @@ def _make_update(model, optimizer, function, key, config, layout, axis, data):
     return step, over_members(own, axis)
 
 
-def _validate(model, config, key, state, best, data_set, stacks):
+def _validate(measure, config, key, state, best, data_set, stacks):
     """Validation loss of one member on its data set, and its best parameters so far."""
     # One batch at a time, since under vmap every member gets a copy of what it picks.
     own = data_set if config.data_sets > 1 else 0
@@ -385,7 +408,7 @@ def _validate(model, config, key, state, best, data_set, stacks):
 
         def one(n, stack=stack, first=first):
             batch = jax.tree.map(lambda a: a[own, n], stack)
-            return model.loss(state.average, keys[first + n], batch)
+            return measure(state.average, keys[first + n], batch)
 
         total += size * jnp.sum(jax.lax.map(one, jnp.arange(batches)))
         first += batches
@@ -449,7 +472,7 @@ def _as_batch(data: Batch, name: str, model: GenerativeModel) -> Batch:
     )
 
 
-def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
+def _check(data: Batch, validation: Batch | None, score, config: TrainConfig) -> None:
     config.check()
     if not jax.tree.leaves(data):
         if validation is not None or config.members != "plain" or config.data_sets > 1:
@@ -497,6 +520,8 @@ def _check(data: Batch, validation: Batch | None, config: TrainConfig) -> None:
                 )
     if config.keep == "best" and validation is None:
         raise ValueError('keep="best" needs validation data')
+    if score is not None and validation is None:
+        raise ValueError("score judges validation data; give some, or leave it out")
 
 
 class _Sigterm:

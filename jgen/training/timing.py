@@ -1,4 +1,4 @@
-"""Times by the clock of sampling, densities and programs, compilation left out."""
+"""Times by the clock of sampling, densities and programs, compilation left out; operations."""
 
 import time
 from collections.abc import Callable
@@ -62,3 +62,16 @@ def milliseconds(program: Callable[[], Any], *, repeats: int = 3) -> float:
         jax.block_until_ready(program())
         times.append(time.perf_counter() - start)
     return 1e3 * float(np.median(times))
+
+
+def operations(program: Callable[..., Any], *arguments: Any) -> float:
+    """Floating-point operations of one call, as XLA counts those of the compiled program.
+
+    The body of a loop counts once, whatever the number of rounds: count a call of the network and
+    multiply by the number of calls.
+
+    Args:
+      program: of arrays.
+      *arguments: arrays or their shapes.
+    """
+    return float(jax.jit(program).lower(*arguments).compile().cost_analysis()["flops"])

@@ -70,6 +70,32 @@ def test_numbers_are_those_of_the_metrics_at_the_common_size():
     assert not any("mass" in name for name in found.columns)
 
 
+def test_weights_are_those_of_the_metrics():
+    samples = sample(0, 300), sample(1, 250), sample(2, 300, 0.5)
+    rng = np.random.default_rng(4)
+    weights = [rng.uniform(0.5, 2, len(s["mass"])) for s in samples]
+    options = {"num_bootstrap": 20, "key": jax.random.key(3)}
+    found = compare(*samples, edges_of, weights=tuple(weights), **options).metrics
+    for field, i in (("truth", 1), ("value", 2)):
+        pair = [(samples[k]["mass"][:250], weights[k][:250]) for k in (0, i)]
+        power = separation(*(histogram(v, EDGES, w) for v, w in pair)).value
+        assert getattr(found["separation/mass"], field).value == pytest.approx(power)
+        exact = wasserstein_distance(*(v for v, _ in pair), *(w for _, w in pair))
+        assert getattr(found["wasserstein/mass"], field).value == pytest.approx(exact)
+    plain, same = (
+        compare(*samples, edges_of, weights=w, **options).metrics
+        for w in ((None,) * 3, (np.full(300, 3.0), None, np.full(300, 3.0)))
+    )
+    assert flatten(plain) == pytest.approx(flatten(same), rel=1e-12)
+    # Few events that weigh much: the error is that of fewer events.
+    heavy = np.where(np.arange(300) < 50, 1.0, 1e-3)
+    few = compare(*samples, edges_of, weights=(None, None, heavy), **options).metrics
+    error = lambda of: of["wasserstein/mass"].value.error
+    assert error(few) == pytest.approx(error(plain) * (6 / 2 + 1 / 2) ** 0.5, rel=0.4)
+    with pytest.raises(ValueError, match=r"weights of holdout have the shape \(3,\)"):
+        compare(*samples, edges_of, weights=(None, np.ones(3), None))
+
+
 def test_truth_is_at_the_floor_and_a_shift_above_it():
     found = compare(sample(0, 4000), sample(1, 4000), sample(2, 4000, 0.3), edges_of).metrics
     found = flatten(found)

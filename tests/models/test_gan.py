@@ -9,6 +9,7 @@ from jgen.generative_model import Batch, draw
 from jgen.models import gan
 from jgen.nets import Generator, Network
 from jgen.nets.adversarial import critic_mlp, generator_mlp
+from jgen.sets import SetCondition
 
 # x = m + z, and c = a . x + b.
 GENERATOR = Generator(
@@ -123,6 +124,28 @@ def test_dropout_stays_on_in_generation(key):
     x = jax.vmap(model.sample_from, (None, 0, None))({"generator": params}, same, None)
     assert len(np.unique(x)) > 3
     assert np.asarray(noise["kept"]).dtype == bool
+
+
+def test_padding_takes_no_part_in_a_game_of_sets(key):
+    """Generator and critic that know of no mask: the game itself keeps padding out."""
+    generator = Generator(
+        lambda key: jnp.zeros(()),
+        lambda key: jax.random.normal(key, (4, 1)),
+        lambda shift, z, cond: z + shift,
+    )
+    critic = Network(lambda key: jnp.ones(()), lambda a, x, cond, others: a * jnp.sum(x) / cond.n)
+    model = gan(generator, critic, objective="wasserstein")
+    params = {"generator": jnp.array(0.3), "critic": jnp.array(1.7)}
+    n = jnp.array([1, 2, 3, 4])
+    cond = SetCondition(n)
+    x = jax.random.normal(key, (4, 4, 1))
+    loss, slope = jax.value_and_grad(model.loss)(params, key, Batch(x, cond))
+    rows = np.arange(4) < np.array(n)[:, None]
+    garbage = np.where(rows[..., None], x, np.nan)
+    assert model.loss(params, key, Batch(garbage, cond)) == loss
+    np.testing.assert_allclose(slope["generator"], -1.7, rtol=1e-6)
+    events = draw(model, params, key, 4, cond)
+    assert ((events[..., 0] != 0) == rows).all()
 
 
 def test_bad_options_are_refused():

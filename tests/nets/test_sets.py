@@ -9,20 +9,41 @@ from jgen import Batch, OptimizerConfig, TrainConfig, draw, fit
 from jgen.models import flow_matching
 from jgen.nets import (
     EpicConfig,
+    Network,
     PointWiseConfig,
     SetTransformerConfig,
     epic,
+    epic_critic,
+    epic_generator,
     num_parameters,
     point_wise,
     set_transformer,
 )
-from jgen.sets import SetCondition
+from jgen.sets import SetCondition, masked
 from jgen.solvers import runge_kutta
 
-NETWORKS = {
+VELOCITIES = {
     "epic": epic(3, 2, EpicConfig(16, 4, 2)),
     "point-wise": point_wise(3, 2, PointWiseConfig((16, 16), 8)),
     "set transformer": set_transformer(3, 2, SetTransformerConfig(16, 2, 2, 16)),
+}
+GENERATOR = epic_generator(8, 3, 2, EpicConfig(16, 4, 2))
+CRITIC = epic_critic(3, 2, EpicConfig(16, 4, 1))
+
+
+def generated(params, t, x, cond):
+    """Points of the noise x, and of noise of the set that depends on t."""
+    return GENERATOR.apply(params, {"points": x, "whole": jnp.sin(t + jnp.arange(4))}, cond)
+
+
+def verdict(params, t, x, cond):
+    """Every point with the critic's number, which no permutation changes."""
+    return masked(jnp.full(x.shape, CRITIC.apply(params, x, cond, None)), cond)
+
+
+NETWORKS = VELOCITIES | {
+    "epic generator": Network(GENERATOR.init, generated),
+    "epic critic": Network(CRITIC.init, verdict),
 }
 GIVEN = jnp.array([0.3, -1.0])
 
@@ -93,6 +114,18 @@ def test_published_sizes():
     assert counted == layers + inputs * context + context
 
 
+def test_published_players():
+    """EPiC-GAN: 128 features of a point, 10 of the set; one more input, log(1 + n), a map."""
+    dense = lambda n_in, n_out: (n_in + 1) * n_out + 2 * n_out
+    layer = dense(266, 128) + dense(128, 10) + dense(138, 128) + dense(128, 128)
+    generator = dense(3, 128) + dense(10, 128) + dense(128, 10) + 6 * layer + dense(128, 3)
+    assert num_parameters(epic_generator(30, 3).init) == generator
+    critic = dense(3, 128) + dense(128, 128) + dense(256, 128) + dense(128, 10) + 3 * layer
+    # The head is of the set alone, its last two maps without the number of points.
+    critic += dense(266, 128) + (128 * 128 + 256) + (128 + 2)
+    assert num_parameters(epic_critic(3).init) == critic
+
+
 def test_members_see_their_own_parameters():
     network = NETWORKS["epic"]
     params = jax.vmap(network.init)(jax.random.split(jax.random.key(3), 2))
@@ -121,7 +154,7 @@ def test_the_loss_of_full_sets_is_the_one_without_a_number_of_points():
 
 
 @pytest.mark.study
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", VELOCITIES)
 def test_points_with_a_common_mean(name):
     """Ten points N(m, 1) with m ~ N(0, 1): event means have variance 1.1; of points that do not
     see each other, of variance 2, 0.2."""

@@ -17,6 +17,7 @@ from jgen.plotting import (
     quality_curves,
     roc_curves,
     save,
+    shower_points,
     single_showers,
     style,
     training_curves,
@@ -157,6 +158,19 @@ def test_single_showers_share_one_scale(tmp_path):
     save(figure, tmp_path / "a")
     with pytest.raises(ValueError, match="not as many"):
         single_showers({"A": a, "B": b[:2]})
+
+
+def test_points_of_showers_are_drawn_from_two_sides(tmp_path):
+    rng = np.random.default_rng(2)
+    samples = {label: rng.exponential(size=(n, 4)) for label, n in (("A", 30), ("B", 50))}
+    figure = shower_points(samples)
+    for row, points in zip(np.reshape(figure.axes[:4], (2, 2)), samples.values(), strict=True):
+        x, y, z, energy = points[np.argsort(points[:, 3])].T
+        for ax, across in zip(row, (z, x), strict=True):
+            (dots,) = ax.collections
+            np.testing.assert_allclose(dots.get_offsets(), np.stack([across, y], axis=1))
+            np.testing.assert_allclose(dots.get_array(), energy)
+    save(figure, tmp_path / "a")
 
 
 def test_showers_of_wrong_shapes_are_refused():

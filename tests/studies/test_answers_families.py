@@ -31,7 +31,7 @@ def test_metrics_of_the_smoke_run(smoke):
         assert metrics[f"sw1/{where}"] > metrics[f"sw1/{where}_truth"]
         assert 0 < metrics[f"sw1/{where}_error"] < 0.1
         assert metrics[f"modes/{family}/lowest"] <= 1 <= metrics[f"modes/{family}/highest"]
-        has_density = family not in ("gan", "wgan-gp", "consistency")
+        has_density = family not in ("gan", "wgan-gp", "consistency", "mean-flow")
         assert (f"nll/{where}" in metrics) == has_density
         if has_density:
             gap = metrics[f"nll/{where}"] - metrics[f"truth/{name}"]
@@ -134,3 +134,5 @@ def test_parameters_by_hand():
     assert sizes["gan eight-gaussians"] == 17 * 16 + 17 * 2 + 3 * 16 + 17
     # The consistency function has the network of its teacher.
     assert sizes["consistency eight-gaussians"] == sizes["flow-matching eight-gaussians"]
+    # MeanFlow's is as wide here and has one input more, the width of the interval.
+    assert sizes["mean-flow eight-gaussians"] == sizes["flow-matching eight-gaussians"] + 16

@@ -1,0 +1,305 @@
+"""CaloClouds: showers as point clouds, in many calls of a network or one (2305.04847, 2309.05704).
+
+    taskset -c 0 python -m experiments clouds
+
+trains a Shower Flow, a diffusion model of independent points and its one-call function on the
+bundled Geant4 showers, or those of --data, and compares both with Geant4: 1-D Wasserstein
+distances beside truth against truth, all metrics of `experiments evaluate` for the one-call
+function, and milliseconds a shower, on one core if the process has one (taskset). The presets
+ablation, ablation-epic and ablation-transformer compare networks whose points see each other or do
+not, on showers below 4 GeV. The finished run is a model:
+`jgen.showers.clouds.load("runs/clouds-default")`.
+
+Time: 12 minutes of processor time (smoke: 1). Numbers: results/showers.md.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from experiments.showers import presets
+from experiments.showers.presets import evaluated, report_evaluation
+from experiments.study import Run, Study, at_least, main, table, variant
+from jgen import metrics, plotting
+from jgen.estimate import Estimate
+from jgen.generative_model import GenerativeModel
+from jgen.metrics import wasserstein
+from jgen.nets import PointWiseConfig
+from jgen.plotting import Panel
+from jgen.showers import (
+    EvaluationConfig,
+    Showers,
+    clouds,
+    compute_high_level_inputs,
+    count_showers,
+    generate_showers,
+    get_geometry,
+    layer_energies,
+    layer_observables,
+    read_showers,
+    sample_path,
+)
+from jgen.showers.calodream import milliseconds_per_shower
+from jgen.showers.clouds import CloudsConfig, FlowConfig, Trained
+from jgen.showers.evaluation import observable_distances
+from jgen.training import OptimizerConfig, TrainConfig
+
+GEANT4_MS_PER_GEV = 16.5
+"""Of our own Geant4 simulation on one core, measured with the showers of results/README.md."""
+WHOLE = {
+    "response": r"$E_\mathrm{tot}$ / $E_\mathrm{inc}$",
+    "hits": "Voxels hit",
+    "depth": "Mean depth [layers]",
+    "x": "Centre of gravity, $x$ [mm]",
+    "radius": "Mean radius [mm]",
+}
+"""Observables of a shower as a whole."""
+
+
+@dataclass(frozen=True)
+class Config(CloudsConfig):
+    """One CaloClouds, and the showers that it learns from and is judged by."""
+
+    data: tuple[str, ...] = ()
+    """CaloChallenge HDF5 files; without any, the bundled Geant4 sample."""
+    max_energy: float = 4000.0
+    """Showers above this incident energy [MeV] are left out; 0 takes all."""
+    num_test: int = 400
+    """Showers at the end of the files that are kept for the comparison, and as many to generate."""
+    sample_batch: int = 100
+    """Showers generated at a time."""
+    timing: tuple[int, ...] = (1, 100)
+    """Batch sizes to measure milliseconds a shower at."""
+    bootstrap: int = 20
+    """Resamplings behind the errors of distances."""
+    classifier: metrics.ClassifierConfig = presets.JUDGE
+    """Classifier of high-level features, of each sampler."""
+    evaluation: EvaluationConfig = presets.DEFAULT.evaluation
+    """All metrics of the one-call function."""
+
+    @property
+    def samplers(self) -> dict[str, str]:
+        """Name -> label in figures, the last one judged by all metrics."""
+        teacher = {"teacher": f"{2 * self.steps} calls"}
+        return {"student": "1 call"} | teacher if self.distil else teacher
+
+
+def check(config: Config) -> None:
+    """Refuse bad options."""
+    at_least(config, num_test=40, sample_batch=1, timing=1, bootstrap=2, max_energy=0)
+
+
+@functools.lru_cache(maxsize=1)
+def load_showers(config: Config) -> tuple[Showers, Showers]:
+    """Training and reference showers, disjoint."""
+    if not config.data and config.geometry != "ds2":
+        raise ValueError("the bundled showers have the geometry ds2; give --data FILE for others")
+    files = config.data or sample_path()
+    showers = read_showers(files, get_geometry(config.geometry), 0, count_showers(files))
+    if config.max_energy:
+        showers = Showers(*(a[showers.energies <= config.max_energy] for a in showers))
+    split = len(showers.energies) - config.num_test
+    # As many for the truth's own distances, and 50 for the preprocessing.
+    if split < max(config.num_test, config.num_validation + 50):
+        raise ValueError(
+            f"there are {len(showers.energies)} showers, too few for {config.num_test} in the "
+            f"reference, as many at least to train on, and {config.num_validation} to validate; "
+            "give more --data, a larger --max-energy, or a smaller --num-test"
+        )
+    return Showers(*(a[:split] for a in showers)), Showers(*(a[split:] for a in showers))
+
+
+def build(config: Config) -> dict[str, GenerativeModel]:
+    """The networks by name; the one-call function has the form of the diffusion model."""
+    made = clouds.parts(config, 64)
+    return {"flow": made.flow, "points": made.teacher}
+
+
+def compute(config: Config, run: Run) -> dict:
+    """Train, sample, judge and time; SAMPLER is student (one call) or teacher.
+
+    The names of `jgen.showers.evaluate`, of the one-call function, and
+      w1/SAMPLER/OBSERVABLE        1-D Wasserstein distance to Geant4 over the standard deviation of
+                                   Geant4, of the observables `WHOLE`;
+                                   w1/truth/OBSERVABLE of other Geant4 showers
+      distance/SAMPLER/OBSERVABLE  of others, as `observable_distances` gives them, likewise
+      auc/SAMPLER                  of a classifier of high-level features, likewise
+      ms_per_shower/SAMPLER/SIZE   from energies to showers in memory, in batches of SIZE
+      ms_per_shower/geant4         of the reference's energies, from its time per GeV
+      speedup/SIZE                 of one call to many
+      student_over_bar             largest ratio of a distance of the one-call function to 1.5 times
+                                   the teacher's, or to twice the truth's where that is larger
+      train_seconds/PART           by the clock
+    """
+    train, reference = load_showers(config)
+    trained = clouds.train(config, train, run)
+    geometry, num = trained.geometry, config.num_test
+    # Energies of the training sample, another draw from the spectrum of the reference.
+    truth = Showers(*(a[:num] for a in train))
+    results = run.cached("judged/truth", judge, config, run, "truth", reference, truth)
+    for name in config.samplers:
+        one, path = trained.with_sampler(name), run.path / f"{name}.h5"
+        args = one.model, one.model_params, run.key("sample"), truth.energies, geometry
+        run.cached(f"samples/{name}", generate_showers, path, *args, batch_size=config.sample_batch)
+        made = read_showers(path, geometry)
+        results |= run.cached(f"judged/{name}", judge, config, run, name, reference, made)
+        for size in config.timing:
+            time = run.cached(f"timing/{name}/{size}", milliseconds, one, truth.energies, size)
+            results[f"ms_per_shower/{name}/{size}"] = time
+    results["ms_per_shower/geant4"] = GEANT4_MS_PER_GEV * float(np.mean(reference.energies)) / 1e3
+    if config.distil:
+        results |= compared(config, results)
+        own = {"holdout": train, "training": train}
+        results |= evaluated(
+            run, geometry, reference, read_generated(run, "student"), **own
+        ).metrics
+    for name in ("flow", "teacher", *(("student",) if config.distil else ())):
+        seconds = sum(row.get("seconds", 0.0) for row in run.history(name))
+        results[f"train_seconds/{name}"] = seconds
+    return results
+
+
+def milliseconds(trained: Trained, energies: np.ndarray, size: int) -> float:
+    """A shower, in batches of a size."""
+    args = trained.model, trained.model_params, jax.random.key(0), energies
+    return milliseconds_per_shower(*args, (size,), repeats=20 if size < 10 else 3)[size]
+
+
+def whole_showers(config: Config, showers: Showers) -> dict[str, np.ndarray]:
+    """The observables `WHOLE`."""
+    geometry, voxels = get_geometry(config.geometry), showers.voxels
+    layers = layer_observables(layer_energies(showers, geometry.num_layers), showers.energies)
+    total = np.maximum(voxels.sum(axis=1, dtype=np.float64), 1e-30)
+    return {
+        "response": layers["E_ratio"],
+        "hits": np.sum(voxels > geometry.threshold, axis=1),
+        "depth": layers["depth"],
+        "x": voxels @ geometry.eta / total,
+        "radius": voxels @ geometry.r / total,
+    }
+
+
+def judge(config: Config, run: Run, name: str, truth: Showers, showers: Showers) -> dict:
+    """Distances and the AUC of one sample."""
+    geometry, first = get_geometry(config.geometry), whole_showers(config, truth)
+    found = {}
+    for observable, values in whole_showers(config, showers).items():
+        true, width = first[observable], np.std(first[observable])
+        distance = wasserstein(true, values, num_bootstrap=config.bootstrap).estimate
+        found[f"w1/{name}/{observable}"] = Estimate(*np.divide(distance, width))
+    distances = observable_distances(geometry, truth, showers, num_bootstrap=config.bootstrap)
+    found |= {f"distance/{name}/{observable}": d for observable, d in distances.items()}
+    features = [compute_high_level_inputs(geometry, s) for s in (truth, showers)]
+    told = metrics.classifier_test(*features, run.key("classifier"), config.classifier)
+    return found | {f"auc/{name}": told.auc_estimate}
+
+
+def compared(config: Config, results: dict) -> dict[str, float]:
+    """One call against many."""
+    speed = {
+        f"speedup/{size}": results[f"ms_per_shower/teacher/{size}"]
+        / results[f"ms_per_shower/student/{size}"]
+        for size in config.timing
+    }
+    value = lambda name, kind: results[name.replace("/student/", f"/{kind}/")].value
+    over = [
+        result.value / max(1.5 * value(name, "teacher"), 2 * value(name, "truth"))
+        for name, result in results.items()
+        if name.startswith(("w1/student/", "distance/student/"))
+    ]
+    return speed | {"student_over_bar": max(over)}
+
+
+def read_generated(run: Run, name: str) -> Showers:
+    """Showers of a sampler."""
+    return read_showers(run.path / f"{name}.h5", get_geometry(run.config.geometry))
+
+
+def report(config: Config, run: Run, results: dict) -> str:
+    """Draw the observables, single showers as points, and what `experiments evaluate` draws."""
+    geometry, (_, reference) = get_geometry(config.geometry), load_showers(config)
+    made = {label: read_generated(run, name) for name, label in config.samplers.items()}
+    true = whole_showers(config, reference)
+    others = {label: whole_showers(config, showers) for label, showers in made.items()}
+    panels = []
+    for name, label in WHOLE.items():
+        edges = np.linspace(*np.quantile(true[name], [0.002, 0.998]), 31)
+        samples = {sampler: values[name] for sampler, values in others.items()}
+        panels.append(Panel(edges, true[name], samples, label, reference_label="Geant4"))
+    run.save("whole_showers", plotting.histogram_grid(panels))
+    run.save("points", plotting.shower_points(example_points(config, run, reference)))
+    for name in ("flow", "teacher", *(("student",) if config.distil else ())):
+        run.save(f"training_{name}", plotting.training_curves({name: run.history(name)}))
+    rows = {
+        name: [*(results[f"w1/{name}/{observable}"] for observable in WHOLE)]
+        + [results[f"distance/{name}/E_voxel"], results[f"auc/{name}"]]
+        + [results.get(f"ms_per_shower/{name}/{size}") for size in config.timing]
+        for name in ("truth", *config.samplers)
+    }
+    columns = [*WHOLE, "E_voxel", "AUC", *(f"ms, {size}" for size in config.timing)]
+    text = [table(columns, rows, title="W1 / sd")]
+    names = [n for n in results if n.startswith(("speedup", "student_over", "ms_per_shower/g"))]
+    text.append(table(["value"], {name: [results[name]] for name in names}))
+    if config.distil:
+        text.append(report_evaluation(run, geometry, reference, made, results))
+    else:
+        for name, figure in plotting.shower_figures(geometry, reference, made).items():
+            run.save(name, figure)
+    return "\n\n".join(text)
+
+
+def example_points(config: Config, run: Run, reference: Showers) -> dict[str, np.ndarray]:
+    """A Geant4 shower of the median energy, and others of the same energy, as points."""
+    trained = clouds.load(run.path)
+    i = np.argsort(reference.energies)[len(reference.energies) // 2]
+    energy = reference.energies[i : i + 1]
+    gev = f"{energy[0] / 1e3:.1f} GeV"
+    chosen = Showers(energy, reference.voxels[i : i + 1])
+    found = {f"Geant4, {gev}": trained.as_points(run.key("example"), chosen)[0]}
+    for name, label in config.samplers.items():
+        found[label] = trained.with_sampler(name).clouds(run.key("example"), energy)[0]
+    return found
+
+
+DEFAULT = Config()
+_SHORT = TrainConfig(30, 16, optimizer=OptimizerConfig(warmup=0.1), log_every=5)
+SMOKE = variant(
+    DEFAULT,
+    max_energy=1500.0,
+    num_test=100,
+    num_validation=50,
+    flow=FlowConfig(2, 4, (16,), variant(_SHORT, batch_size=48, keep="best", validate_every=10)),
+    point_wise=PointWiseConfig((16, 16), 8),
+    few=16,
+    steps=2,
+    teacher=_SHORT,
+    trajectories=1,
+    student=_SHORT,
+    sample_batch=50,
+    timing=(1, 10),
+    bootstrap=5,
+    classifier=metrics.ClassifierConfig(hidden=(16,), batch_size=20, epochs=2, num_seeds=1),
+    evaluation=variant(presets.SMOKE.evaluation, classifiers=("high",), fpd=False, kpd=False),
+)
+# Networks of which the points see each other learn from all of them, and so do all of these, each
+# in about as much time.
+ABLATION = variant(
+    DEFAULT,
+    few=0,
+    distil=False,
+    teacher={"steps": 1200, "batch_size": 16, "buckets": 4},
+    timing=(100,),
+)
+PRESETS = {
+    "default": DEFAULT,
+    "smoke": SMOKE,
+    "ablation": ABLATION,
+    "ablation-epic": variant(ABLATION, network="epic"),
+    "ablation-transformer": variant(ABLATION, network="set_transformer"),
+}
+STUDY = Study(PRESETS, compute, report, check, build, load_showers)
+
+if __name__ == "__main__":
+    main(STUDY)

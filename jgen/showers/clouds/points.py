@@ -1,0 +1,165 @@
+"""Showers on a cylindrical grid as points, and back, of one shower; `jax.vmap` makes many.
+
+A point is (x, y [mm], z [layers], energy [MeV]). It lies at random in its voxel: uniformly in the
+angle, in the square of the radius and in the depth. The way back is the sum of energies in voxels.
+
+Networks without interaction make independent points, and of independent points many fall into the
+same voxel: as many points as a shower of 10 GeV has hits give only 80 % of them. So a voxel becomes
+several points, in equal parts. In a place where a share p of the voxels is hit, independent points
+of rate -log(1 - p) hit as many, and their number in a voxel that is hit is Poisson without zero.
+(The published points are finer than voxels to begin with, 2305.04847; those of a voxel are all that
+a file in the CaloChallenge's layout has.)
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jgen.sets import valid
+from jgen.showers.data import Geometry
+from jgen.typing import Key
+
+# Of a voxel, so that rounding in float32 moves no point into the next one.
+_MARGIN = 1e-4
+# Points of one voxel; a Poisson number of mean 4 exceeds it once in 10^6.
+_MOST_PARTS = 16
+
+
+class Totals(NamedTuple):
+    """Numbers of a shower as a whole, in groups of layers.
+
+    Attributes:
+      n: points of each group.
+      energy: of each group [MeV].
+      centre: of gravity, x, y [mm] and z [layers].
+    """
+
+    n: Int[Array, " groups"]
+    energy: Float[Array, " groups"]
+    centre: Float[Array, "3"]
+
+
+def poisson_parts(
+    key: Key, voxels: Float[Array, "layers angles rings"], rates: Float[Array, "layers rings"]
+) -> Int[Array, "layers angles rings"]:
+    """Numbers of points: Poisson of these rates, but not zero, of voxels with energy; else zero."""
+    k = jnp.arange(1, _MOST_PARTS)[None, None]
+    rates = jnp.maximum(rates, 1e-6)[..., None]
+    log_p = k * jnp.log(rates) - jax.scipy.special.gammaln(k + 1.0) - jnp.log(jnp.expm1(rates))
+    below = jnp.cumsum(jnp.exp(log_p), axis=-1)[:, None]
+    u = jax.random.uniform(key, (voxels.size,)).reshape(*voxels.shape, 1)
+    return jnp.where(voxels > 0, 1 + jnp.sum(u > below, axis=-1), 0)
+
+
+def to_points(
+    geometry: Geometry,
+    key: Key,
+    voxels: Float[Array, "layers angles rings"],
+    parts: Int[Array, "layers angles rings"],
+    slots: int,
+) -> tuple[Float[Array, "slots 4"], Int[Array, ""]]:
+    """Points of a shower, padded with zeros, and how many there are.
+
+    Args:
+      geometry: a regular one.
+      key: of the places within voxels.
+      voxels: energies [MeV].
+      parts: points of each voxel, zero where there is no energy.
+      slots: rows; the last points are lost of a shower that has more.
+    """
+    voxels, parts = voxels.ravel(), parts.ravel()
+    num = jnp.minimum(jnp.sum(parts), slots)
+    voxel = jnp.repeat(jnp.arange(voxels.size), parts, total_repeat_length=slots)
+    layer, angle, ring = jnp.unravel_index(voxel, geometry.shape)
+    u = _MARGIN + (1 - 2 * _MARGIN) * jax.random.uniform(key, (3 * slots,)).reshape(3, slots)
+    alpha = -np.pi + 2 * np.pi / geometry.shape[1] * (angle + u[0])
+    squares = jnp.asarray(np.square(geometry.layers[0].r_edges), jnp.float32)
+    radius = jnp.sqrt(squares[ring] + (squares[ring + 1] - squares[ring]) * u[1])
+    energy = voxels[voxel] / jnp.maximum(parts[voxel], 1)
+    columns = radius * jnp.cos(alpha), radius * jnp.sin(alpha), layer + u[2], energy
+    points = jnp.stack(columns, axis=1)
+    return jnp.where(valid(num, slots)[:, None], points, 0), num
+
+
+def to_voxels(
+    geometry: Geometry, points: Float[Array, "slots 4"], n: Int[Array, ""]
+) -> Float[Array, "layers angles rings"]:
+    """Sums of the energies [MeV] of the first n points; those outside count in the next voxel."""
+    num_z, num_alpha, num_r = geometry.shape
+    x, y, z, energy = points.T
+    squares = jnp.asarray(np.square(geometry.layers[0].r_edges), points.dtype)
+    ring = jnp.searchsorted(squares, x**2 + y**2, side="right") - 1
+    angle = jnp.floor((jnp.arctan2(y, x) + np.pi) * (num_alpha / (2 * np.pi))).astype(int)
+    layer = jnp.clip(jnp.floor(z).astype(int), 0, num_z - 1)
+    index = (layer * num_alpha + angle % num_alpha) * num_r + jnp.clip(ring, 0, num_r - 1)
+    energy = jnp.where(valid(n, len(points)), energy, 0)
+    sums = jnp.zeros(geometry.num_voxels, points.dtype).at[index].add(energy)
+    return sums.reshape(geometry.shape)
+
+
+def totals(
+    points: Float[Array, "slots 4"], n: Int[Array, ""], num_layers: int, groups: int
+) -> Totals:
+    """Points and energies of groups of as many layers each, and the centre of gravity."""
+    rows = valid(n, len(points))
+    energy = jnp.where(rows, points[:, 3], 0)
+    group = jnp.clip(jnp.floor(points[:, 2] * (groups / num_layers)).astype(int), 0, groups - 1)
+    by_group = lambda a: jax.ops.segment_sum(a, group, groups)
+    total = jnp.sum(energy)
+    centre = jnp.sum(energy[:, None] * points[:, :3], axis=0) / jnp.where(total > 0, total, 1)
+    return Totals(by_group(rows.astype(jnp.int32)), by_group(energy), centre)
+
+
+def calibrated(points: Float[Array, "slots 4"], target: Totals, num_layers: int) -> Array:
+    """Points with the numbers of `target`: of groups of layers, their energies, the centre in x, y.
+
+    As published (2309.05704, Sec. 3.3): points are sorted in depth and given to the groups by
+    number, the energies of a group are scaled, and all points are shifted. In groups of one layer
+    only the layer of a point counts; in wider ones its depth is stretched, linearly between the
+    borders of the groups, and stays as it is where a border is already between the right points.
+
+    Args:
+      points: the first sum(target.n) of them, of the right number.
+      target: numbers of groups of num_layers / len(target.n) layers.
+      num_layers: of the geometry.
+    """
+    num, groups, slots = jnp.sum(target.n), len(target.n), len(points)
+    width, rows = num_layers / groups, valid(num, slots)
+    depth = jnp.clip(points[:, 2], 0, num_layers)
+    order = jnp.argsort(jnp.where(rows, depth, jnp.inf))
+    points, depth = points[order], depth[order]
+    last = jnp.cumsum(target.n)
+    group = jnp.minimum(jnp.searchsorted(last, jnp.arange(slots), side="right"), groups - 1)
+    # The borders as the points have them: each between the last of one group and the first of
+    # the next.
+    between = last[:-1]
+    before = jnp.where(between > 0, depth[jnp.maximum(between - 1, 0)], 0.0)
+    after = jnp.where(between < num, depth[jnp.minimum(between, slots - 1)], float(num_layers))
+    inner = jnp.clip(width * jnp.arange(1, groups), before, after)
+    border = jnp.concatenate([jnp.zeros(1), inner, jnp.full(1, float(num_layers))])
+    low, high = border[group], border[group + 1]
+    share = jnp.clip((depth - low) / jnp.maximum(high - low, 1e-6), 0, 1 - 1e-5)
+    z = (group + share) * width
+    energy = jnp.where(rows, points[:, 3], 0)
+    energy = energy * _factors(jax.ops.segment_sum(energy, group, groups), target.energy)[group]
+    total = jnp.sum(energy)
+    plane = points[:, :2]
+    now = jnp.sum(energy[:, None] * plane, axis=0) / jnp.where(total > 0, total, 1)
+    plane = plane + (target.centre[:2] - now)[None]
+    moved = jnp.concatenate([plane, z[:, None], energy[:, None]], axis=1)
+    return jnp.where(rows[:, None], moved, 0)
+
+
+def cut(
+    voxels: Float[Array, "layers angles rings"], energy: Float[Array, " groups"], threshold: float
+) -> Float[Array, "layers angles rings"]:
+    """Voxels below the threshold [MeV] emptied, those above scaled to the energies of groups."""
+    kept = jnp.where(voxels < threshold, 0, voxels).reshape(len(energy), -1)
+    return (kept * _factors(jnp.sum(kept, axis=1), energy)[:, None]).reshape(voxels.shape)
+
+
+def _factors(now: Float[Array, " groups"], wanted: Float[Array, " groups"]) -> Array:
+    return jnp.where(now > 0, wanted / jnp.where(now > 0, now, 1), 0)

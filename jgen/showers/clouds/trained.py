@@ -1,0 +1,256 @@
+"""A CaloClouds that is trained, kept in a run folder, loaded and drawn from."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jgen.files import load as load_params
+from jgen.generative_model import Batch, GenerativeModel, draw
+from jgen.sets import points as points_of
+from jgen.showers.clouds.model import (
+    CloudsConfig,
+    Parts,
+    cloud_sampler,
+    few_points,
+    parts,
+    shower_model,
+    student_model,
+    teacher_pairs,
+    training_data,
+)
+from jgen.showers.clouds.preprocessing import (
+    CloudPreprocessing,
+    Statistics,
+    encoded,
+    fit_preprocessing,
+)
+from jgen.showers.data import Geometry, Showers, get_geometry
+from jgen.training import RunFolder, load_config, member
+from jgen.typing import Key, Params
+
+Sampler = Literal["teacher", "student"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained CaloClouds.
+
+    Attributes:
+      config: networks and trainings.
+      preprocessing: fitted to its training sample.
+      params: of flow, teacher and, if it was distilled, student; of one member each.
+      sampler: which of the last two makes the points.
+    """
+
+    config: CloudsConfig
+    preprocessing: CloudPreprocessing
+    params: Mapping[str, Params]
+    sampler: Sampler = "student"
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of the showers."""
+        return self.preprocessing.geometry
+
+    @property
+    def energy_range(self) -> tuple[float, float]:
+        """Incident energies [MeV] that it was trained for."""
+        low, high = map(float, self.preprocessing.statistics.energies)
+        return low, high
+
+    @property
+    def evaluations(self) -> int:
+        """Calls of the point network for one shower."""
+        return 1 if self.sampler == "student" else 2 * self.config.steps
+
+    @property
+    def parts(self) -> Parts:
+        """Networks."""
+        return parts(self.config, self.preprocessing.slots)
+
+    @property
+    def points(self) -> GenerativeModel:
+        """Points [slots, 4] as networks see them, of the sampler."""
+        made = self.parts
+        if self.sampler == "teacher":
+            return made.teacher
+        return student_model(made.network, self.preprocessing.slots, self.params["student"])
+
+    @functools.cached_property
+    def model(self) -> GenerativeModel:
+        """Showers [*geometry.shape] in MeV given incident energies in MeV, of `model_params`."""
+        return shower_model(self.parts.flow, self.points, self.preprocessing)
+
+    def clouds(self, key: Key, energies: Float[np.ndarray, " n"]) -> list[Float[np.ndarray, "_ 4"]]:
+        """Points x, y [mm], z [layers], energy [MeV] of the showers that `draw` makes of a key.
+
+        Args:
+          key: typed PRNG key.
+          energies: incident energies [MeV].
+
+        Raises:
+          ValueError: as `draw`.
+        """
+        energies = self._checked(energies)
+        sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing)
+
+        def one(params, key, energy):
+            points, whole = sample(params, key, energy)
+            return self.preprocessing.physical(points, whole), jnp.sum(whole.n)
+
+        energies = np.asarray(energies, np.float32)
+        return points_of(
+            *draw(one, self.model_params, key, len(energies), energies, batch_size=100)
+        )
+
+    @property
+    def model_params(self) -> dict[str, Params]:
+        """Parameters of `model`."""
+        return {"flow": self.params["flow"], "points": self.params[self.sampler]}
+
+    def with_sampler(self, sampler: Sampler) -> "Trained":
+        """The same networks, with the points of the teacher or of the student in one call."""
+        return dataclasses.replace(self, sampler=sampler)
+
+    def draw(
+        self,
+        key: Key,
+        energies: Float[np.ndarray, " n"],
+        *,
+        batch_size: int = 100,
+        progress: bool = False,
+    ) -> Showers:
+        """One shower for each incident energy [MeV].
+
+        More than fit into memory are made by `generate_showers`.
+
+        Args:
+          key: typed PRNG key.
+          energies: incident energies [MeV].
+          batch_size: showers made at a time.
+          progress: show a progress bar.
+
+        Raises:
+          ValueError: if the energies are not one or more numbers [n] within `energy_range`.
+        """
+        energies = self._checked(energies)
+        args = (self.model, self.model_params, key, len(energies), energies)
+        voxels = draw(*args, batch_size=min(batch_size, len(energies)), progress=progress)
+        return Showers(energies, voxels.reshape(len(energies), -1))
+
+    def _checked(self, energies: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Incident energies as float32; beyond the training sample numbers mean nothing."""
+        energies, (low, high) = np.asarray(energies, np.float32), self.energy_range
+        inside = (energies >= low * (1 - 1e-3)) & (energies <= high * (1 + 1e-3))
+        if energies.ndim != 1 or not len(energies) or not np.all(inside):
+            raise ValueError(
+                f"energies must be one or more numbers [n] from {low:.6g} to {high:.6g} MeV, those "
+                f"of the training sample, got shape {energies.shape} with the ends "
+                f"{energies.min(initial=np.inf):.6g} and {energies.max(initial=-np.inf):.6g}"
+            )
+        return energies
+
+    def as_points(self, key: Key, showers: Showers) -> list[Float[np.ndarray, "_ 4"]]:
+        """Points like those of `clouds` of other showers: at random places in their voxels.
+
+        Args:
+          key: typed PRNG key.
+          showers: of the geometry.
+        """
+        slots = self.preprocessing.slots
+        one = lambda params, key, cond: self.preprocessing.cloud(key, *cond, slots)
+        num, cond = len(showers.energies), tuple(showers)[::-1]
+        return points_of(*draw(one, None, key, num, cond, batch_size=100))
+
+
+def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
+    """Train all networks, or take up where the folder's training stopped.
+
+        config = clouds.CloudsConfig(...)
+        with RunFolder("runs/mine", config) as run:
+            trained = clouds.train(config, showers, run)
+
+    Args:
+      config: what is trained, and how.
+      showers: training sample; the last `num_validation` of them validate the Shower Flow.
+      run: open run folder, in which `load` finds the model again.
+    """
+    config.check()
+    fields = {f.name for f in dataclasses.fields(CloudsConfig)}
+    run.write_json(_CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
+    geometry = get_geometry(config.geometry)
+    fitted = lambda: fit_preprocessing(showers, geometry, run.key("preprocessing")).statistics
+    preprocessing = CloudPreprocessing(geometry, run.cached("preprocessing", fitted))
+    # Made when a network needs it: nothing is preprocessed to draw figures again.
+    data = functools.cache(
+        lambda: training_data(encoded(preprocessing, showers, run.key("points")))
+    )
+    split, made = len(showers.energies) - config.num_validation, parts(config, preprocessing.slots)
+
+    def rows(name: str, start: int, stop: int) -> Batch:
+        return jax.tree.map(lambda a: a[start:stop], getattr(data(), name))
+
+    params = {
+        "flow": run.fit(
+            "flow",
+            made.flow,
+            lambda: rows("flow", 0, split),
+            config.flow.training,
+            validation=rows("flow", split, len(showers.energies)),
+        )
+    }
+    teacher = few_points(made.teacher, config.few) if config.few else made.teacher
+    params["teacher"] = run.fit("teacher", teacher, lambda: data().points, config.teacher)
+    params = {name: member(fitted.params, 0) for name, fitted in params.items()}
+    if not config.distil:
+        return Trained(config, preprocessing, params, "teacher")
+    pairs = lambda: _pairs(config, preprocessing, params["teacher"], data().points.cond, run)
+    student = student_model(made.network, preprocessing.slots, params["teacher"])
+    params["student"] = member(run.fit("student", student, pairs, config.student).params, 0)
+    return Trained(config, preprocessing, params)
+
+
+def _pairs(config, preprocessing, teacher, cond, run) -> Batch:
+    """Noise and points of the teacher, at the conditions of the training showers in turn."""
+    rows = config.few or preprocessing.slots
+    num = config.trajectories * len(cond.n)
+    cond = tuple(np.resize(c, (num, *c.shape[1:])) for c in cond)
+    sample = teacher_pairs(parts(config, preprocessing.slots).network, config.steps, rows)
+    key, size = run.key("trajectories"), max(1, 6400 // rows)
+    solve = lambda: draw(sample, teacher, key, num, cond, batch_size=size, progress=True)
+    return Batch(run.cached("trajectories", solve), cond)
+
+
+def load(folder: str | os.PathLike) -> Trained:
+    """A CaloClouds from the run folder of `train`; no showers are read.
+
+        trained = clouds.load("runs/clouds-default")
+        showers = trained.draw(jax.random.key(0), energies)
+
+    Raises:
+      ValueError: if the folder holds none, or one whose training has not ended.
+    """
+    folder = Path(folder)
+    config = load_config(CloudsConfig, folder, _CONFIG)
+    names = ("flow", "teacher", *(("student",) if config.distil else ()))
+    if missing := [n for n in names if not (folder / n / "params.npz").exists()]:
+        raise ValueError(
+            f"{folder} has not finished its training ({missing[0]}/params.npz is missing); run "
+            "the command that started it again"
+        )
+    statistics = Statistics(*load_params(folder / "preprocessing.npz"))
+    preprocessing = CloudPreprocessing(get_geometry(config.geometry), statistics)
+    params = {n: member(load_params(folder / n / "params.npz"), 0) for n in names}
+    return Trained(config, preprocessing, params, "student" if config.distil else "teacher")
+
+
+_CONFIG = "clouds.json"

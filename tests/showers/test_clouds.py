@@ -1,0 +1,320 @@
+"""Point-cloud showers: exact ways to points and back, exact calibration, known distributions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from jgen import Batch, TrainConfig, draw, fit
+from jgen.models import diffusion
+from jgen.nets import Network, PointWiseConfig
+from jgen.sets import SetCondition, event_mean
+from jgen.showers import Showers, clouds, get_geometry, read_showers, sample_path
+from jgen.showers.clouds import model, points, preprocessing
+from jgen.training import OptimizerConfig
+
+DS2 = get_geometry("ds2")
+SLOTS, GROUPS = 700, preprocessing.GROUPS
+
+
+@pytest.fixture(scope="module")
+def showers():
+    found = read_showers(sample_path(), DS2, 0, 400)
+    return Showers(*(a[found.energies < 4000][:100] for a in found))
+
+
+@pytest.fixture(scope="module")
+def fitted(showers):
+    return clouds.fit_preprocessing(showers, DS2, jax.random.key(0))
+
+
+def cloud(key, voxels, parts):
+    return points.to_points(DS2, key, voxels, parts, SLOTS)
+
+
+@jax.jit
+@jax.vmap
+def there_and_back(key, voxels):
+    """Points and their sums in voxels, where each voxel is one, two or three points."""
+    voxels = voxels.reshape(DS2.shape)
+    parts = jnp.where(voxels > 0, 1 + jnp.arange(9) % 3, 0)
+    made, n = cloud(key, voxels, parts)
+    return made, n, points.to_voxels(DS2, made, n).reshape(-1), jnp.sum(parts)
+
+
+@pytest.fixture(scope="module")
+def trip(showers):
+    keys = jax.random.split(jax.random.key(1), len(showers.energies))
+    return [np.asarray(a) for a in there_and_back(keys, showers.voxels)]
+
+
+def test_the_way_to_points_and_back_is_exact(showers, trip):
+    made, n, back, num = trip
+    np.testing.assert_array_equal(n, num)
+    np.testing.assert_array_equal(back > 0, showers.voxels > 0)
+    np.testing.assert_allclose(back, showers.voxels, rtol=3e-7)
+    one = np.arange(6480) % 3 == 0  # voxels that are one point: no sum is rounded
+    np.testing.assert_array_equal(back[:, one], showers.voxels[:, one])
+    np.testing.assert_allclose(made[..., 3].sum(axis=1), showers.voxels.sum(axis=1), rtol=1e-6)
+    assert (made[np.arange(SLOTS) >= n[:, None]] == 0).all()
+
+
+def test_points_are_uniform_in_their_voxels(trip):
+    made, n, *_ = trip
+    x, y, z, _ = made[np.arange(SLOTS) < n[:, None]].T
+    ring = np.hypot(x, y) // 4.65
+    shares = {
+        "square of the radius": ((np.hypot(x, y) / 4.65) ** 2 - ring**2) / (2 * ring + 1),
+        "angle": (np.arctan2(y, x) + np.pi) / (np.pi / 8) % 1,
+        "depth": z % 1,
+    }
+    for name, share in shares.items():
+        assert kstest(share[:5000], "uniform").pvalue > 1e-3, name
+
+
+def test_energy_outside_of_the_grid_is_in_the_next_voxel():
+    made = jnp.array([[50.0, 0.0, 3.5, 2.0], [0.0, 1.0, 45.2, 3.0], [0.0, 1.0, -0.1, 4.0]])
+    voxels = points.to_voxels(DS2, made, jnp.array(3))
+    assert voxels.sum() == 9
+    np.testing.assert_array_equal(voxels.sum(axis=(1, 2))[jnp.array([0, 3, 44])], [4, 2, 3])
+    assert points.to_voxels(DS2, made, jnp.array(2)).sum() == 5
+
+
+def test_parts_are_poisson_without_zero():
+    """And independent points of the same rates hit as many voxels as there were."""
+    rates = jnp.broadcast_to(jnp.linspace(0.1, 4.0, 9), (45, 9))
+    voxels = jnp.ones((45, 16, 9)).at[0].set(0)
+    parts = jax.jit(jax.vmap(points.poisson_parts, (0, None, None)))(
+        jax.random.split(jax.random.key(2), 50), voxels, rates
+    )
+    assert (parts[:, 0] == 0).all()
+    assert parts[:, 1:].min() == 1
+    counts, rate = parts[:, 1:].reshape(-1, 9), np.linspace(0.1, 4.0, 9)
+    mean = rate / -np.expm1(-rate)
+    error = np.sqrt(mean * (1 + rate - mean) / len(counts))
+    assert (abs(counts.mean(axis=0) - mean) < 4 * error).all()
+    one = mean * np.exp(-rate)
+    assert (abs((counts == 1).mean(axis=0) - one) < 4 * np.sqrt(one / len(counts))).all()
+
+
+def random_target(key, num):
+    """Numbers of some groups, the fourth without a point, and other energies and centre."""
+    keys = jax.random.split(key)
+    shares = jax.random.dirichlet(keys[0], jnp.ones(GROUPS).at[3].set(1e-3))
+    edges = jnp.round(jnp.cumsum(shares) * num).astype(jnp.int32)
+    n = jnp.diff(edges, prepend=0)
+    energy = jnp.where(n > 0, jax.random.exponential(keys[1], (GROUPS,)), 0) * 100
+    return points.Totals(n, energy, jnp.array([0.7, -1.2, 0.0]))
+
+
+@jax.jit
+@jax.vmap
+def recalibrated(key, made, n):
+    target = random_target(key, n)
+    moved = points.calibrated(made, target, 45)
+    return made, moved, target, points.totals(moved, n, 45, GROUPS)
+
+
+def test_calibrated_points_have_exactly_the_numbers_asked_for(trip):
+    keys = jax.random.split(jax.random.key(3), len(trip[0]))
+    before, moved, target, found = recalibrated(keys, trip[0], trip[1])
+    n = trip[1]
+    np.testing.assert_array_equal(found.n, target.n)
+    np.testing.assert_allclose(found.energy, target.energy, rtol=1e-5)
+    np.testing.assert_allclose(found.centre[:, :2], target.centre[:, :2], atol=1e-4)
+    rows = np.arange(SLOTS) < n[:, None]
+    assert (np.asarray(moved)[~rows] == 0).all()
+    for i in range(5):  # what was deeper stays deeper
+        z = np.asarray(moved[i, : n[i], 2])
+        assert (np.diff(z) >= 0).all()
+        assert (z // 5 == np.repeat(np.arange(GROUPS), target.n[i])).all()
+    # In wide groups most depths stay where they were, if the numbers are those that they have.
+    same = jax.vmap(lambda p, k: points.calibrated(p, points.totals(p, k, 45, GROUPS), 45))
+    kept = np.asarray(same(before, n))
+    order = np.argsort(np.where(rows, before[..., 2], np.inf), axis=1)
+    expected = np.take_along_axis(np.asarray(before), order[..., None], axis=1)
+    np.testing.assert_allclose(kept, expected, atol=2e-4, rtol=1e-5)
+
+
+def test_the_cut_keeps_the_energies_of_groups(showers):
+    voxels = jnp.asarray(showers.voxels[0]).reshape(DS2.shape)
+    energy = voxels.reshape(GROUPS, -1).sum(axis=1)
+    low = voxels.at[:, :, 5].multiply(1e-3)
+    found = points.cut(low, energy, DS2.threshold)
+    assert ((found == 0) | (found >= DS2.threshold)).all()
+    np.testing.assert_allclose(found.reshape(GROUPS, -1).sum(axis=1), energy, rtol=1e-5)
+    np.testing.assert_array_equal(found > 0, low >= DS2.threshold)
+
+
+def test_a_shower_through_the_preprocessing_and_back_is_itself(showers, fitted):
+    """Numbers and points as networks see them, calibrated to the former, are the same voxels."""
+
+    def through(params, key, cond):
+        voxels, energy = cond
+        known = fitted.encode(key, voxels, energy)
+        whole = fitted.whole(known.numbers, energy)
+        return fitted.decode(known.points, whole), known, jnp.sum(whole.n)
+
+    cond = (showers.voxels, showers.energies)
+    back, known, n = draw(through, None, jax.random.key(4), 100, cond, batch_size=50)
+    np.testing.assert_array_equal(n, known.n)
+    back = back.reshape(100, -1)
+    assert np.mean((back > 0) != (showers.voxels > 0)) < 1e-4  # points at borders, by rounding
+    total = showers.voxels.sum(axis=1)
+    np.testing.assert_allclose(back.sum(axis=1), total, rtol=1e-5)
+    assert np.quantile(abs(back - showers.voxels), 0.9999) < 0.01
+    # Standardised: noise in the place of what an empty group does not have.
+    assert np.abs(known.numbers.mean(axis=0)).max() < 0.35
+    assert abs(known.numbers.std(axis=0) - 1).max() < 0.35
+    assert abs(known.energy).max() <= 1 + 1e-6
+
+
+def test_groups_without_points_have_no_energy(fitted):
+    numbers = jnp.zeros(preprocessing.NUM_NUMBERS).at[4 + 6 :].set(-9.0)
+    whole = fitted.whole(numbers, jnp.float32(1500.0))
+    assert (whole.energy[whole.n == 0] == 0).all()
+    assert (whole.n[6:] == 0).all()
+    huge = fitted.whole(jnp.full(preprocessing.NUM_NUMBERS, 50.0), jnp.float32(1500.0))
+    assert huge.n.sum() == fitted.slots
+    assert np.isfinite(huge.energy).all()
+
+
+MEAN, WIDTH = np.array([[0.5, -1.0, 0.2, 0.0]]), np.array([[0.4, 1.0, 0.7, 1.3]])
+
+
+def denoiser(params, t, x, cond):
+    """Of independent points N(MEAN, WIDTH)."""
+    alpha, sigma = model.PATH.alpha(t), model.PATH.sigma(t)
+    share = alpha * WIDTH**2 / ((alpha * WIDTH) ** 2 + sigma**2)
+    return (MEAN + (x - alpha * MEAN) * share).astype(x.dtype)
+
+
+EXACT = Network(lambda key: {}, denoiser)
+# f(x, s) = mean + (x - mean) sqrt((width^2 + s_min^2) / (width^2 + s^2)) of x / alpha at the level
+# s = sigma / alpha, from infinity, where x is noise, to 0.001.
+
+
+def test_what_the_student_learns_from_is_the_consistency_function():
+    sample = model.teacher_pairs(EXACT, 12, 8)
+    cond = np.full(50, 8, np.int32), np.zeros((50, 1))
+    start, end = draw(sample, {}, jax.random.key(5), 50, cond)
+    expected = MEAN + start * np.hypot(WIDTH, 1e-3)
+    assert np.abs(end - expected).max() < 0.01 * WIDTH.min()
+
+
+def test_few_points_have_the_loss_of_all():
+    """In expectation, also where the few are more than the points."""
+    scaled = Network(lambda key: jnp.ones(()), lambda s, *a: s * denoiser({}, *a))
+    whole = diffusion(scaled, (40, 4), path=model.PATH, prediction="data")
+    rng = np.random.default_rng(6)
+    x = (
+        MEAN
+        + WIDTH * rng.normal(size=(30, 40, 4)).astype(np.float32) * np.linspace(1, 3, 40)[:, None]
+    )
+    n = np.resize([5, 12, 40], 30).astype(np.int32)
+    batch = Batch(
+        jnp.float32(np.where((np.arange(40) < n[:, None])[..., None], x, 0)), SetCondition(n)
+    )
+    keys = jax.random.split(jax.random.key(7), 400)
+    losses = {}
+    for name, one in {"all": whole, "few": model.few_points(whole, 8)}.items():
+        found = jax.jit(jax.vmap(one.loss, (None, 0, None)))(0.9, keys, batch)
+        losses[name] = found.mean(), found.std() / 20
+    difference = losses["all"][0] - losses["few"][0]
+    assert abs(difference) < 4 * np.hypot(losses["all"][1], losses["few"][1])
+    # Of fewer rows than points, the mean is over the rows.
+    assert event_mean(jnp.ones((3, 4)), SetCondition(jnp.array(9))) == 1
+
+
+SMALL = dataclasses.replace(
+    clouds.CloudsConfig(),
+    flow=clouds.FlowConfig(2, 4, (8,)),
+    point_wise=PointWiseConfig((8, 8), 8),
+    steps=2,
+)
+
+
+@pytest.mark.parametrize("sampler", ["teacher", "student"])
+def test_a_shower_is_one_of_its_key_and_index_and_has_its_numbers(fitted, sampler):
+    made = model.parts(SMALL, fitted.slots)
+    keys = jax.random.split(jax.random.key(8), 2)
+    params = {"flow": made.flow.init(keys[0]), "teacher": made.teacher.init(keys[1])}
+    params["student"] = params["teacher"]
+    trained = clouds.Trained(SMALL, fitted, params, sampler)
+    energies = np.geomspace(*fitted.statistics.energies, 7).astype(np.float32)
+    with pytest.raises(ValueError, match="from .* MeV, those of the training sample"):
+        trained.draw(jax.random.key(9), 3 * energies)
+    one = trained.draw(jax.random.key(9), energies, batch_size=7)
+    two = trained.draw(jax.random.key(9), energies, batch_size=2)
+    np.testing.assert_allclose(one.voxels, two.voxels, rtol=1e-3, atol=1e-3)
+    assert trained.evaluations == (1 if sampler == "student" else 4)
+    # Energies of the groups are those that the Shower Flow drew.
+    flow_key = jax.random.split(jax.random.fold_in(jax.random.key(9), 3))[0]
+    scaled = fitted.scaled_energy(energies[3])[None]
+    numbers = made.flow.sample(params["flow"], flow_key, scaled)
+    expected = fitted.whole(numbers, jnp.float32(energies[3])).energy
+    found = one.voxels[3].reshape(GROUPS, -1).sum(axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.study
+def test_a_trained_denoiser_and_its_student_are_the_exact_ones(optimized):
+    """Points N(mu(c), sd(c)): denoiser and one-call function within 2 % of the width."""
+    rng = np.random.default_rng(10)
+    c = rng.uniform(-1, 1, size=(4000, 1)).astype(np.float32)
+    mean, width = 0.5 * c[:, None], np.exp(0.3 * c)[:, None]
+    x = np.float32(mean + width * rng.normal(size=(4000, 16, 4)))
+    config = dataclasses.replace(SMALL, point_wise=PointWiseConfig((32, 32), 16), steps=12)
+    network = model.point_network(config)
+    teacher = model.teacher_model(network, config.steps, 16)
+    cond = SetCondition(np.full(4000, 16, np.int32), c)
+    training = TrainConfig(
+        4000, 128, ema_decay=0.995, optimizer=OptimizerConfig(5e-3, warmup=0.02), log_every=500
+    )
+    params = fit(teacher, Batch(x, cond), jax.random.key(11), training, progress=False).one
+    sample = model.teacher_pairs(network, config.steps, 16)
+    pairs = draw(sample, params, jax.random.key(12), 4000, tuple(cond))
+    student = model.student_model(network, 16, params)
+    one = fit(student, Batch(pairs, tuple(cond)), jax.random.key(13), training, progress=False).one
+    at = jnp.array([-0.8, 0.0, 0.8])
+    for value in at:
+        m, s = 0.5 * value, jnp.exp(0.3 * value)
+        here = SetCondition(jnp.array(16), value[None])
+        z = jax.random.normal(jax.random.key(14), (16, 4))
+        for t in (0.2, 0.5, 0.8):
+            alpha, noise = model.PATH.alpha(jnp.float32(t)), model.PATH.sigma(jnp.float32(t))
+            noisy = alpha * m + jnp.sqrt((alpha * s) ** 2 + noise**2) * z
+            share = alpha * s**2 / ((alpha * s) ** 2 + noise**2)
+            exact = m + (noisy - alpha * m) * share
+            found = network.apply(params, jnp.float32(t), noisy, here)
+            assert jnp.sqrt(jnp.mean((found - exact) ** 2)) < 0.02 * s, (value, t)
+        made = student.sample_from(one, z[None], here)
+        assert jnp.sqrt(jnp.mean((made - (m + s * z)) ** 2)) < 0.02 * s, value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"few": 8, "network": "epic"}, "few must be 0"),
+        ({"steps": 0}, "steps"),
+        ({"network": "mlp"}, "network must be one of"),
+        ({"num_validation": 0}, "num_validation"),
+    ],
+)
+def test_bad_options_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(clouds.CloudsConfig(), **change).check()
+
+
+def test_bad_showers_are_refused(showers):
+    with pytest.raises(ValueError, match="50 showers at least"):
+        clouds.fit_preprocessing(Showers(*(a[:20] for a in showers)), DS2, jax.random.key(0))
+    empty = showers._replace(voxels=showers.voxels * (np.arange(100) > 1)[:, None])
+    with pytest.raises(ValueError, match="2 showers have no energy"):
+        clouds.fit_preprocessing(empty, DS2, jax.random.key(0))
+    same = showers._replace(energies=np.full(100, 2000.0))
+    with pytest.raises(ValueError, match="one of a range"):
+        clouds.fit_preprocessing(same, DS2, jax.random.key(0))

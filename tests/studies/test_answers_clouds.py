@@ -1,0 +1,71 @@
+"""The study of CaloClouds: observables of a shower as a whole, its summary and its options."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.showers import clouds
+from experiments.showers.clouds import SMOKE, WHOLE, whole_showers
+from jgen.showers import Showers
+
+
+def test_observables_of_a_shower_of_two_voxels():
+    voxels = np.zeros((1, 45, 16, 9), np.float32)
+    voxels[0, 10, 8, 0] = 30.0  # angle 11.25 degrees, radius 2.325 mm
+    voxels[0, 14, 8, 1] = 10.0  # radius 6.975 mm
+    voxels[0, 20, 0, 0] = 0.01  # below the threshold
+    found = whole_showers(SMOKE, Showers(np.array([100.0], np.float32), voxels.reshape(1, -1)))
+    expected = {
+        "response": 0.4,
+        "hits": 2,
+        "depth": 11.0,
+        "x": (0.75 * 2.325 + 0.25 * 6.975) * np.cos(np.pi / 16),
+        "radius": 0.75 * 2.325 + 0.25 * 6.975,
+    }
+    assert set(found) == set(WHOLE)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-3, err_msg=name)
+
+
+@pytest.mark.study
+def test_the_summary_is_of_one_call_and_many(smoke):
+    metrics = json.loads((smoke("clouds") / "metrics.json").read_text())
+    for size in SMOKE.timing:
+        times = [metrics[f"ms_per_shower/{name}/{size}"] for name in ("teacher", "student")]
+        assert metrics[f"speedup/{size}"] == pytest.approx(times[0] / times[1])
+    names = [n.split("/student/") for n in metrics if "/student/" in n and "_error" not in n]
+    over = [
+        metrics[f"{kind}/student/{name}"]
+        / max(1.5 * metrics[f"{kind}/teacher/{name}"], 2 * metrics[f"{kind}/truth/{name}"])
+        for kind, name in names
+        if kind in ("w1", "distance")
+    ]
+    assert len(over) == len(WHOLE) + 11
+    assert metrics["student_over_bar"] == pytest.approx(max(over))
+    # From 1 GeV to `max_energy`.
+    assert 16.5 < metrics["ms_per_shower/geant4"] < 16.5 * SMOKE.max_energy / 1e3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--network", "epic"), "few must be 0, got 16"),
+        (("--num-test", 10), "num_test must be at least 40"),
+        (("--max-energy", -1.0), "max_energy must be at least 0"),
+        (("--num-validation", 0), "num_validation"),
+        (("--geometry", "ds3"), "give --data FILE"),
+        (("--max-energy", 1100.0), "too few for 100"),
+    ],
+)
+def test_bad_options(options, message, command, tmp_path):
+    dry = () if "--geometry" in options or 1100.0 in options else ("--dry-run",)
+    with pytest.raises(SystemExit, match=message):
+        command("clouds", *options, "--out", tmp_path / "none", *dry)
+
+
+def test_the_comparison_is_of_disjoint_showers():
+    train, reference = clouds.load_showers(SMOKE)
+    assert len(reference.energies) == SMOKE.num_test
+    assert max(train.energies.max(), reference.energies.max()) <= SMOKE.max_energy
+    assert not np.isin(reference.energies, train.energies).any()

@@ -311,7 +311,8 @@ def jensen_shannon(
         ratio = np.divide(x, mean, out=np.ones_like(mean), where=x > 0)
         return np.sum(x * np.log(ratio), axis=-1)
 
-    return (part(g) + part(p)) / 2
+    # Of equal histograms rounding may leave less than nothing.
+    return np.maximum((part(g) + part(p)) / 2, 0)
 
 
 def sample_jensen_shannon(num_bins: int, n: float, m: float = np.inf) -> float:

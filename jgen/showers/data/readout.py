@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jgen.arrays import finite_array, not_negative_array, real_array
-from jgen.checks import check_finite, check_not_negative, check_positive, check_sizes
+from jgen.checks import check_finite, check_not_negative, check_positive
 from jgen.showers.data.geometry import Geometry, Layer
 
 
@@ -24,10 +24,6 @@ class Grid:
     """Width of a radial bin [mm]."""
     z_step: float = 3.4
     """Depth of a layer [mm]."""
-
-    def __post_init__(self):
-        check_sizes(num_z=self.num_z, num_alpha=self.num_alpha, num_r=self.num_r)
-        check_positive(r_step=self.r_step, z_step=self.z_step)
 
     @property
     def num_voxels(self) -> int:

@@ -219,7 +219,10 @@ def test_bins_of_a_finite_validation_sample_count_its_fluctuations_once():
         (lambda: mse_equivalent_events(0.1, 3, level=68), "between 0 and 1"),
         (lambda: mean_and_error([1.0]), "two repetitions"),
         (lambda: median_splits(np.zeros((7, 2)), 3), "cannot fill the 8 bins"),
-        (lambda: median_splits(np.zeros((9, 2)), 2, axes=(0, 2)), "axes from 0 to 1"),
+        (
+            lambda: median_splits(np.zeros((9, 2)), 2, axes=(0, 2)),
+            "axes must be whole numbers from 0 to 1",
+        ),
         (lambda: split_bins(median_splits(np.zeros((9, 2)), 2), np.zeros(3)), "observable 1"),
     ],
 )

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jgen import amplification, inference, jets, lattice, metrics, showers
+from jgen import amplification, inference, lattice, metrics, showers
 
 RNG, KEY = np.random.default_rng(0), jax.random.key(0)
 X, Y = RNG.normal(size=200), RNG.normal(size=180)
@@ -18,7 +18,6 @@ ENERGIES, RESPONSE = RNG.uniform(1e3, 1e4, 200), RNG.normal(1, 0.1, 200)
 PIXELS, MSE, HISTOGRAM = (X2 > 0) * 1.0, np.array([0.1, 0.2]), metrics.histogram(X, EDGES)
 KDTREE = amplification.median_splits(X2, 2)
 SHOWERS = showers.Showers(ENERGIES, np.abs(RNG.normal(size=(200, 6))))
-CONSTITUENTS = np.abs(RNG.normal(size=(4, 3)))
 
 # Function and arguments by name, which all are arrays of numbers or numbers.
 CALLS = [
@@ -176,10 +175,6 @@ CALLS = [
     (showers.layer_observables, dict(layers=np.abs(X2), incident=ENERGIES)),
     (lambda num_layers: showers.layer_energies(SHOWERS, num_layers), dict(num_layers=3)),
     (
-        lambda constituents, radius: jets.n_subjettiness(constituents, (1, 2), radius),
-        dict(constituents=CONSTITUENTS, radius=0.8),
-    ),
-    (
         lambda length: lattice.second_moment_length(np.float32(2), np.float32(1), length),
         dict(length=8),
     ),
@@ -213,7 +208,9 @@ def name_of(function):
     if function.__name__ != "<lambda>":
         return function.__name__
     names = [name for name in function.__code__.co_names if name.islower()]
-    return next(n for n in names if n not in ("amplification", "inference", "metrics", "showers"))
+    return next(
+        n for n in names if n not in ("amplification", "inference", "metrics", "showers", "lattice")
+    )
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -8,7 +8,15 @@ from scipy.stats import norm
 
 from jgen import Batch, TrainConfig, draw, fit, log_densities
 from jgen.bijectors import per_point, standardize
-from jgen.models import consistency, diffusion, flow_matching, instantaneous, mean_flow
+from jgen.models import (
+    consistency,
+    diffusion,
+    flow_matching,
+    guided,
+    instantaneous,
+    mean_flow,
+    with_unconditional,
+)
 from jgen.nets import Network
 from jgen.paths import variance_preserving
 from jgen.sets import SetCondition, event_mean, event_size, masked, padded, points
@@ -136,3 +144,32 @@ def test_numbers_of_points_that_do_not_fit_are_refused(n, message):
     if cond.n.ndim == 1:
         with pytest.raises(ValueError, match=message):
             draw(model, {}, key, 2, cond)
+
+
+def test_guidance_of_sets_keeps_their_numbers_of_points():
+    """Velocities of independent normal points are linear in their mean, which guidance moves."""
+    centred = lambda params, t, x, cond: masked(
+        velocity(params, t, x, cond) + (cond.cond[0] - 1) * velocity_slope(t), cond
+    )
+    null, w = SetCondition(jnp.array(0), jnp.zeros(1)), 1.5
+    network = guided(Network(lambda key: {}, centred), null, w)
+    model = flow_matching(network, (ROWS, 1), solver=SOLVER)
+    cond = SetCondition(np.repeat(N, 200), np.ones((800, 1), np.float32))
+    events = draw(model, {}, jax.random.key(4), 800, cond)
+    rows = np.arange(ROWS) < cond.n[:, None]
+    assert (events[~rows] == 0).all()
+    error = WIDTH / np.sqrt(rows.sum())
+    assert events[rows].mean() == pytest.approx((1 + w) * MEAN, abs=4 * error)
+    assert events[rows].std() == pytest.approx(WIDTH, rel=0.1)
+    # A network that does not look at the class learns the same with and without it.
+    blind = flow_matching(EXACT, (ROWS, 1))
+    batch = Batch(events, cond)
+    dropped = with_unconditional(blind, null, 0.5).loss({}, jax.random.key(5), batch)
+    same = blind.loss({}, jax.random.split(jax.random.key(5))[1], batch)
+    assert dropped == pytest.approx(float(same), rel=1e-6)
+
+
+def velocity_slope(t):
+    """Change of `velocity` with the mean of the points, in units of MEAN."""
+    variance = (1 - t) ** 2 + (WIDTH * t) ** 2
+    return MEAN * (1 - t * (WIDTH**2 * t - (1 - t)) / variance)

@@ -258,7 +258,8 @@ def with_unconditional(
 
     Args:
       model: a conditional model.
-      null: what stands for no condition, of one event's structure and shapes.
+      null: what stands for no condition, of one event's structure and shapes. Of a `SetCondition`
+        the number of points does not matter: an event keeps its own.
       probability: of losing the condition.
 
     Raises:
@@ -277,7 +278,8 @@ def with_unconditional(
             )
         key_drop, key_loss = jax.random.split(key)
         dropped = jax.random.bernoulli(key_drop, probability, (num_events(batch),))
-        replace = lambda d, cond: jax.tree.map(lambda n, c: jnp.where(d, n, c), null, cond)
+        pick = lambda d: lambda n, c: jnp.where(d, n, c)
+        replace = lambda d, cond: jax.tree.map(pick(d), _null_of(null, cond), cond)
         cond = jax.vmap(replace)(dropped, batch.cond)
         return loss_at(model, params, key_loss, batch._replace(cond=cond), progress)
 
@@ -300,9 +302,15 @@ def guided(network: NetworkLike, null: Cond, weight: float | Float[Array, ""]) -
 
     def apply(params, t, x, cond):
         conditional = network.apply(params, t, x, cond)
-        return conditional + weight * (conditional - network.apply(params, t, x, null))
+        free = network.apply(params, t, x, _null_of(null, cond))
+        return conditional + weight * (conditional - free)
 
     return Network(network.init, apply, network.num_cond)
+
+
+def _null_of(null: Cond, cond: Cond) -> Cond:
+    """What stands for no condition of an event; a set keeps its number of points."""
+    return null._replace(n=cond.n) if isinstance(null, SetCondition) else null
 
 
 def variational_bound(

@@ -27,7 +27,7 @@ def jet_images(
     if not images or not all(images.values()):
         raise ValueError("there is nothing to draw: pass at least one image")
     columns = list(next(iter(images.values())))
-    size = (TEXT_WIDTH - 0.9) / len(columns)
+    size = (TEXT_WIDTH - 1.6) / len(columns)
     figure = new_figure(TEXT_WIDTH, len(images) * size + 0.8)
     grid = figure.subplots(len(images), len(columns), sharex=True, sharey=True, squeeze=False)
     largest = max(np.max(image) for row in images.values() for image in row.values())

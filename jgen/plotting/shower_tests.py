@@ -155,7 +155,7 @@ def summary_figure(metrics: Mapping[str, Any], *, generated_label: str = "Genera
     """Separation powers, AUCs, distances and p-values beside those of truth against truth.
 
     Only what the metrics hold is drawn. Distances are times 1e3, as in published tables. Values
-    that are not positive are left out of logarithmic axes.
+    that are not positive are left out of logarithmic axes, p-values below 1e-4 are arrows there.
 
     Raises:
       ValueError: if no metric has a truth beside it.
@@ -210,18 +210,32 @@ def _groups(metrics):
         _Group(r"FPD $\times 10^3$", [n for n in paired if n == "fpd"], 0.0, 1e3),
         _Group(r"KPD $\times 10^3$", [n for n in paired if n == "kpd"], 0.0, 1e3),
         _Group("Fraction", overlaps, 1.0),
-        _Group("p-value of the response", [n for n in paired if n.endswith("_p")]),
+        _Group("p-value", [n for n in paired if n.endswith("_p")]),
     ]
     return [group for group in groups if group.names]
 
 
+# Smallest p-value that has a place of its own.
+_SMALLEST_P = 1e-4
+
+
 def _draw_group(axes: Axes, metrics: Mapping[str, float], group: _Group) -> None:
-    rows = np.arange(len(group.names))
+    rows, p_values = np.arange(len(group.names)), group.names[0].endswith("_p")
     for suffix, line_color, marker, offset in (
         ("", color(0), "o", -0.15),
         ("_truth", REFERENCE, "s", 0.15),
     ):
         value = group.scale * np.array([metrics[name + suffix] for name in group.names])
+        if p_values:
+            beyond = value < _SMALLEST_P
+            axes.scatter(
+                np.full(beyond.sum(), _SMALLEST_P),
+                (rows + offset)[beyond],
+                marker="<",
+                s=14,
+                color=line_color,
+            )
+            value = np.where(beyond, np.nan, value)
         error = [metrics.get(f"{name}{suffix}_error", 0.0) for name in group.names]
         axes.errorbar(
             value,
@@ -242,12 +256,11 @@ def _draw_group(axes: Axes, metrics: Mapping[str, float], group: _Group) -> None
         axes.axvline(group.perfect, color=REFERENCE, linestyle="--", linewidth=0.8)
         return
     axes.set_xscale("log")
-    if group.names[0].endswith("_p"):
-        low = min(metrics[name + suffix] for name in group.names for suffix in ("", "_truth"))
-        axes.set_xlim(0.5 * min(low, 1e-3), 1.5)
+    if p_values:
+        axes.set_xlim(0.6 * _SMALLEST_P, 1.7)
     log_axis(axes.xaxis)
 
 
 def _row_label(name):
     plain = name.split("/")[-1].removesuffix("_p").removeprefix("auc_")
-    return observable_label(plain, unit=False)
+    return observable_label(plain, unit=False).replace("_exact", ", exact")

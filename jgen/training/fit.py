@@ -211,19 +211,19 @@ class _Loop:
         )(self.state)
         self.validation = validation
         if validation is not None:
-            sets = _sets(validation, config.data_sets)
-            sets = [_stacks(v, num_events(v) if score else config.batch_size) for v in sets]
-            self.validation = put(jax.tree.map(lambda *sets: np.stack(sets), *sets), shared)
-            self.validate = jax.jit(
-                over_members(
-                    functools.partial(
-                        _validate, score or model.loss, config, stream(key, "validation")
-                    ),
-                    axis,
-                ),
-                out_shardings=(members, shared),
-            )
+            self._watch(score, model, stream(key, "validation"), axis)
         self._open(folder)
+
+    def _watch(self, score, model, key, axis):
+        """Put the validation events in place; a score sees all of them at once."""
+        config, layout = self.config, self.layout
+        sets = _sets(self.validation, config.data_sets)
+        sets = [_stacks(v, num_events(v) if score else config.batch_size) for v in sets]
+        self.validation = put(jax.tree.map(lambda *sets: np.stack(sets), *sets), layout.shared)
+        own = functools.partial(_validate, score or model.loss, config, key)
+        self.validate = jax.jit(
+            over_members(own, axis), out_shardings=(layout.members, layout.shared)
+        )
 
     def _open(self, folder):
         """Find the last checkpoint and bring the log to its step."""

@@ -75,6 +75,12 @@ def test_summary_figure_has_an_axis_a_family_and_both_columns(tmp_path):
     np.testing.assert_allclose(found[r"FPD $\times 10^3$"].containers[0][0].get_xdata(), [400])
     assert [t.get_text() for t in found["AUC"].get_yticklabels()] == ["high", "low"]
     save(figure, tmp_path / "summary")
+    # A tiny p-value is an arrow at the edge and leaves the others their places.
+    tiny = {"a_p": 1e-80, "a_p_truth": 0.3, "b_p": 0.5, "b_p_truth": 0.4}
+    (axes,) = summary_figure(tiny).axes
+    assert 1e-5 < axes.get_xlim()[0] < 1e-4
+    np.testing.assert_array_equal(axes.containers[0][0].get_xdata(), [np.nan, 0.5])
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), [[1e-4, -0.15]])
     figure = summary_figure({k: v for k, v in metrics.items() if k.startswith("auc")})
     assert len(figure.axes) == 1
     with pytest.raises(ValueError, match="no metric has a truth beside it"):

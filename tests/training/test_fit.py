@@ -124,25 +124,6 @@ def test_average_and_validation_and_best():
 
 
 @pytest.mark.parametrize(("num", "sizes"), [(96, [32]), (100, [25]), (101, [26, 25]), (7, [7])])
-def test_a_score_takes_the_place_of_the_validation_loss():
-    """Of all validation events at once; the step that it is smallest at is kept."""
-    model = GenerativeModel(
-        lambda key: jnp.zeros(()),
-        lambda x, key, batch: -x + 0 * jnp.mean(batch.x),  # grows for ever
-        lambda x, key, cond: x,
-    )
-    config = TrainConfig(
-        30, 4, keep="best", validate_every=5,
-        optimizer=OptimizerConfig(0.1, schedule="constant"),
-    )  # fmt: skip
-    events = Batch(jnp.full(7, 1.5))
-    score = lambda x, key, batch: jnp.abs(x - jnp.sum(batch.x) / 7)
-    fitted = fit(model, events, jax.random.key(0), config, validation=events, score=score)
-    assert fitted.one == pytest.approx(1.5, abs=0.01)
-    with pytest.raises(ValueError, match="score judges validation data"):
-        fit(model, events, jax.random.key(0), config, score=score)
-
-
 def test_each_event_is_validated_on_once_in_batches_of_almost_one_size(num, sizes):
     from jgen.training.fit import _stacks
 
@@ -263,3 +244,22 @@ def test_cosine_ends_at_zero_after_its_warm_up():
     np.testing.assert_allclose(rate[55], 5e-4, rtol=1e-5)
     assert rate[-1] < 1e-6
     np.testing.assert_allclose(b1, 0.9)
+
+
+def test_a_score_takes_the_place_of_the_validation_loss():
+    """Of all validation events at once; the step that it is smallest at is kept."""
+    model = GenerativeModel(
+        lambda key: jnp.zeros(()),
+        lambda x, key, batch: -x + 0 * jnp.mean(batch.x),  # grows for ever
+        lambda x, key, cond: x,
+    )
+    config = TrainConfig(
+        30, 4, keep="best", validate_every=5,
+        optimizer=OptimizerConfig(0.1, schedule="constant"),
+    )  # fmt: skip
+    events = Batch(jnp.full(7, 1.5))
+    score = lambda x, key, batch: jnp.abs(x - jnp.sum(batch.x) / 7)
+    fitted = fit(model, events, jax.random.key(0), config, validation=events, score=score)
+    assert fitted.one == pytest.approx(1.5, abs=0.01)
+    with pytest.raises(ValueError, match="score judges validation data"):
+        fit(model, events, jax.random.key(0), config, score=score)

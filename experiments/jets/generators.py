@@ -1,0 +1,157 @@
+"""Generators of jets of constituents: networks, models and their training."""
+
+import functools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.study import Run
+from jgen import (
+    Batch,
+    GenerativeModel,
+    OptimizerConfig,
+    TrainConfig,
+    bijectors,
+    models,
+    nets,
+    paths,
+)
+from jgen.jets import Constituents, jet_kinematics
+from jgen.sets import SetCondition
+from jgen.solvers import DDIM, Denoised, runge_kutta
+from jgen.training import game_optimizer, operations
+from jgen.transforms import preprocessed
+from jgen.typing import Params
+
+GENERATORS = ("EPiC-FM", "EPiC-GAN", "MeanFlow", "EPiC-JeDi", "transformer-FM")
+# Signal rates at both ends of the path of EPiC-JeDi, alpha = sin(pi t / 2) (2310.00049).
+_RATES = 0.02, 0.999
+
+
+@dataclass(frozen=True)
+class Generators:
+    """Networks, trainings and samplers."""
+
+    epic: nets.EpicConfig = nets.EpicConfig(64, 10, 6)
+    """Network of EPiC-FM, EPiC-JeDi and MeanFlow."""
+    transformer: nets.SetTransformerConfig = nets.SetTransformerConfig(64, 4, 3, 128)
+    """Network of the other flow matching."""
+    generator: nets.EpicConfig = nets.EpicConfig(64, 10, 4, 1.0)
+    """Generator of EPiC-GAN."""
+    critic: nets.EpicConfig = nets.EpicConfig(64, 10, 3, 1.0)
+    """Its critic."""
+    training: TrainConfig = TrainConfig(
+        4500, 256, ema_decay=0.998, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
+    )
+    """Training of EPiC-FM."""
+    others: TrainConfig = TrainConfig(
+        2000, 256, ema_decay=0.995, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
+    )
+    """Training of EPiC-JeDi, the transformer and MeanFlow, which learns from EPiC-FM."""
+    game: TrainConfig = TrainConfig(
+        4000, 128, keep="best", validate_every=200,
+        optimizer=OptimizerConfig(5e-4, schedule="constant"),
+    )  # fmt: skip
+    """Training of either player of the GAN; the best step is that of the smallest W1-M to the
+    training jets, looked for at every validation."""
+    steps: int = 24
+    """Midpoint steps of flow matching, of two calls each; EPiC-JeDi has twice as many of DDIM."""
+
+    def calls(self, name: str) -> int:
+        """Calls of the network a jet."""
+        many = {"EPiC-GAN": 1, "MeanFlow": 1, "EPiC-JeDi": 2 * self.steps + 1}
+        return many.get(name, 2 * self.steps)
+
+    def network(self, name: str, num_classes: int) -> nets.Network:
+        """What predicts a velocity or noise."""
+        if name == "transformer-FM":
+            return nets.set_transformer(3, num_classes, self.transformer)
+        return nets.epic(3, num_classes + (name == "MeanFlow"), self.epic)
+
+    def model(
+        self, name: str, num_points: int, num_classes: int, teacher: Params | None = None
+    ) -> GenerativeModel:
+        """Of points of mean zero and width one, given a `SetCondition`.
+
+        Args:
+          name: one of `GENERATORS`.
+          num_points: rows of an event.
+          num_classes: of jets, numbers in the condition.
+          teacher: parameters of EPiC-FM, for the training of MeanFlow.
+        """
+        shape = num_points, 3
+        if name == "EPiC-GAN":
+            generator = nets.epic_generator(*shape, num_classes, self.generator)
+            critic = nets.epic_critic(3, num_classes, self.critic)
+            # As published, its points have a width of five.
+            wide = bijectors.per_point(bijectors.standardize(np.zeros(3), np.full(3, 0.2)))
+            return preprocessed(models.gan(generator, critic, objective="least_squares"), wide)
+        network = self.network(name, num_classes)
+        if name == "MeanFlow":
+            velocity = self.network("EPiC-FM", num_classes).apply
+            taught = None if teacher is None else functools.partial(velocity, teacher)
+            return models.mean_flow(network, shape, teacher=taught)
+        if name == "EPiC-JeDi":
+            path = paths.cosine(0.0, *(2 / np.pi * np.arcsin(rate) for rate in _RATES))
+            sampler = Denoised(DDIM(2 * self.steps))
+            return models.diffusion(network, shape, path=path, sampler=sampler)
+        return models.flow_matching(network, shape, solver=runge_kutta("midpoint", self.steps))
+
+
+def condition(n: np.ndarray, labels: np.ndarray, num_classes: int) -> SetCondition:
+    """Numbers of points, and classes with a one each."""
+    return SetCondition(n.astype(np.int32), np.eye(num_classes, dtype=np.float32)[labels])
+
+
+def mass_distance(model: GenerativeModel, scale: bijectors.Bijector, num_classes: int):
+    """W1-M of (params, key, jets), the mean over classes, of which there are equally many jets."""
+
+    def masses(params, key, x, cond):
+        made = model.sample(params, key, cond)
+        return tuple(jet_kinematics(scale.inverse(z, cond)[0])[3] for z in (x, made))
+
+    def score(params, key, jets):
+        keys = jax.random.split(key, len(jets.x))
+        pairs = jax.vmap(masses, (None, 0, 0, 0))(params, keys, jets.x, jets.cond)
+        true, made = (jnp.sort(m.reshape(num_classes, -1), axis=1) for m in pairs)
+        return jnp.mean(jnp.abs(true - made))
+
+    return score
+
+
+def train(
+    config: Generators, run: Run, name: str, jets: Constituents, scale: bijectors.Bijector
+) -> tuple[GenerativeModel, Params]:
+    """A generator of the jets' points as `scale` maps them, and its trained parameters."""
+    num_classes = len(jets.classes)
+    cond = condition(jets.n, jets.labels, num_classes)
+    z = np.asarray(jax.vmap(scale.forward)(jets.points, cond)[0])
+    teacher = None
+    if name == "MeanFlow":
+        teacher = jax.tree.map(lambda a: jnp.asarray(a[0]), run.stage("EPiC-FM/params"))
+    model = config.model(name, z.shape[1], num_classes, teacher)
+    if name != "EPiC-GAN":
+        training = config.training if name == "EPiC-FM" else config.others
+        return model, run.fit(name, model, Batch(z, cond), training).one
+    of = [np.flatnonzero(jets.labels == k) for k in range(num_classes)]
+    rows = np.concatenate([r[: min(map(len, of))] for r in of])
+    watched = Batch(*jax.tree.map(lambda a: a[rows], (z, cond)))
+    players = dict.fromkeys(("generator", "critic"), config.game.optimizer)
+    fitted = run.fit(
+        name, model, Batch(z, cond), config.game, validation=watched,
+        score=mass_distance(model, scale, num_classes),
+        optimizer=game_optimizer(players, config.game.steps),
+    )  # fmt: skip
+    return model, fitted.one
+
+
+def flop_per_jet(config: Generators, name: str, model: GenerativeModel, params: Params, cond):
+    """Operations of the network, as XLA counts them, times its calls; `cond` is of one jet."""
+    if name == "EPiC-GAN":
+        return operations(model.sample, params, jax.random.key(0), cond)
+    network = config.network(name, cond.cond.shape[0])
+    seen = models.with_interval(cond, jnp.ones(())) if name == "MeanFlow" else cond
+    shape = jax.eval_shape(model.sample, params, jax.random.key(0), cond)
+    return config.calls(name) * operations(network.apply, params, jnp.ones(()), shape, seen)

@@ -1,0 +1,326 @@
+"""Jets as sets of points: five generators in one table, quality beside cost.
+
+    python -m experiments jets
+
+trains EPiC-FM, EPiC-JeDi, EPiC-GAN, flow matching with a set transformer, and a MeanFlow of one
+call on the leading constituents of gluon and top jets, given the class and the number of points,
+which comes from a density of its own. Half of the jets are trained on, the other half is the truth:
+the distances between both halves stand beside those of the generators. About 40 minutes on 2 cores.
+
+`--preset paper-jetnet30` and `paper-jetnet150` have the published sizes and read JetNet, the files
+`g.hdf5` and `t.hdf5` or `g150.hdf5` and `t150.hdf5` in the folder `--data`. Numbers:
+results/jets.md.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments.jets.generators import GENERATORS, Generators, condition, flop_per_jet, train
+from experiments.study import Run, Study, at_least, known, main, table, variant
+from jgen import GenerativeModel, OptimizerConfig, TrainConfig, nets, plotting
+from jgen import jets as jet_tools
+from jgen.estimate import Estimate
+from jgen.jets import DISTANCES, Constituents, JetSample
+from jgen.plotting import Curve
+from jgen.random import numpy_generator
+from jgen.training import timed_draw
+
+_LABELS = {"W1-M": "mass", "W1-P": "points", "W1-EFP": "energy flow"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Generators of jets of constituents."""
+
+    data: str = ""
+    """A file in the layout of `jgen.jets.read_jets`, or a folder with files of JetNet; the bundled
+    jets unless given."""
+    classes: tuple[str, ...] = ("gluon", "top")
+    """Classes of jets, by their names in the file; of JetNet g, q, t, w, z."""
+    num_points: int = 30
+    """Leading constituents."""
+    most_jets: int = 1_000_000
+    """Jets of each class at most, one half of which is trained on."""
+    generators: tuple[str, ...] = GENERATORS
+    """What is trained and compared."""
+    models: Generators = Generators()
+    """Their networks, trainings and samplers."""
+    centre: bool = False
+    """Whether the jet's axis is subtracted from generated points. Leading constituents, and jets
+    whose axis is that of a massive jet, are not centred."""
+    bootstrap: int = 20
+    """Resamplings behind the errors of the Wasserstein distances."""
+    movers: int = 30
+    """Jets in either of the two batches for coverage and MMD."""
+    batch: int = 100
+    """Jets at once, for the timing."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+def check(config: Config) -> None:
+    """Refuse bad options."""
+    at_least(config.models, steps=1)
+    at_least(config, num_points=2, most_jets=200, bootstrap=2, movers=2, batch=1)
+    known(config, generators=GENERATORS)
+    if len(set(config.classes)) < len(config.classes) or not config.classes:
+        raise ValueError(f"classes must be different ones, one at least, got {config.classes}")
+    if "MeanFlow" in config.generators and "EPiC-FM" not in config.generators:
+        raise ValueError("MeanFlow learns from EPiC-FM, which must be one of the generators")
+
+
+@functools.lru_cache(maxsize=2)
+def load(
+    data: str, classes: tuple[str, ...], rows: int, most: int, seed: int
+) -> tuple[Constituents, ...]:
+    """Training and true jets, halves of all."""
+    if data and Path(data).is_dir():
+        files = {name: f"{name}{150 if rows > 30 else ''}.hdf5" for name in classes}
+        jets = jet_tools.read_jetnet({name: Path(data) / file for name, file in files.items()})
+    else:
+        jets = jet_tools.read_jets(data or jet_tools.sample_jets_path()).of(*classes)
+    if rows > jets.points.shape[1]:
+        raise ValueError(f"the jets have {jets.points.shape[1]} constituents at most, not {rows}")
+    smallest = np.bincount(jets.labels, minlength=len(classes)).min()
+    if smallest < 200:
+        raise ValueError(f"a class has {smallest} jets; two hundred are needed")
+    order = numpy_generator(jax.random.key(seed)).permutation(len(jets.n))
+    of = [order[jets.labels[order] == k][:most] for k in range(len(classes))]
+    halves = [np.concatenate([rows[first::2] for rows in of]) for first in (0, 1)]
+    return tuple(jets.leading(rows).take(half) for half in halves)
+
+
+def inputs(config: Config) -> tuple[Constituents, ...]:
+    """Training and true jets."""
+    return load(config.data, config.classes, config.num_points, config.most_jets, config.seed)
+
+
+def build(config: Config) -> dict[str, GenerativeModel]:
+    """The generators."""
+    sizes = config.num_points, len(config.classes)
+    return {name: config.models.model(name, *sizes) for name in config.generators}
+
+
+def generate(config: Config, run: Run, name: str) -> dict:
+    """Jets of a generator, as many of each class as are true, with what they cost."""
+    jets, truth = inputs(config)
+    scale = jet_tools.point_map(jets.points, jets.n)
+    model, params = train(config.models, run, name, jets, scale)
+    n = jet_tools.draw_multiplicities(
+        jets.total, jets.labels, truth.labels, run.key(f"n {name}"), config.num_points
+    )
+    cond = condition(n, truth.labels, len(config.classes))
+    z, milliseconds = timed_draw(
+        model, params, run.key(f"jets {name}"), len(n), cond, batch_size=config.batch
+    )
+    points = np.asarray(jax.vmap(scale.inverse)(z, cond)[0])
+    pt = jets.points[..., 2]
+    pt_range = float(pt[pt > 0].min()), float(pt.max())
+    points = jet_tools.finished(points, n, pt_range, centre=config.centre)
+    one = jax.tree.map(lambda a: a[0], cond)
+    flop = flop_per_jet(config.models, name, model, params, one)
+    return {"points": points, "n": n, "ms_per_jet": milliseconds, "mflop_per_jet": flop / 1e6}
+
+
+def samples(config: Config, run: Run, name: str) -> dict[str, JetSample]:
+    """Class -> its jets of a generator; of "truth" the true ones, of "training" the other half."""
+    jets, truth = inputs(config)
+    if name in config.generators:
+        made = run.cached(f"{name}/jets", generate, config, run, name)
+        points, n, labels = made["points"], made["n"], truth.labels
+    else:
+        half = truth if name == "truth" else jets
+        points, n, labels = half.points, half.n, half.labels
+    of = lambda k: jet_tools.jet_sample(points[labels == k], n[labels == k])
+    return run.cached(
+        f"{name}/observables", lambda: {c: of(k) for k, c in enumerate(config.classes)}
+    )
+
+
+def distances(config: Config, run: Run, name: str) -> dict:
+    """Of jets to the truth, class by class."""
+    true, others = (samples(config, run, which) for which in ("truth", name))
+    return {
+        of_class: jet_tools.jet_distances(
+            true[of_class], others[of_class], run.key(f"distances {of_class}"),
+            num_bootstrap=config.bootstrap, movers=(config.movers, 2),
+        )
+        for of_class in config.classes
+    }  # fmt: skip
+
+
+def compute(config: Config, run: Run) -> dict:
+    """Train, generate and compare, class by class.
+
+    CLASS/GENERATOR/DISTANCE   see `jgen.jets.jet_distances`; those of the generator "truth" are of
+                               the training half to the other one
+    ms_per_jet/GENERATOR       from numbers of points to points in memory
+    mflop_per_jet/GENERATOR    operations of the network, as XLA counts them, times its calls
+    calls/GENERATOR            of the network
+    ratio/GENERATOR/DISTANCE   mean over classes of W1 over that of the truth
+    """
+    results = {}
+    for name in ("truth", *config.generators):
+        other = "training" if name == "truth" else name
+        measured = run.cached(f"{other}/distances", distances, config, run, other)
+        for of_class, found in measured.items():
+            results |= {f"{of_class}/{name}/{d}": value for d, value in found.items()}
+        if name != "truth":
+            made = run.stage(f"{name}/jets")
+            results |= {f"{cost}/{name}": float(made[cost]) for cost in _COSTS}
+            results[f"calls/{name}"] = config.models.calls(name)
+    for name in config.generators:
+        for d in _LABELS:
+            pairs = [
+                (results[f"{c}/{name}/{d}"], results[f"{c}/truth/{d}"]) for c in config.classes
+            ]
+            results[f"ratio/{name}/{d}"] = float(np.mean([a.value / b.value for a, b in pairs]))
+    return results
+
+
+_COSTS = ("ms_per_jet", "mflop_per_jet")
+
+
+def panels(of_class: str, shown: dict[str, JetSample]) -> list[plotting.Panel]:
+    """Mass, pT of constituents, an energy flow polynomial and the number of points."""
+    square = jet_tools.graphs(4).index((((0, 1), (0, 2), (1, 3), (2, 3)),))
+    logarithm = lambda values: np.log10(np.maximum(values, 1e-12))
+    there = lambda s: np.arange(s.points.shape[1]) < s.n[:, None]
+    columns = {
+        "jet mass / jet $p_T$": lambda s: s.kinematics[:, 3],
+        r"$\log_{10}$ constituent $p_T$ / jet $p_T$": lambda s: logarithm(s.points[there(s)][:, 2]),
+        r"$\log_{10}$ EFP of the square": lambda s: logarithm(s.polynomials[:, square]),
+        "constituents": lambda s: s.n,
+    }
+    made = []
+    for label, column in columns.items():
+        values = {name: column(sample) for name, sample in shown.items()}
+        reference = values.pop("truth")
+        low, high = np.quantile(reference, [0.001, 0.999])
+        whole = label == "constituents"
+        edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high, 31)
+        label = f"{of_class}: {label}"
+        made.append(plotting.Panel(edges, reference, values, label, log_y=whole))
+    return made
+
+
+def report(config: Config, run: Run, results: dict) -> str:
+    """Draw observables, images and quality against cost; a table for each class."""
+    by_name = {name: samples(config, run, name) for name in ("truth", *config.generators)}
+    shown = {c: {name: made[c] for name, made in by_name.items()} for c in config.classes}
+    edges = np.linspace(-0.8, 0.8, 33)
+    images = {
+        of_class: {name: jet_tools.mean_image(s.points, edges) for name, s in row.items()}
+        for of_class, row in shown.items()
+    }
+    for k, (of_class, row) in enumerate(shown.items()):
+        figure = plotting.histogram_grid(panels(of_class, row), num_columns=2)
+        run.save(f"observables_{k}", figure)
+    run.save("images", plotting.jet_images(images, edges))
+    curves = {f"{c}: {_LABELS[d]}": f"{c}/{{}}/{d}" for c in config.classes for d in _LABELS}
+    figure = plotting.quality_curves(
+        {
+            title: {
+                name: Curve.of([results[f"mflop_per_jet/{name}"]], [results[key.format(name)]])
+                for name in config.generators
+            }
+            for title, key in curves.items()
+        },
+        "$W_1$",
+        xlabel="Floating-point operations a jet [$10^6$]",
+        truth={title: results[key.format("truth")] for title, key in curves.items()},
+        log_y=True,
+    )
+    run.save("cost", figure)
+    scaled = lambda e, d: Estimate(*np.multiply(e, 1e5 if d == "W1-EFP" else 1e3))
+    factors = {d: scaled if d in (*_LABELS, "FPD", "KPD") else lambda e, d: e for d in DISTANCES}
+    lines = []
+    for of_class in config.classes:
+        cells = {
+            name: [factors[d](results[f"{of_class}/{name}/{d}"], d) for d in DISTANCES]
+            for name in ("truth", *config.generators)
+        }
+        lines.append(table(DISTANCES, cells, title=of_class))
+    lines.append("W1-M, W1-P, FPD and KPD times 1000, W1-EFP times 100,000")
+    cells = {
+        name: [results[f"{cost}/{name}"] for cost in ("calls", *_COSTS)]
+        + [results[f"ratio/{name}/{d}"] for d in _LABELS]
+        for name in config.generators
+    }
+    columns = ("calls", "ms", "MFLOP", *(f"{d} / truth" for d in _LABELS))
+    return "\n\n".join([*lines, table(columns, cells, title="a jet")])
+
+
+DEFAULT = Config()
+_SMALL = nets.EpicConfig(8, 4, 1)
+_BRIEF = {"steps": 10, "batch_size": 16}
+SMOKE = variant(
+    DEFAULT,
+    num_points=6,
+    most_jets=300,
+    models=variant(
+        DEFAULT.models,
+        epic=_SMALL,
+        transformer=nets.SetTransformerConfig(8, 2, 1, 8),
+        generator=_SMALL,
+        critic=_SMALL,
+        training=_BRIEF,
+        others=_BRIEF,
+        game=_BRIEF | {"validate_every": 5},
+        steps=2,
+    ),
+    bootstrap=2,
+    movers=2,
+    batch=1000,
+    generators=("EPiC-FM", "EPiC-GAN", "MeanFlow"),
+)
+# Half of 177 thousand jets of two classes: epochs of 173 steps, or 1390 of the GAN.
+_PAPER = TrainConfig(
+    1_730_000,
+    1024,
+    ema_decay=0.999,
+    optimizer=OptimizerConfig(1e-3, warmup=0.1, weight_decay=5e-5, clip_norm=0.5),
+)
+_GAME = TrainConfig(
+    2_780_000,
+    128,
+    keep="best",
+    validate_every=1390,
+    optimizer=OptimizerConfig(1e-4, schedule="constant", epsilon=1e-14),
+)
+JETNET30 = variant(
+    DEFAULT,
+    classes=("g", "t"),
+    models=Generators(
+        nets.EpicConfig(),
+        nets.SetTransformerConfig(128, 8, 6, 256),
+        nets.GENERATOR_CONFIG,
+        nets.CRITIC_CONFIG,
+        _PAPER,
+        _PAPER,
+        _GAME,
+        steps=99,
+    ),
+    movers=100,
+    batch=1000,
+)
+STUDY = Study(
+    {
+        "default": DEFAULT,
+        "smoke": SMOKE,
+        "paper-jetnet30": JETNET30,
+        "paper-jetnet150": variant(JETNET30, num_points=150),
+    },
+    compute,
+    report,
+    check,
+    build,
+    inputs,
+)
+
+if __name__ == "__main__":
+    main(STUDY)

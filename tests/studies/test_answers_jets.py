@@ -1,0 +1,71 @@
+"""The study of jets: its halves, its selection and its costs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.jets import jets
+from experiments.jets.generators import GENERATORS, condition, flop_per_jet, mass_distance
+from jgen import Batch, GenerativeModel
+from jgen.jets import jet_kinematics, point_map
+
+pytestmark = pytest.mark.study
+
+
+def test_halves_share_no_jet_and_have_as_many_of_each_class():
+    train, truth = jets.inputs(jets.SMOKE)
+    counts = [np.bincount(half.labels) for half in (train, truth)]
+    np.testing.assert_array_equal(counts, [[150, 150], [150, 150]])
+    assert train.points.shape[1] == truth.points.shape[1] == 6
+    pt = [{tuple(row) for row in half.jets.tolist()} for half in (train, truth)]
+    assert not pt[0] & pt[1]
+
+
+def test_the_score_is_the_mean_over_classes_of_the_distance_of_masses():
+    """A model that makes jets of twice the angles, which have about twice the mass."""
+    train, _ = jets.inputs(jets.SMOKE)
+    scale = point_map(train.points, train.n)
+    cond = condition(train.n, train.labels, 2)
+    z = jax.vmap(scale.forward)(train.points, cond)[0]
+    exact = {}
+    for factor in (1.0, 2.0):
+        points = train.points * np.array([factor, factor, 1], np.float32)
+        masses = np.asarray(jax.vmap(jet_kinematics)(points))[:, 3]
+        exact[factor] = [np.sort(masses[train.labels == k]) for k in (0, 1)]
+    expected = np.mean([np.abs(a - b).mean() for a, b in zip(*exact.values(), strict=True)])
+    wide = point_map(train.points * np.array([2, 2, 1], np.float32), train.n)
+    made = jax.vmap(scale.forward)(jax.vmap(wide.inverse)(z, cond)[0], cond)[0]
+    # What is drawn for the jet of a condition: looked up by its row.
+    rows = cond._replace(cond=np.column_stack([cond.cond, np.arange(len(z))]).astype(np.float32))
+    look_up = GenerativeModel(
+        lambda key: {}, None, lambda params, key, c: made[c.cond[2].astype(jnp.int32)]
+    )
+    score = mass_distance(look_up, scale, 2)({}, jax.random.key(0), Batch(z, rows))
+    assert score == pytest.approx(expected, rel=1e-3)
+
+
+def test_operations_of_a_jet_are_those_of_all_calls():
+    config = jets.SMOKE.models
+    cond = jax.tree.map(lambda a: a[0], condition(np.array([5]), np.array([1]), 2))
+    flop = {}
+    for name in GENERATORS:
+        model = config.model(name, 6, 2)
+        params = model.init(jax.random.key(0))
+        flop[name] = flop_per_jet(config, name, model, params, cond)
+    # Four calls of one network and five of the same; MeanFlow sees one number more.
+    assert flop["EPiC-JeDi"] / flop["EPiC-FM"] == pytest.approx(5 / 4)
+    assert flop["EPiC-FM"] / flop["MeanFlow"] == pytest.approx(4, rel=0.1)
+
+
+def test_bad_data_are_refused(command, tmp_path):
+    for options, said in (
+        (("--data", tmp_path), "g.hdf5: no such file"),
+        (("--num-points", 31), "constituents at most, not 31"),
+        (("--classes", "gluon", "b"), "classes must be of gluon"),
+        (("--generators", "MeanFlow"), "MeanFlow learns from EPiC-FM"),
+    ):
+        more = ("--classes", "g") if "--data" in options else ()
+        with pytest.raises(SystemExit, match=said):
+            command("jets", "--out", tmp_path / "none", *options, *more)
+    assert not (tmp_path / "none").exists()

@@ -10,7 +10,7 @@ ablation, ablation-epic and ablation-transformer compare networks whose points s
 not, on showers below 4 GeV. The finished run is a model:
 `jgen.showers.clouds.load("runs/clouds-default")`.
 
-Time: 12 minutes of processor time (smoke: 1). Numbers: results/showers.md.
+Time: about 12 minutes of processor time (smoke: one and a half). Numbers: results/showers.md.
 """
 
 import functools

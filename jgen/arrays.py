@@ -70,6 +70,61 @@ def double_array(values: Any, name: str) -> Float[np.ndarray, "..."]:
     return real_array(values, name).astype(np.float64, copy=False)
 
 
+def sample_array(values: Any, name: str) -> Real[np.ndarray, " n"] | Bool[np.ndarray, " n"]:
+    """`real_array` of one number an event: not empty and without NaN; infinities are allowed."""
+    array = real_array(values, name)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"{name} need the shape [n], one number an event, got {array.shape}")
+    # The smallest is NaN if any is.
+    if np.isnan(array.min()):
+        bad = int(np.isnan(array).sum())
+        raise ValueError(f"{bad} of {len(array)} {name} are NaN: drop or repair those events")
+    return array
+
+
+def edge_array(values: Any, name: str = "edges") -> Float[np.ndarray, " edges"]:
+    """`double_array` of increasing edges of bins, which may begin and end with an infinity."""
+    edges = double_array(values, name)
+    if edges.ndim != 1 or len(edges) < 2 or not np.all(edges[1:] > edges[:-1]):
+        raise ValueError(f"{name} must be two or more increasing numbers, got {edges}")
+    return edges
+
+
+def finite_array(values: Any, name: str, ndim: int | None = None) -> Float[np.ndarray, "..."]:
+    """`double_array` of finite numbers, not empty, with so many axes if that is given."""
+    return _array_of(values, name, ndim, "finite", np.isfinite)
+
+
+def not_negative_array(values: Any, name: str, ndim: int | None = None) -> Float[np.ndarray, "..."]:
+    """The same of numbers from zero on."""
+    what = "zero or positive and finite"
+    return _array_of(values, name, ndim, what, lambda a: (a >= 0) & (a < np.inf))
+
+
+def positive_array(values: Any, name: str, ndim: int | None = None) -> Float[np.ndarray, "..."]:
+    """The same of positive numbers, of which infinity, a limit, is one."""
+    return _array_of(values, name, ndim, "positive", lambda a: a > 0)
+
+
+def fraction_array(values: Any, name: str, ndim: int | None = None) -> Float[np.ndarray, "..."]:
+    """The same of numbers from 0 to 1."""
+    return _array_of(values, name, ndim, "between 0 and 1", lambda a: (a >= 0) & (a <= 1))
+
+
+def _array_of(values, name, ndim, what, holds):
+    array = double_array(values, name)
+    if not array.size or ndim not in (None, array.ndim):
+        axes = "some numbers" if ndim is None else f"{ndim} axes and some numbers"
+        raise ValueError(f"{name} must be an array with {axes}, got the shape {array.shape}")
+    bad = ~holds(array)
+    if bad.any():
+        raise ValueError(
+            f"{name} must be {what}, but {bad.sum()} of {bad.size} entries are not, the first is "
+            f"{array[bad][0]}: repair or drop them"
+        )
+    return array
+
+
 def check_unmasked(values: Any, name: str) -> None:
     """Refuse a masked array, whose hidden numbers would become data.
 

@@ -81,6 +81,11 @@ def check_positive(**numbers: Any) -> None:
     _check_numbers(numbers, "positive and finite", lambda v: v > 0)
 
 
+def check_positive_or_infinite(**numbers: Any) -> None:
+    """Refuse what is no positive number; infinity, a limit, is one."""
+    _check_numbers(numbers, "positive", lambda v: v > 0, infinite=True)
+
+
 def check_not_negative(**numbers: Any) -> None:
     """Refuse what is no finite number from zero on."""
     _check_numbers(numbers, "zero or positive and finite", lambda v: v >= 0)
@@ -147,11 +152,11 @@ def check_memory(shapes: PyTree, name: str = "the model", copies: int = 1) -> No
         )
 
 
-def _check_numbers(numbers, what, holds):
+def _check_numbers(numbers, what, holds, infinite=False):
     for name, value in numbers.items():
         if isinstance(value, jax.core.Tracer):
             continue  # its value is not known while a program is made
-        if not (_is_number(value) and math.isfinite(value) and holds(value)):
+        if not (_is_number(value) and (infinite or math.isfinite(value)) and holds(value)):
             raise ValueError(f"{name} must be {what}, got {value!r}")
 
 

@@ -141,7 +141,7 @@ def compute(config: Config, run: Run) -> dict:
     results = run.cached("judged/truth", judge, config, run, "truth", reference, truth)
     for name in config.samplers:
         one, path = trained.with_sampler(name), run.path / f"{name}.h5"
-        args = one.model, one.model_params, run.key("sample"), truth.energies, geometry
+        args = one.model, one.params, run.key("sample"), truth.energies, geometry
         run.cached(f"samples/{name}", generate_showers, path, *args, batch_size=config.sample_batch)
         made = read_showers(path, geometry)
         results |= run.cached(f"judged/{name}", judge, config, run, name, reference, made)
@@ -163,7 +163,7 @@ def compute(config: Config, run: Run) -> dict:
 
 def milliseconds(trained: Trained, energies: np.ndarray, size: int) -> float:
     """A shower, in batches of a size."""
-    args = trained.model, trained.model_params, jax.random.key(0), energies
+    args = trained.model, trained.params, jax.random.key(0), energies
     return milliseconds_per_shower(*args, (size,), repeats=20 if size < 10 else 3)[size]
 
 

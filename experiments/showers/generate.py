@@ -1,26 +1,29 @@
-"""Showers from a trained CaloDREAM, streamed into one file.
+"""Showers from a trained CaloDREAM or CaloClouds, streamed into one file.
 
     python -m experiments generate --model runs/calodream-default --num 10000 --out D
 
 writes D/showers.h5 in the CaloChallenge's layout, whatever its size; the same command goes on where
 an interrupted one stopped, to bitwise the same file. `--solver bespoke-8`: solvers are called
 METHOD-EVALUATIONS: euler-16, midpoint-16, heun-16, rk4-16, kutta38-16, or those that
-`experiments bespoke_solvers` has stored with the model. No figures; `experiments calodream` draws
+`experiments bespoke_solvers` has stored with the model. Of a run of `experiments clouds` they are
+student, which calls its network once, and teacher. No figures; `experiments calodream` draws
 those of its own samples. Numbers: results/showers.md.
 """
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import jax
 import numpy as np
 
+from experiments.showers import clouds as clouds_study
 from experiments.showers import presets
 from experiments.study import Run, Study, at_least, main, table
 from jgen.generative_model import GenerativeModel
 from jgen.nets import num_parameters
-from jgen.showers import calodream, count_showers, generate_showers
+from jgen.showers import calodream, clouds, count_showers, generate_showers
 from jgen.tables import hdf5_dataset, open_hdf5, read_rows
 from jgen.training import load_config
 
@@ -30,7 +33,7 @@ class Config:
     """One sample of showers."""
 
     model: str = ""
-    """Run folder of a finished `experiments calodream`."""
+    """Run folder of a finished `experiments calodream` or `experiments clouds`."""
     num: int = 10_000
     """Showers to generate."""
     solver: str = ""
@@ -57,7 +60,9 @@ class Config:
 def check(config: Config) -> None:
     """Refuse bad options."""
     if not config.model:
-        raise ValueError("give --model DIR, the run folder of an `experiments calodream`")
+        raise ValueError(
+            "give --model DIR, the run folder of an `experiments calodream` or `experiments clouds`"
+        )
     at_least(config, num=1, batch_size=0, timing=1)
     if config.energies_from and config.energy_range:
         raise ValueError("energies_from and energy_range exclude each other; give one of them")
@@ -73,11 +78,19 @@ def check(config: Config) -> None:
 
 def build(config: Config) -> dict[str, GenerativeModel]:
     """The networks by name."""
-    return {name: part.model for name, part in _load(config).parts.items()}
+    trained = _load(config)
+    if isinstance(trained, clouds.Trained):
+        return {"flow": trained.parts.flow, "points": trained.points}
+    return {name: part.model for name, part in trained.parts.items()}
 
 
-def _load(config: Config) -> calodream.Trained:
+def _load(config: Config) -> calodream.Trained | clouds.Trained:
     """The model, with the solvers and the precision that are asked for."""
+    if (Path(config.model) / clouds.CONFIG).exists():
+        if config.energy_solver or config.shape_solver or config.dtype:
+            raise ValueError("of a CaloClouds --solver is student or teacher, with no other option")
+        trained = clouds.load(config.model)
+        return trained.with_sampler(config.solver) if config.solver else trained
     trained = calodream.load(config.model)
     if config.dtype:
         network = dataclasses.replace(trained.config.shape_network, dtype=config.dtype)
@@ -100,7 +113,8 @@ def compute(config: Config, run: Run) -> dict:
     """
     trained = _load(config)
     energies, model = _incident_energies(config, trained), trained.model
-    batch_size = config.batch_size or load_config(presets.Config, config.model).sample_batch
+    kind = clouds_study.Config if isinstance(trained, clouds.Trained) else presets.Config
+    batch_size = config.batch_size or load_config(kind, config.model).sample_batch
     done = run.cached(
         "generation",
         generate_showers,
@@ -123,14 +137,19 @@ def compute(config: Config, run: Run) -> dict:
     time = lambda size: calodream.milliseconds_per_shower(*args, (size,))[size]
     for size in config.timing:
         metrics[f"ms_per_shower/{size}"] = run.cached(f"timing/{size}", time, size)
-    for name, part in trained.parts.items():
-        metrics[f"parameters/{name}"] = num_parameters(part.model.init)
-        if name != "autoencoder":
-            metrics[f"evaluations/{name}"] = trained.evaluations(name)
-    return metrics
+    for name, model in build(config).items():
+        metrics[f"parameters/{name}"] = num_parameters(model.init)
+    return metrics | {f"evaluations/{name}": calls for name, calls in _evaluations(trained).items()}
 
 
-def _incident_energies(config: Config, trained: calodream.Trained) -> np.ndarray:
+def _evaluations(trained: calodream.Trained | clouds.Trained) -> dict[str, int]:
+    """Calls of velocity networks, or of the network of points."""
+    if isinstance(trained, clouds.Trained):
+        return {"points": trained.evaluations}
+    return {name: trained.evaluations(name) for name in ("energy", "shape")}
+
+
+def _incident_energies(config: Config, trained: calodream.Trained | clouds.Trained) -> np.ndarray:
     """Incident energies [MeV], of a file or log-uniform."""
     if config.energies_from:
         with open_hdf5(config.energies_from) as file:

@@ -29,10 +29,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Float, Int, Real
 from scipy import stats
 
-from jgen.arrays import real_array
+from jgen.arrays import double_array, edge_array, fraction_array, positive_array, real_array
+from jgen.checks import check_open_fraction, check_positive
 from jgen.metrics.calibration import Pulls, pulls
 
 ONE_SIGMA = float(2 * stats.norm.cdf(1) - 1)
@@ -122,9 +123,7 @@ def region_fractions(
     Raises:
       ValueError: if the sizes or edges do not increase, a value is NaN or there are too few.
     """
-    edges, sizes = _check_edges(edges), np.asarray(sizes)
-    if sizes.ndim != 1 or not len(sizes) or sizes[0] < 1 or np.any(np.diff(sizes) <= 0):
-        raise ValueError(f"sizes must be increasing positive numbers of events, got {sizes}")
+    edges, sizes = edge_array(edges), size_array(sizes)
     counts = np.zeros((len(sizes), len(edges) - 1), np.int64)
     start = 0
     for chunk in _pieces(values):
@@ -221,7 +220,7 @@ def calibration(
     Raises:
       ValueError: if there is not one truth a region, or as `jgen.metrics.pulls`.
     """
-    fractions = np.asarray(fractions, np.float64)
+    fractions = fraction_array(fractions, "fractions", 2)
     truth = _check_truth(truth, fractions.shape[-1])
     of_mean = pulls(truth, fractions)
     spread = fractions.std(axis=0, ddof=1)
@@ -285,6 +284,8 @@ def _ratio(binomial, variance):
 
 def _pieces(values):
     """Chunks of an array or of chunks, none of them long."""
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise ValueError(f"values must be an array or chunks of one, got {type(values).__name__}")
     for chunk in (values,) if hasattr(values, "ndim") else values:
         chunk = real_array(chunk, "values")
         if chunk.ndim != 1:
@@ -302,15 +303,22 @@ def _count(values, edges):
     return np.bincount(index, minlength=len(edges) + 1)[1:-1]
 
 
-def _check_edges(edges):
-    edges = np.asarray(edges, np.float64)
-    if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
-        raise ValueError(f"edges must be two or more increasing numbers, got {edges}")
-    return edges
+def size_array(sizes: Int[np.ndarray, " sizes"]) -> Int[np.ndarray, " sizes"]:
+    """Increasing numbers of events.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    array = real_array(sizes, "sizes", booleans=False)
+    if array.ndim != 1 or not len(array) or array.dtype.kind not in "iu":
+        raise ValueError(f"sizes must be integers [sizes], got {array.dtype} {array.shape}")
+    if array[0] < 1 or np.any(array[1:] <= array[:-1]):
+        raise ValueError(f"sizes must be increasing positive numbers of events, got {array}")
+    return array.astype(np.int64, copy=False)
 
 
 def _checked(fractions, sizes, num_train, level):
-    fractions, sizes = np.asarray(fractions, np.float64), np.asarray(sizes, np.float64)
+    fractions, sizes = double_array(fractions, "fractions"), positive_array(sizes, "sizes")
     if fractions.ndim != 3 or sizes.shape != fractions.shape[1:2] or not fractions.size:
         raise ValueError(
             "fractions need the shape [members, sizes, regions] with as many sizes as given, got "
@@ -320,16 +328,13 @@ def _checked(fractions, sizes, num_train, level):
         raise ValueError("a spread needs two or more members, got one: train or draw more")
     if not np.all((fractions >= 0) & (fractions <= 1)):
         raise ValueError("fractions must be between 0 and 1; divide counts by their n_gen")
-    if not (np.all(sizes > 0) and num_train > 0 and 0 < level < 1):
-        raise ValueError(
-            "sizes and num_train must be positive and level between 0 and 1, got "
-            f"{sizes}, {num_train} and {level}"
-        )
+    check_positive(num_train=num_train)
+    check_open_fraction(level=level)
     return fractions, sizes
 
 
 def _check_truth(truth, num_regions):
-    truth = np.asarray(truth, np.float64)
+    truth = double_array(truth, "truth")
     if truth.shape != (num_regions,) or not np.all((truth >= 0) & (truth <= 1)):
         raise ValueError(
             f"truth must be {num_regions} probabilities, one a region, got {truth} of shape "

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from jgen.amplification.averaging import ONE_SIGMA, Interval
+from jgen.amplification.averaging import ONE_SIGMA, Interval, size_array
 from jgen.amplification.kolmogorov import (
     MEAN,
     expected_distance,
@@ -23,7 +23,8 @@ from jgen.amplification.kolmogorov import (
     kolmogorov_cdf,
     size_interval,
 )
-from jgen.arrays import real_array
+from jgen.arrays import real_array, sample_array
+from jgen.checks import check_positive, check_positive_or_infinite, check_whole
 
 # Generated values sorted at once; 2^20 float64 numbers are 8 MiB.
 _CHUNK = 2**20
@@ -61,8 +62,10 @@ def prefix_sizes(num: int, first: int = 100, per_decade: int = 10) -> Int[np.nda
     """Increasing numbers of events from `first` to `num`, evenly spaced in the logarithm.
 
     Raises:
-      ValueError: if `first` is not between 1 and `num`.
+      ValueError: if `first` is not between 1 and `num`, or a number is not whole.
     """
+    check_whole(1, 10**15, num=num, first=first)
+    check_whole(1, 10**6, per_decade=per_decade)
     if not 1 <= first <= num:
         raise ValueError(f"first must be between 1 and the {num} events there are, got {first}")
     steps = 1 + round(per_decade * np.log10(num / first))
@@ -88,10 +91,13 @@ def ks_distances(
     Raises:
       ValueError: if an array is empty or has NaN, or the sizes do not increase or are too large.
     """
-    values, sizes = real_array(values, "values"), np.asarray(sizes)
-    _check_values("values", values)
-    _check_values("reference", reference := real_array(reference, "reference"))
-    _check_sizes(sizes, len(values))
+    values, reference = sample_array(values, "values"), sample_array(reference, "reference")
+    sizes = size_array(sizes)
+    if sizes[-1] > len(values):
+        raise ValueError(
+            f"sizes must increase from 1 or more to at most the {len(values)} values there are, "
+            f"got {sizes[0]} to {sizes[-1]}"
+        )
     steps, counts = np.unique(np.asarray(reference, np.float64), return_counts=True)
     cumulative = np.concatenate([[0.0], np.cumsum(counts) / len(reference)])
     below, upto = np.zeros(len(steps), np.int64), np.zeros(len(steps), np.int64)
@@ -139,10 +145,7 @@ def equivalent_events(
     Raises:
       ValueError: for negative distances, sizes that are not positive, or an unusable level.
     """
-    if not min(num_reference, num_generated) > 0:
-        raise ValueError(
-            f"numbers of events must be positive, got {num_reference} and {num_generated}"
-        )
+    check_positive_or_infinite(num_reference=num_reference, num_generated=num_generated)
     floor = 1 / num_reference + 1 / num_generated
     low, high = size_interval(distance, floor, level)
     return Interval(_solve(distance, MEAN, floor), low, high)
@@ -169,7 +172,9 @@ def differential_amplification(
     Raises:
       ValueError: as `ks_distances` and `equivalent_events`.
     """
-    sizes = _default_sizes(values) if sizes is None else np.asarray(sizes)
+    check_positive(num_train=num_train)
+    values, held_out = sample_array(values, "values"), sample_array(held_out, "held_out")
+    sizes = _default_sizes(values) if sizes is None else size_array(sizes)
     distances = ks_distances(held_out, values, sizes)
     num_reference, last = len(held_out), distances[-1]
     n_equiv = equivalent_events(last, num_reference, sizes[-1], level=level)
@@ -196,7 +201,8 @@ def differential_on_training_set(
     Raises:
       ValueError: as `ks_distances`, or for an unusable level.
     """
-    sizes = _default_sizes(values) if sizes is None else np.asarray(sizes)
+    values, training = sample_array(values, "values"), sample_array(training, "training")
+    sizes = _default_sizes(values) if sizes is None else size_array(sizes)
     distances = ks_distances(training, values, sizes)
     num, last = len(training), distances[-1]
     ends = [MEAN, *kolmogorov_band(level, printed=True)]
@@ -225,10 +231,12 @@ def log_density_ratio(
       batch_size: events computed at once, so that any number fits.
 
     Raises:
-      ValueError: without events.
+      ValueError: without events, or if they are no real numbers.
     """
-    if len(events) == 0:
-        raise ValueError("there are no events to score")
+    check_whole(batch_size=batch_size)
+    events = real_array(events, "events")
+    if not events.size or not events.ndim:
+        raise ValueError(f"there are no events to score: they have the shape {events.shape}")
     densities = [
         f if isinstance(f, jax.tree_util.Partial) else jax.tree_util.Partial(f)
         for f in (log_prob_true, log_prob_model)
@@ -257,11 +265,12 @@ def refinement_mask(
       high: largest one.
 
     Raises:
-      ValueError: if the bounds are not positive and increasing.
+      ValueError: if the bounds are not positive and increasing, or a ratio is NaN.
     """
-    if not 0 < low < high:
+    check_positive_or_infinite(low=low, high=high)
+    if not low < high:
         raise ValueError(f"bounds of a ratio must have 0 < low < high, got {low} and {high}")
-    log_ratio = real_array(log_ratio, "log_ratio")
+    log_ratio = sample_array(log_ratio, "log_ratio")
     return (log_ratio >= np.log(low)) & (log_ratio <= np.log(high))
 
 
@@ -279,23 +288,3 @@ def _solve(distance, k, floor):
 
 def _default_sizes(values):
     return prefix_sizes(len(values), min(100, len(values)))
-
-
-def _check_values(name, values):
-    if values.ndim != 1 or len(values) == 0:
-        raise ValueError(f"{name} need the shape [events], not empty, got {values.shape}")
-    if np.isnan(np.min(values)):
-        raise ValueError(
-            f"{np.isnan(values).sum()} of {len(values)} {name} are NaN: repair the summary "
-            "statistic or drop the events"
-        )
-
-
-def _check_sizes(sizes, num):
-    if sizes.ndim != 1 or len(sizes) == 0 or not np.issubdtype(sizes.dtype, np.integer):
-        raise ValueError(f"sizes must be integers [sizes], got {sizes.dtype} {sizes.shape}")
-    if sizes[0] < 1 or sizes[-1] > num or np.any(np.diff(sizes) <= 0):
-        raise ValueError(
-            f"sizes must increase from 1 or more to at most the {num} values there are, got "
-            f"{sizes[0]} to {sizes[-1]}"
-        )

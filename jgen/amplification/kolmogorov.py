@@ -12,6 +12,8 @@ from jaxtyping import Float, Real
 from scipy import special
 
 from jgen.amplification.averaging import ONE_SIGMA
+from jgen.arrays import double_array, fraction_array, not_negative_array, positive_array
+from jgen.checks import check_finite, check_open_fraction, check_positive
 
 MEAN = float(np.sqrt(np.pi / 2) * np.log(2))
 """Mean of K, 0.8687 (arXiv:2509.08048, Eq. 35)."""
@@ -20,15 +22,26 @@ STD = float(np.sqrt(np.pi**2 / 12 - MEAN**2))
 
 
 def kolmogorov_cdf(k: Real[np.ndarray, " *shape"]) -> Float[np.ndarray, " *shape"]:
-    """Probability that K is at most `k`."""
+    """Probability that K is at most `k`.
+
+    Raises:
+      ValueError: for NaN or what is no number.
+    """
+    k = double_array(k, "k")
+    if np.isnan(k).any():
+        raise ValueError("k has NaN: look at the distances")
     return 1 - special.kolmogorov(np.maximum(k, 0.0))
 
 
 def kolmogorov_quantile(
     probability: Real[np.ndarray, " *shape"],
 ) -> Float[np.ndarray, " *shape"]:
-    """The k that K exceeds with probability 1 - `probability`."""
-    return special.kolmogi(1 - np.asarray(probability, np.float64))
+    """The k that K exceeds with probability 1 - `probability`.
+
+    Raises:
+      ValueError: for what is no probability.
+    """
+    return special.kolmogi(1 - fraction_array(probability, "probability"))
 
 
 def kolmogorov_band(level: float = ONE_SIGMA, *, printed: bool = False) -> tuple[float, float]:
@@ -44,7 +57,7 @@ def kolmogorov_band(level: float = ONE_SIGMA, *, printed: bool = False) -> tuple
     Raises:
       ValueError: for a level outside of (0, 1).
     """
-    check_level(level)
+    check_open_fraction(level=level)
     if printed:
         half = float(np.sqrt(np.log(2 / (1 - level)) / 2))
         return MEAN - half, MEAN + half
@@ -58,8 +71,12 @@ def expected_distance(
     """Distance k sqrt(1/n + 1/m) of samples of one distribution (arXiv:2509.08048, Eq. 35).
 
     Sizes may be infinite. With `k` from `kolmogorov_band` these are the edges of the bands.
+
+    Raises:
+      ValueError: for sizes that are not positive, or a `k` that is not finite.
     """
-    return k * np.sqrt(1 / np.asarray(n, np.float64) + 1 / np.asarray(m, np.float64))
+    check_finite(k=k)
+    return k * np.sqrt(1 / positive_array(n, "n") + 1 / positive_array(m, "m"))
 
 
 def size_interval(
@@ -82,13 +99,9 @@ def size_interval(
     Raises:
       ValueError: for negative distances, a floor that is not positive, or an unusable level.
     """
-    check_level(level)
-    distance = np.asarray(distance, np.float64)
-    if not np.all(distance >= 0) or not floor > 0:
-        raise ValueError(
-            f"distances must be numbers of at least 0 and the floor positive, got {distance} and "
-            f"{floor}"
-        )
+    check_open_fraction(level=level)
+    check_positive(floor=floor)
+    distance = not_negative_array(distance, "distance")
     excess, lower, upper = _acceptance(level)
     k = distance / np.sqrt(floor)
     # Beyond the grid the floor no longer matters, and the accepted k grow with the scale.
@@ -97,16 +110,6 @@ def size_interval(
     best = np.where(k > upper[-1], (k * scale / upper[-1]) ** 2 - 1, np.interp(k, upper, excess))
     with np.errstate(divide="ignore"):
         return 1 / (floor * worst), 1 / (floor * best)
-
-
-def check_level(level: float) -> None:
-    """Refuse a level outside of (0, 1).
-
-    Raises:
-      ValueError: for such a level.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be a probability between 0 and 1, got {level}")
 
 
 @functools.cache

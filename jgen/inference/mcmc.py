@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from jgen.arrays import double_array, real_array
+from jgen.checks import check_positive, check_whole
 from jgen.estimate import Estimate
 from jgen.typing import Cond, Energy, Key
 
@@ -65,6 +67,8 @@ def independence_metropolis(key: Key, log_weight: Real[Array, " *chains num"]) -
         +inf, which the chain would never leave. Under `jax.vmap` or `jax.jit` values cannot be
         looked at: give all chains at once instead.
     """
+    if not isinstance(log_weight, jax.core.Tracer):
+        log_weight = real_array(log_weight, "log_weight")
     log_weight = jnp.asarray(log_weight, float)
     if log_weight.ndim not in (1, 2) or not log_weight.size:
         raise ValueError(
@@ -125,7 +129,8 @@ def random_walk(
       ValueError: if a number is not positive, there is no chain, or one starts where its energy is
         no finite number, from where it would never move.
     """
-    _check_chains(energy, start, cond, num, thin, width)
+    check_positive(width=width)
+    _check_chains(energy, start, cond, num, thin)
     return _run(_Walk(float(width)), energy, num, thin, key, jnp.asarray(start, float), cond)
 
 
@@ -160,7 +165,9 @@ def hamiltonian(
       ValueError: if a number is not positive, there is no chain, or one starts where its energy is
         no finite number, from where it would never move.
     """
-    _check_chains(energy, start, cond, num, thin, step_size, max_steps)
+    check_positive(step_size=step_size)
+    check_whole(max_steps=max_steps)
+    _check_chains(energy, start, cond, num, thin)
     rule = _Hamiltonian(float(step_size), int(max_steps))
     return _run(rule, energy, num, thin, key, jnp.asarray(start, float), cond)
 
@@ -225,7 +232,7 @@ def chain_mean(series: Series) -> Estimate:
 
 def _wolff(series):
     """tau_int, its error, the window, and the variance of the mean."""
-    series = np.atleast_2d(np.asarray(series, np.float64))
+    series = np.atleast_2d(double_array(series, "series"))
     _check_series(series)
     num = series.shape[1]
     covariance, total = _covariance(series), series.size
@@ -303,13 +310,14 @@ def _run(rule, energy, num, thin, key, start, cond):
     return Chains(*jax.vmap(chain)(jax.random.split(key, len(start)), start))
 
 
-def _check_chains(energy, start, cond, *numbers):
+def _check_chains(energy, start, cond, num, thin):
+    check_whole(num=num, thin=thin)
+    if not isinstance(start, jax.core.Tracer):
+        real_array(start, "start")
     if np.ndim(start) < 2 or not np.size(start):
         raise ValueError(
             f"start needs the shape [chains, *event], one event a chain, got {np.shape(start)}"
         )
-    if not min(numbers) > 0:
-        raise ValueError(f"numbers and sizes of steps must be positive, got {numbers}")
     energies = jax.vmap(energy, in_axes=(0, None))(jnp.asarray(start, float), cond)
     if not isinstance(energies, jax.core.Tracer) and not np.all(np.isfinite(energies)):
         bad = int(np.flatnonzero(~np.isfinite(energies))[0])

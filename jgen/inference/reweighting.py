@@ -17,7 +17,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Real
 
-from jgen.arrays import double_array, real_array
+from jgen.arrays import double_array, edge_array, finite_array, real_array, sample_array
+from jgen.checks import check_finite, check_positive, check_whole
 from jgen.estimate import Estimate
 from jgen.generative_model import GenerativeModel, check_one_member, draw, num_events
 from jgen.typing import Cond, Energy, Key, Params, PyTree
@@ -92,8 +93,7 @@ def log_weights(
     """
     _check_density(model)
     check_one_member(model, params)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    check_whole(batch_size=batch_size)
     num = num_events((x, cond))
     keys = jax.random.split(key, num)
 
@@ -129,12 +129,13 @@ def forward_effective_sample_size(log_weight: Real[np.ndarray, " num"]) -> Estim
     Raises:
       ValueError: if a weight is not a number or there are fewer than two.
     """
+    log_weight = _checked(log_weight)
     if np.any(np.isneginf(log_weight)):
         raise ValueError(
             "an event of the target has weight zero, log weight -inf: its energy is infinite, or "
             "the model's density is"
         )
-    w, inverse = _scaled(log_weight), _scaled(-np.asarray(log_weight))
+    w, inverse = _scaled(log_weight), _scaled(-log_weight)
     scale = np.max(log_weight) - np.min(log_weight)  # of w and of 1 / w together, taken out of both
     value = np.exp(-scale) / (w.mean() * inverse.mean())
     return _relative(value, w / w.mean() + inverse / inverse.mean())
@@ -154,6 +155,8 @@ def uncovered_fraction(
       ValueError: if a weight is not a number, there are fewer than two, or the factor is not above
         one.
     """
+    check_finite(log_z=log_z)
+    check_positive(factor=factor)
     if not factor > 1:
         raise ValueError(f"factor must be above one, got {factor}")
     rare = _checked(log_weight) - log_z > np.log(factor)
@@ -166,6 +169,7 @@ def log_partition(log_weight: Real[np.ndarray, " num"]) -> Estimate:
     Raises:
       ValueError: if a weight is not a number or there are fewer than two.
     """
+    log_weight = _checked(log_weight)
     w = _scaled(log_weight)
     value = np.max(log_weight) + np.log(w.mean())
     return Estimate(float(value), _standard_error(w / w.mean()))
@@ -180,9 +184,10 @@ def weighted_mean(
     The population of a region is the mean of its indicator. The bias is of the order 1 / N.
 
     Raises:
-      ValueError: if values and weights do not fit, or a weight is not a number.
+      ValueError: if values and weights do not fit, a value is not finite, or a weight is not a
+        number.
     """
-    w, values = _scaled(log_weight), double_array(values, "values")
+    w, values = _scaled(log_weight), finite_array(values, "values")
     if values.shape != w.shape:
         raise ValueError(f"one value an event is needed, got {values.shape} for {w.shape} weights")
     value = np.sum(w * values) / w.sum()
@@ -208,7 +213,7 @@ def free_energy_difference(
       ValueError: if arrays do not fit, no event is in either, or a weight is not a number.
     """
     w = _scaled(log_weight)
-    inside, outside = (np.asarray(part, bool) for part in (region, reference))
+    inside, outside = (_region(*r) for r in ((region, "region"), (reference, "reference")))
     if not inside.shape == outside.shape == w.shape:
         raise ValueError(
             "regions are one truth value an event, got "
@@ -239,9 +244,10 @@ def bin_probabilities(
       log_weight: of the events, see `draw_weighted`; None for events of the target itself.
 
     Raises:
-      ValueError: if values and weights do not fit, or a weight is not a number.
+      ValueError: if values and weights do not fit, a value is NaN, a weight is not a number, or
+        the edges do not increase.
     """
-    values = real_array(values, "values")
+    values, edges = sample_array(values, "values"), edge_array(edges)
     w = _scaled(np.zeros(len(values)) if log_weight is None else log_weight)
     if values.shape != w.shape:
         raise ValueError(f"one value an event is needed, got {values.shape} for {w.shape} weights")
@@ -281,6 +287,14 @@ def _scaled(log_weight):
     """Weights in units of the largest one, so that none overflows."""
     log_weight = _checked(log_weight)
     return np.exp(log_weight - log_weight.max())
+
+
+def _region(inside, name):
+    """Truth values, which may come as zeros and ones."""
+    inside = real_array(inside, name)
+    if not np.all((inside == 0) | (inside == 1)):
+        raise ValueError(f"{name} must be one truth value an event, got other numbers")
+    return inside.astype(bool)
 
 
 def _checked(log_weight):

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from scipy.stats import gaussian_kde
 
 from jgen.bijectors import Bijector, per_point, standardize
+from jgen.checks import check_finite
 from jgen.random import numpy_generator
 from jgen.typing import Key
 
@@ -24,6 +25,7 @@ def feature_map(pt_range: tuple[float, float] = SAMPLE_PT_RANGE) -> Bijector:
       ValueError: if the window is empty.
     """
     low, high = pt_range
+    check_finite(low=low, high=high)
     if not 0 <= low < high:
         raise ValueError(f"pt_range must be an interval of positive pT [GeV], got {pt_range}")
 

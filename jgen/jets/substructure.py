@@ -2,7 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from jgen.arrays import finite_array
+from jgen.checks import check_positive, check_whole
 
 
 def n_subjettiness(
@@ -22,10 +26,18 @@ def n_subjettiness(
       radius: of the jet.
 
     Raises:
-      ValueError: if a number of axes is not positive.
+      ValueError: if a number of axes or the radius is not positive, or constituents are not [n, 3].
     """
-    if min(nums) < 1:
-        raise ValueError(f"numbers of axes must be positive, got {nums}")
+    check_whole(nums=tuple(nums))
+    check_positive(radius=radius)
+    if np.ndim(constituents) != 2 or np.shape(constituents)[1] != 3:
+        raise ValueError(
+            f"constituents need the shape [n, 3], got {np.shape(constituents)}; use jax.vmap for "
+            "many jets"
+        )
+    if not isinstance(constituents, jax.core.Tracer):
+        finite_array(constituents, "constituents")
+    constituents = jnp.asarray(constituents)
     pt, eta, phi = constituents.T
     there = pt > 0
     # Light-cone momenta E + pz and E - pz add up without the cancellation of E - |pz|, which eats

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_whole
 from jgen.typing import Energy
 
 
@@ -47,7 +48,11 @@ def second_moment_length(
       susceptibility: average of `spectrum` at momentum zero.
       first: its average at the first momentum, both directions averaged.
       length: L, sites along a side.
+
+    Raises:
+      ValueError: for fewer than two sites.
     """
+    check_whole(2, length=length)
     ratio = susceptibility / first - 1
     return jnp.sqrt(ratio) / (2 * np.sin(np.pi / length))
 

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
+from jgen.arrays import finite_array, real_array
+from jgen.checks import check_not_negative, check_whole
 from jgen.random import numpy_generator
 from jgen.typing import Key
 
@@ -31,13 +33,18 @@ def gaussian_mixture_log_prob(
       regularisations: what may be added to the diagonal of the covariances.
 
     Raises:
-      ValueError: if there is no regularisation to choose from.
+      ValueError: if there is no regularisation to choose from, more Gaussians than events, or the
+        samples are no finite tables of the same columns.
     """
     from sklearn.mixture import GaussianMixture
     from threadpoolctl import threadpool_limits
 
     if not regularisations:
         raise ValueError("regularisations must name at least one")
+    for regularisation in regularisations:
+        check_not_negative(regularisation=regularisation)
+    train, validation, test = _tables(train=train, validation=validation, test=test)
+    check_whole(1, len(train), num=num)
     # Threads of the small products would only wait for each other.
     with threadpool_limits(1):
         fits = [
@@ -69,7 +76,15 @@ def bernoulli_mixture_log_prob(
 
     Returns:
       log p of the events of `train` and of `test`.
+
+    Raises:
+      ValueError: if the samples are no tables of zeros and ones with the same columns, or a number
+        is not whole and positive.
     """
+    train, test = _tables(train=train, test=test)
+    if not all(np.all((x == 0) | (x == 1)) for x in (train, test)):
+        raise ValueError("train and test must be events of zeros and ones; round them")
+    check_whole(num=num, steps=steps)
     rng = numpy_generator(key)
     shares = rng.dirichlet(np.ones(num), size=len(train))
 
@@ -92,12 +107,28 @@ def pca_log_prob(x: Float[np.ndarray, "n dim"], num_latent: int) -> float:
     The best that a linear VAE with `num_latent` latent numbers can reach on them.
 
     Raises:
-      ValueError: unless there are fewer latent numbers than columns, and at least one.
+      ValueError: unless there are fewer latent numbers than columns, and at least one, and `x` is a
+        finite table of two or more events.
     """
+    (x,) = _tables(x=x)
+    check_whole(num_latent=num_latent)
     values = np.linalg.eigvalsh(np.cov(np.float64(x).T, bias=True))[::-1]
     num = len(values)
-    if not 0 < num_latent < num:
+    if not num_latent < num:
         raise ValueError(f"num_latent must be from 1 to {num - 1}, got {num_latent}")
     noise = values[num_latent:].mean()
     log_det = np.log(values[:num_latent]).sum() + (num - num_latent) * np.log(noise)
     return float(-0.5 * (num * np.log(2 * np.pi) + log_det + num))
+
+
+def _tables(**samples):
+    """The samples as finite tables of the same columns, in the precision that they have."""
+    tables = [real_array(x, name) for name, x in samples.items()]
+    for name, table in zip(samples, tables, strict=True):
+        finite_array(table, name, ndim=2)
+        if table.shape[1] != tables[0].shape[1]:
+            raise ValueError(
+                f"{name} has {table.shape[1]} columns and {next(iter(samples))} "
+                f"{tables[0].shape[1]}: give the same ones"
+            )
+    return tables

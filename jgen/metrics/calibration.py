@@ -15,6 +15,7 @@ from jaxtyping import Float, Real
 from scipy import stats
 
 from jgen.arrays import double_array
+from jgen.checks import check_whole
 
 Interval = Literal["student", "normal", "quantile"]
 
@@ -143,7 +144,7 @@ def coverage(
       ValueError: as `pulls` does, for levels outside (0, 1), an unknown interval, or a truth error
         with "quantile".
     """
-    levels = np.asarray(levels, np.float64)
+    levels = double_array(levels, "levels")
     if levels.ndim != 1 or not levels.size or not np.all((levels > 0) & (levels < 1)):
         raise ValueError(f"levels are a list of numbers between 0 and 1, got {levels}")
     if interval == "quantile":
@@ -197,7 +198,8 @@ def calibration_curve(
     truth, predictions, truth_error = _checked(truth, predictions, truth_error)
     if len(predictions) < 4:
         raise ValueError(f"two halves of two or more members are needed, got {len(predictions)}")
-    if not 1 <= num_bins <= truth.size // 2:
+    check_whole(num_bins=num_bins)
+    if num_bins > truth.size // 2:
         raise ValueError(
             f"num_bins must be from 1 to {truth.size // 2}, two of the {truth.size} quantities in "
             f"each bin, got {num_bins}"

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 from scipy.optimize import isotonic_regression
 
-from jgen.arrays import real_array
+from jgen.arrays import fraction_array, real_array, sample_array
 from jgen.checks import (
     check_fraction,
     check_known,
@@ -331,9 +331,9 @@ def area_under_curve(
     """Probability that a reference event scores above a generated one; ties count one half.
 
     Raises:
-      ValueError: if weights do not fit, are negative or all zero.
+      ValueError: if a score is NaN, or weights do not fit, are negative or all zero.
     """
-    scores = [real_array(s, "scores") for s in (reference_scores, generated_scores)]
+    scores = [sample_array(s, "scores") for s in (reference_scores, generated_scores)]
     weights = [
         event_weights(w, len(s))
         for w, s in zip((reference_weights, generated_weights), scores, strict=True)
@@ -352,7 +352,12 @@ def auc_error(auc: float, n: float, m: float) -> float:
 
     At 0.5 it is sqrt((n + m + 1) / (12 n m)), the exact spread for samples of one distribution. Of
     weighted events n and m are the effective numbers, (sum w)^2 / sum w^2.
+
+    Raises:
+      ValueError: unless the AUC is in [0, 1] and the numbers are positive.
     """
+    check_positive(n=n, m=m)
+    fraction_array(auc, "auc", ndim=0)
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (n - 1) * (q1 - auc**2) + (m - 1) * (q2 - auc**2)
     # Rounding can leave a tiny negative number at an AUC of one.

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Real
 
+from jgen.checks import check_known, check_whole
 from jgen.metrics.classifier import ClassifierConfig, check_sample, labelled
 from jgen.metrics.classifier_training import Classifier, place, train_seeds
 from jgen.random import stream
@@ -91,8 +92,8 @@ def cross_fitted_log_ratio(
             "compute the same features for both"
         )
     num_used = min(len(generated), len(reference))
-    if scheme not in ("forward", "cross"):
-        raise ValueError(f"scheme must be 'forward' or 'cross', got {scheme!r}")
+    check_known(("forward", "cross"), scheme=scheme)
+    check_whole(folds=folds)
     if folds < 2 or min(num_used, len(reference)) < 4 * folds:
         raise ValueError(
             f"{folds} folds need 2 or more of them, and at least {4 * folds} events of each sample "

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from jgen.arrays import double_array
+from jgen.checks import check_sizes, check_whole
 from jgen.estimate import Estimate
 from jgen.random import numpy_generator
 from jgen.typing import Key
@@ -67,6 +68,7 @@ def wasserstein(
     Raises:
       ValueError: if the columns differ, a sample is empty or not finite, or weights are unusable.
     """
+    check_whole(0, num_bootstrap=num_bootstrap)
     x, y = double_array(reference, "reference"), double_array(generated, "generated")
     if x.ndim not in (1, 2) or x.shape[1:] != y.shape[1:] or 0 in (*x.shape, *y.shape):
         raise ValueError(
@@ -136,8 +138,7 @@ def sliced_wasserstein(
         raise ValueError(
             f"samples need the shapes [n, d] and [m, d], got {shapes[0]} and {shapes[1]}"
         )
-    if num_directions < 1:
-        raise ValueError(f"num_directions must be positive, got {num_directions}")
+    check_sizes(num_directions=num_directions)
     u = _directions(shapes[0][1], num_directions, key)
     along = wasserstein(
         reference @ u,

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 from scipy.optimize import nnls
 
-from jgen.arrays import SampleWarning, double_array
+from jgen.arrays import SampleWarning, double_array, finite_array
+from jgen.checks import check_whole
 from jgen.estimate import Estimate
 from jgen.metrics.distances import event_weights
 from jgen.random import numpy_generator
@@ -79,8 +80,12 @@ class KernelPhysicsDistance(NamedTuple):
 
 
 def moments(sample: Real[np.ndarray, "n d"]) -> Moments:
-    """Mean and unbiased covariance of a sample of two or more events."""
-    sample = double_array(sample, "sample")
+    """Mean and unbiased covariance of a sample of two or more events.
+
+    Raises:
+      ValueError: if it is no finite table of two or more events.
+    """
+    sample = _table(sample, "sample")
     mean = sample.mean(axis=0)
     centred = sample - mean
     return Moments(mean, centred.T @ centred / (len(sample) - 1))
@@ -155,9 +160,12 @@ def frechet_physics_distance(
     reference, generated = scaled_features(reference, generated)
     weights = reference_weights, generated_weights
     events = min(len(reference), len(generated))
+    check_whole(num_sizes=num_sizes, num_batches=num_batches)
+    given = {"min_samples": min_samples, "max_samples": max_samples}
+    check_whole(**{name: num for name, num in given.items() if num is not None})
     low = max(2, min(10_000, events // 5)) if min_samples is None else min_samples
     high = min(50_000, events) if max_samples is None else max_samples
-    if not 2 <= low < high or num_sizes < 3 or num_batches < 1:
+    if not 2 <= low < high or num_sizes < 3:
         raise ValueError(
             f"the fit needs 2 <= min_samples < max_samples, 3 sizes and 1 batch; got batches of "
             f"{low} to {high} events (from samples of {events}), {num_sizes} sizes and "
@@ -195,8 +203,14 @@ def polynomial_mmd(
     the mean over pairs of both (Gretton et al., JMLR 13, 723). It averages to zero for samples of
     one distribution, so it is often negative there. With weights a pair counts as the product of
     its two weights.
+
+    Raises:
+      ValueError: if the samples are no finite tables of two or more events with the same columns,
+        or weights are unusable.
     """
-    x, y = double_array(reference, "reference"), double_array(generated, "generated")
+    x, y = _table(reference, "reference"), _table(generated, "generated")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"samples need the same columns, got shapes {x.shape} and {y.shape}")
     v, w = event_weights(reference_weights, len(x)), event_weights(generated_weights, len(y))
     within = 0.0
     for sample, weights in ((x, v), (y, w)):
@@ -246,6 +260,7 @@ def kernel_physics_distance(
       ValueError: if the samples do not fit together (see `scaled_features`), are smaller than 4
         events, the batches are too few or too small, or weights are unusable.
     """
+    check_whole(num_batches=num_batches, batch_size=batch_size)
     samples = scaled_features(reference, generated)
     given = (reference_weights, generated_weights)
     weights = [event_weights(w, len(sample)) for w, sample in zip(given, samples, strict=True)]
@@ -341,6 +356,13 @@ def scale_notes(reference: Float[np.ndarray, "n d"]) -> tuple[str, ...]:
             "by the size do not see that: subtract the offset."
         )
     return tuple(notes)
+
+
+def _table(sample, name):
+    sample = finite_array(sample, name, ndim=2)
+    if len(sample) < 2:
+        raise ValueError(f"{name} needs two or more events, got the shape {sample.shape}")
+    return sample
 
 
 def _checked(mean, covariance):

@@ -7,7 +7,8 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Float, Real
 
-from jgen.arrays import double_array
+from jgen.arrays import double_array, edge_array
+from jgen.checks import check_positive_or_infinite, check_whole
 from jgen.estimate import Estimate
 from jgen.metrics.distances import event_weights
 from jgen.random import numpy_generator
@@ -72,11 +73,9 @@ def histogram(
       ValueError: if a value or weight is NaN, a weight is infinite, the edges do not increase, or
         the shapes differ.
     """
-    values, edges = double_array(values, "values"), double_array(edges, "edges")
+    values, edges = double_array(values, "values"), edge_array(edges)
     if values.ndim != 1:
         raise ValueError(f"values need the shape [n], got {values.shape}: histogram each column")
-    if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
-        raise ValueError(f"edges must be two or more increasing numbers, got {edges}")
     weights = np.ones_like(values) if weights is None else double_array(weights, "weights")
     if weights.shape != values.shape:
         raise ValueError(f"{len(values)} values need as many weights, got shape {weights.shape}")
@@ -135,6 +134,7 @@ def separation(
     Raises:
       ValueError: if the edges differ or a bin content is negative.
     """
+    check_whole(0, num_bootstrap=num_bootstrap)
     p, q = reference, generated
     if p.edges.shape != q.edges.shape or not np.allclose(p.edges, q.edges, rtol=1e-12, atol=0):
         raise ValueError("the histograms have different edges: fill both with those of one of them")
@@ -276,8 +276,9 @@ def column_separations(
     Raises:
       ValueError: as `histogram` and `wasserstein`, or if the numbers of columns and edges differ.
     """
+    check_whole(0, num_bootstrap=num_bootstrap)
     samples = [double_array(reference, "reference"), double_array(generated, "generated")]
-    if any(s.ndim != 2 or s.shape[1] != len(edges) for s in samples):
+    if any(s.ndim != 2 or not len(s) or s.shape[1] != len(edges) for s in samples):
         raise ValueError(
             f"samples [n, k] and [m, k] need k sets of edges, got shapes {samples[0].shape} and "
             f"{samples[1].shape} and {len(edges)} sets"
@@ -310,7 +311,12 @@ def separation_floor(num_bins: int, num_p: int, num_q: int) -> float:
     For equal sizes N it is (B-1)/(2N). B counts the bins the distribution fills; the formula is the
     leading order in 1/n and needs several entries a bin. It follows from S = 1/4 sum d^2/p for
     small differences d of variance p (1-p) (1/n + 1/m).
+
+    Raises:
+      ValueError: for numbers that are not positive; numbers of events may be infinite.
     """
+    check_whole(num_bins=num_bins)
+    check_positive_or_infinite(num_p=num_p, num_q=num_q)
     return (num_bins - 1) / 4 * (1 / num_p + 1 / num_q)
 
 

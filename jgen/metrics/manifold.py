@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Real
 
-from jgen.arrays import double_array
+from jgen.arrays import finite_array
+from jgen.checks import check_sizes, check_whole
 from jgen.metrics.frechet import scaled_features
 
 # Distances held at once; 2^24 float64 numbers are 128 MiB.
@@ -47,6 +48,7 @@ def precision_recall_density_coverage(
         k events, or k is not positive.
     """
     reference, generated = scaled_features(reference, generated)
+    check_whole(0, k=k)
     if not 1 <= k < min(len(reference), len(generated)):
         raise ValueError(
             f"the neighbour number {k} needs at least 1 <= k and {k + 1} events of each sample, "
@@ -80,7 +82,14 @@ def expected_coverage(num_reference: int, num_generated: int, k: int = 5) -> flo
     1 - prod_{i=1..k} (n - i) / (n + m - i) for n reference and m generated events: none of the m is
     nearer than the k-th neighbour if the k nearest of all n + m - 1 others are reference events
     (arXiv:2002.09797). It tends to 1 - 2^{-k} for n = m.
+
+    Raises:
+      ValueError: unless numbers are whole and positive, and k is below `num_reference`.
     """
+    check_whole(1, 10**15, num_reference=num_reference, num_generated=num_generated)
+    check_sizes(k=k)
+    if not k < num_reference:
+        raise ValueError(f"k must be below the {num_reference} reference events, got {k}")
     n, m, i = num_reference, num_generated, np.arange(1, k + 1)
     return float(1 - np.prod((n - i) / (n + m - i)))
 
@@ -96,9 +105,12 @@ def nearest_neighbours(
     Args:
       sample: events whose neighbours are searched.
       others: where they are searched; None searches the sample without the event itself.
+
+    Raises:
+      ValueError: if the samples are no finite tables of the same columns, or of too few events.
     """
-    found = double_array(sample, "sample")
-    where = found if others is None else double_array(others, "others")
+    found = finite_array(sample, "sample")
+    where = found if others is None else finite_array(others, "others")
     if found.ndim != 2 or where.shape[1:] != found.shape[1:] or len(where) < 1 + (others is None):
         raise ValueError(
             "neighbours need samples [n, d] and [m, d] of the same d, or one of two events or "

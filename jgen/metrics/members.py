@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Real
 
 from jgen.arrays import real_array
+from jgen.checks import check_positive
 from jgen.estimate import Estimate
 from jgen.metrics.calibration import Coverage, Pulls, coverage, pulls
 from jgen.overlap import check_disjoint
@@ -196,13 +197,18 @@ def member_bins(
         if training events are among those of the reference, or no bin is left.
     """
     reference, generated = real_array(reference, "reference"), real_array(generated, "generated")
-    num = len(reference)
-    if generated.ndim != reference.ndim + 1 or len(generated) < 2 or generated.shape[1] != num:
+    check_positive(smallest=smallest)
+    num = len(reference) if reference.ndim else 0
+    if not num or generated.shape[1:] != reference.shape or len(generated) < 2:
         raise ValueError(
             f"a reference of shape {reference.shape} needs two or more members of that shape, "
             f"with as many events, {num}, got {generated.shape}"
         )
+    for name, values in (("reference", reference), ("generated", generated)):
+        if np.isnan(values.min()):
+            raise ValueError(f"{name} has NaN, which is in no bin: drop or repair those events")
     if training is not None:
+        training = real_array(training, "training")
         check_disjoint({"": reference}, {"": training}, ("reference", "training"))
     column = lambda a, lead: a.reshape(*a.shape[:lead], -1)
     truth, made = column(reference, 1), column(generated, 2)

@@ -276,7 +276,10 @@ def test_bad_input():
         (lambda: averaging_amplification(good, [1], 1), r"\[members, sizes, regions\]"),
         (lambda: averaging_amplification(20 * good, [1, 2], 1), "between 0 and 1"),
         (lambda: averaging_amplification(good, [1, 2], 0), "must be positive"),
-        (lambda: averaging_amplification(good, [1, 2], 1, level=1.0), "level between 0 and 1"),
+        (
+            lambda: averaging_amplification(good, [1, 2], 1, level=1.0),
+            "level must be between",
+        ),
         (lambda: true_amplification([0.1, 0.2], good, [1, 2], 1), "1 probabilities"),
         (lambda: calibration([2.0], good[:, 0]), "1 probabilities"),
     ):

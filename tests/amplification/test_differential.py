@@ -224,7 +224,7 @@ def test_density_ratio_is_exact_and_refinement_keeps_its_window():
         (lambda: ks_distances([1.0], [1.0, 2.0], np.array([1.0])), "must be integers"),
         (lambda: prefix_sizes(10), "between 1 and the 10"),
         (lambda: kolmogorov_band(68), "between 0 and 1"),
-        (lambda: size_interval(np.array(-0.1), 0.1), "at least 0"),
+        (lambda: size_interval(np.array(-0.1), 0.1), "zero or positive"),
         (lambda: equivalent_events(0.1, 0), "must be positive"),
         (lambda: refinement_mask(np.zeros(2), 1.05, 0.95), "0 < low < high"),
         (lambda: log_density_ratio(None, None, np.zeros((0, 2))), "no events"),

@@ -131,7 +131,7 @@ def test_bad_input():
     start, key = np.zeros((2, 1)), jax.random.key(0)
     nan, infinite = np.array([[1.0], [np.nan]]), np.array([[0.0, 1.0], [0.0, np.inf]])
     for call, message in (
-        (lambda: random_walk(key, energy, start, 0, width=1.0), "must be positive"),
+        (lambda: random_walk(key, energy, start, 0, width=1.0), "num must be a whole number"),
         (lambda: random_walk(key, energy, np.zeros(3), 5, width=1.0), r"\[chains, \*event\]"),
         (
             lambda: hamiltonian(key, energy, start, 5, step_size=0.0, max_steps=1),

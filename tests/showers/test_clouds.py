@@ -169,14 +169,17 @@ def test_a_shower_through_the_preprocessing_and_back_is_itself(showers, fitted):
     # Standardised: noise in the place of what an empty group does not have.
     assert np.abs(known.numbers.mean(axis=0)).max() < 0.35
     assert abs(known.numbers.std(axis=0) - 1).max() < 0.35
+    correlation = np.corrcoef(known.numbers.T) - np.eye(preprocessing.NUM_NUMBERS)
+    assert abs(correlation).max() < 0.5
     assert abs(known.energy).max() <= 1 + 1e-6
 
 
 def test_groups_without_points_have_no_energy(fitted):
-    numbers = jnp.zeros(preprocessing.NUM_NUMBERS).at[4 + 6 :].set(-9.0)
-    whole = fitted.whole(numbers, jnp.float32(1500.0))
-    assert (whole.energy[whole.n == 0] == 0).all()
-    assert (whole.n[6:] == 0).all()
+    raw = jnp.full(preprocessing.NUM_NUMBERS, 3.0).at[4 + 6 : 4 + GROUPS].set(0.5)
+    whole = preprocessing.raw_totals(raw, jnp.float32(1500.0), 45, 500)
+    np.testing.assert_array_equal(whole.n, [9] * 6 + [0] * 3)
+    assert (whole.energy[6:] == 0).all()
+    np.testing.assert_allclose(whole.energy.sum(), 1500 * np.exp(3.0), rtol=1e-5)
     huge = fitted.whole(jnp.full(preprocessing.NUM_NUMBERS, 50.0), jnp.float32(1500.0))
     assert huge.n.sum() == fitted.slots
     assert np.isfinite(huge.energy).all()
@@ -243,8 +246,10 @@ def test_a_shower_is_one_of_its_key_and_index_and_has_its_numbers(fitted, sample
     keys = jax.random.split(jax.random.key(8), 2)
     params = {"flow": made.flow.init(keys[0]), "teacher": made.teacher.init(keys[1])}
     params["student"] = params["teacher"]
-    trained = clouds.Trained(SMALL, fitted, params, sampler)
+    trained = clouds.Trained(SMALL, fitted, params).with_sampler(sampler)
     energies = np.geomspace(*fitted.statistics.energies, 7).astype(np.float32)
+    with pytest.raises(ValueError, match="sampler must be one of"):
+        trained.with_sampler("edm")
     with pytest.raises(ValueError, match="from .* MeV, those of the training sample"):
         trained.draw(jax.random.key(9), 3 * energies)
     one = trained.draw(jax.random.key(9), energies, batch_size=7)

@@ -142,3 +142,21 @@ def test_energies_beyond_the_training_are_counted(model, tmp_path):
     energies = read_showers(tmp_path / "out" / "showers.h5", GEOMETRY).energies
     assert metrics["energies_outside"] == np.mean(energies > 3.1e4) == 1
     assert "ms_per_shower" not in metrics  # one batch is timed with its compilation, so not at all
+
+
+def test_a_cloud_is_drawn_by_teacher_and_student(smoke, tmp_path):
+    common = ("--model", smoke("clouds"), "--num", 6, "--batch-size", 3)
+    for solver, calls in (("", 1), ("student", 1), ("teacher", 4)):
+        out = tmp_path / (solver or "default")
+        metrics = command(*common, "--out", out, "--solver", solver)
+        assert metrics["evaluations/points"] == calls
+        assert metrics["energies_outside"] == 0
+        showers = read_showers(out / "showers.h5", GEOMETRY)
+        assert showers.voxels.shape == (6, 6480)
+        assert (showers.voxels.sum(axis=1) > 0).all()
+    for options, message in (
+        (("--solver", "euler-4"), "sampler must be one of"),
+        (("--dtype", "bfloat16"), "--solver is student or teacher"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            command(*common, *options, "--out", tmp_path / "none")

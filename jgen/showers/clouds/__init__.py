@@ -7,9 +7,10 @@ showers = trained.draw(jax.random.key(0), energies)
 
 from jgen.showers.clouds.model import CloudsConfig, FlowConfig, few_points, parts
 from jgen.showers.clouds.preprocessing import CloudPreprocessing, fit_preprocessing
-from jgen.showers.clouds.trained import Trained, load, train
+from jgen.showers.clouds.trained import CONFIG, Trained, load, train
 
 __all__ = [
+    "CONFIG",
     "CloudPreprocessing",
     "CloudsConfig",
     "FlowConfig",

@@ -1,9 +1,11 @@
 """Between showers and what the networks of CaloClouds see.
 
 The Shower Flow (2309.05704) makes numbers of a shower as a whole, standardised at each incident
-energy. The point network makes points of which each coordinate by itself is normal over the whole
-training sample: x and y by the radius, depth and log energy by their distribution functions. What
-is left to learn is how they depend on each other and on the shower.
+energy and without linear correlations: it is left with what a normal distribution does not have,
+and learns from a thousand showers. The point network makes points of which each coordinate by
+itself is normal over the whole training sample: x and y by the radius, depth and log energy by
+their distribution functions. What is left to learn is how they depend on each other and on the
+shower.
 """
 
 from dataclasses import dataclass
@@ -52,7 +54,8 @@ class Statistics(NamedTuple):
       rate_energies: incident energies [MeV] at which `rates` are known.
       rates: points of a voxel by layer and ring, see `jgen.showers.clouds.points`.
       number_mean: coefficients in powers of the scaled incident energy of the numbers' means,
-      number_log_std: and of the logarithms of their standard deviations.
+      number_log_std: and of the logarithms of their standard deviations,
+      number_factor: and the triangular factor of their correlations.
       inside: of all points, the share within each ring edge,
       before: and before the end of each layer,
       log_energies: and quantiles of the logarithm of their energies [MeV].
@@ -64,6 +67,7 @@ class Statistics(NamedTuple):
     rates: Float[np.ndarray, "bins layers rings"]
     number_mean: Float[np.ndarray, "4 num"]
     number_log_std: Float[np.ndarray, "3 num"]
+    number_factor: Float[np.ndarray, "num num"]
     inside: Float[np.ndarray, " rings_plus_1"]
     before: Float[np.ndarray, " layers_plus_1"]
     log_energies: Float[np.ndarray, " quantiles"]
@@ -139,16 +143,18 @@ class CloudPreprocessing:
         return Encoded(self.scaled_energy(energy), numbers, features, n)
 
     def numbers(self, key: Key, whole: Totals, energy: Float[Array, ""]) -> Array:
-        """Standardised numbers of the Shower Flow; those of empty groups are noise."""
+        """Numbers of the Shower Flow; what an empty group does not have is noise."""
         key_n, key_empty = jax.random.split(key)
         raw, known = raw_numbers(key_n, whole, energy, self.geometry.num_layers)
         mean, std = self._moments(energy)
-        return jnp.where(known, (raw - mean) / std, jax.random.normal(key_empty, raw.shape))
+        z = jnp.where(known, (raw - mean) / std, jax.random.normal(key_empty, raw.shape))
+        return _product(np.linalg.inv(self.statistics.number_factor), z)
 
     def whole(self, numbers: Float[Array, " num"], energy: Float[Array, ""]) -> Totals:
         """Numbers of a shower as a whole; it has a point at least, and no more than slots."""
         mean, std = self._moments(energy)
-        return raw_totals(mean + std * numbers, energy, self.geometry.num_layers, self.slots)
+        raw = mean + std * _product(self.statistics.number_factor, numbers)
+        return raw_totals(raw, energy, self.geometry.num_layers, self.slots)
 
     def physical(self, points: Float[Array, "slots 4"], whole: Totals) -> Float[Array, "slots 4"]:
         """Points x, y [mm], z [layers], energy [MeV] with numbers of the shower as a whole."""
@@ -189,11 +195,17 @@ class CloudPreprocessing:
         return np.square(self.geometry.layers[0].r_edges)
 
     def _moments(self, energy):
-        powers = self.scaled_energy(energy) ** jnp.arange(4)
+        # Polynomials mean nothing beyond the training sample, whose ends are taken there.
+        powers = jnp.clip(self.scaled_energy(energy), -1, 1) ** jnp.arange(4)
         s = self.statistics
         mean = jnp.sum(powers[:, None] * s.number_mean.astype(np.float32), axis=0)
         log_std = jnp.sum(powers[:3, None] * s.number_log_std.astype(np.float32), axis=0)
         return mean, jnp.exp(log_std)
+
+
+def _product(matrix, vector):
+    # A sum, which an accelerator does not run at reduced precision.
+    return jnp.sum(jnp.asarray(matrix, jnp.float32) * vector[None], axis=1)
 
 
 def _interp(x, knots, values):
@@ -270,16 +282,20 @@ def fit_preprocessing(showers: Showers, geometry: Geometry, key: Key) -> CloudPr
             f"all showers have the incident energy {low:g} MeV; this model is one of a range"
         )
     ends, rates = np.array([low, high]), _rates(showers, geometry)
-    unknown = np.zeros((4, NUM_NUMBERS)), np.zeros((3, NUM_NUMBERS)), *(np.zeros(2),) * 3
+    unknown = *(np.zeros((k, NUM_NUMBERS)) for k in (4, 3)), np.eye(NUM_NUMBERS)
+    unknown = *unknown, *(np.zeros(2),) * 3
     first = CloudPreprocessing(geometry, Statistics(ends, *rates, *unknown, 1))
     known = _measure(first, showers, key)
     raw, full, energy = known["raw"], known["full"], known["energy"]
     moments = [_polynomials(*columns, energy) for columns in zip(raw.T, full.T, strict=True)]
     number_mean, number_log_std = (np.stack(c, axis=1) for c in zip(*moments, strict=True))
+    factor = _factor(raw, full, energy, number_mean, number_log_std)
     rings, layers = (_shares(known[name].sum(axis=0)) for name in ("rings", "layers"))
     logs = np.quantile(known["sample"], np.linspace(0, 1, _QUANTILES))
     slots = 64 * int(np.ceil(1.1 * known["n"].max() / 64))
-    statistics = Statistics(ends, *rates, number_mean, number_log_std, rings, layers, logs, slots)
+    statistics = Statistics(
+        ends, *rates, number_mean, number_log_std, factor, rings, layers, logs, slots
+    )
     return CloudPreprocessing(geometry, statistics)
 
 
@@ -339,6 +355,14 @@ def _polynomials(values, full, energy) -> tuple[np.ndarray, np.ndarray]:
     log_std = np.linalg.lstsq(powers[:, :3], rest, rcond=None)[0]
     log_std[0] += 0.635  # minus the mean of log |z| of a normal z
     return mean, log_std
+
+
+def _factor(raw, full, energy, mean, log_std) -> np.ndarray:
+    """Triangular L with L L^T the correlations of standardised numbers."""
+    powers = energy[:, None].astype(np.float64) ** np.arange(4.0)
+    z = (raw - powers @ mean) / np.exp(powers[:, :3] @ log_std)
+    z = np.where(full, z, np.random.default_rng(0).normal(size=z.shape))
+    return np.linalg.cholesky(np.cov(z.T) + 1e-3 * np.eye(len(z.T)))
 
 
 def encoded(preprocessing: CloudPreprocessing, showers: Showers, key: Key) -> Encoded:

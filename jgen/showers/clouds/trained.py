@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jgen.checks import check_known
 from jgen.files import load as load_params
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.sets import points as points_of
@@ -47,13 +48,13 @@ class Trained:
     Attributes:
       config: networks and trainings.
       preprocessing: fitted to its training sample.
-      params: of flow, teacher and, if it was distilled, student; of one member each.
+      networks: parameters of flow, teacher and, if it was distilled, student; of one member each.
       sampler: which of the last two makes the points.
     """
 
     config: CloudsConfig
     preprocessing: CloudPreprocessing
-    params: Mapping[str, Params]
+    networks: Mapping[str, Params]
     sampler: Sampler = "student"
 
     @property
@@ -83,11 +84,11 @@ class Trained:
         made = self.parts
         if self.sampler == "teacher":
             return made.teacher
-        return student_model(made.network, self.preprocessing.slots, self.params["student"])
+        return student_model(made.network, self.preprocessing.slots, self.networks["student"])
 
     @functools.cached_property
     def model(self) -> GenerativeModel:
-        """Showers [*geometry.shape] in MeV given incident energies in MeV, of `model_params`."""
+        """Showers [*geometry.shape] in MeV given incident energies in MeV, of `params`."""
         return shower_model(self.parts.flow, self.points, self.preprocessing)
 
     def clouds(self, key: Key, energies: Float[np.ndarray, " n"]) -> list[Float[np.ndarray, "_ 4"]]:
@@ -108,17 +109,20 @@ class Trained:
             return self.preprocessing.physical(points, whole), jnp.sum(whole.n)
 
         energies = np.asarray(energies, np.float32)
-        return points_of(
-            *draw(one, self.model_params, key, len(energies), energies, batch_size=100)
-        )
+        return points_of(*draw(one, self.params, key, len(energies), energies, batch_size=100))
 
     @property
-    def model_params(self) -> dict[str, Params]:
+    def params(self) -> dict[str, Params]:
         """Parameters of `model`."""
-        return {"flow": self.params["flow"], "points": self.params[self.sampler]}
+        return {"flow": self.networks["flow"], "points": self.networks[self.sampler]}
 
     def with_sampler(self, sampler: Sampler) -> "Trained":
-        """The same networks, with the points of the teacher or of the student in one call."""
+        """The same networks, with the points of the teacher or of the student in one call.
+
+        Raises:
+          ValueError: for another name, or a student that was not trained.
+        """
+        check_known(set(self.networks) - {"flow"}, sampler=sampler)
         return dataclasses.replace(self, sampler=sampler)
 
     def draw(
@@ -143,7 +147,7 @@ class Trained:
           ValueError: if the energies are not one or more numbers [n] within `energy_range`.
         """
         energies = self._checked(energies)
-        args = (self.model, self.model_params, key, len(energies), energies)
+        args = (self.model, self.params, key, len(energies), energies)
         voxels = draw(*args, batch_size=min(batch_size, len(energies)), progress=progress)
         return Showers(energies, voxels.reshape(len(energies), -1))
 
@@ -186,7 +190,7 @@ def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
     """
     config.check()
     fields = {f.name for f in dataclasses.fields(CloudsConfig)}
-    run.write_json(_CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
+    run.write_json(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
     geometry = get_geometry(config.geometry)
     fitted = lambda: fit_preprocessing(showers, geometry, run.key("preprocessing")).statistics
     preprocessing = CloudPreprocessing(geometry, run.cached("preprocessing", fitted))
@@ -240,7 +244,7 @@ def load(folder: str | os.PathLike) -> Trained:
       ValueError: if the folder holds none, or one whose training has not ended.
     """
     folder = Path(folder)
-    config = load_config(CloudsConfig, folder, _CONFIG)
+    config = load_config(CloudsConfig, folder, CONFIG)
     names = ("flow", "teacher", *(("student",) if config.distil else ()))
     if missing := [n for n in names if not (folder / n / "params.npz").exists()]:
         raise ValueError(
@@ -253,4 +257,5 @@ def load(folder: str | os.PathLike) -> Trained:
     return Trained(config, preprocessing, params, "student" if config.distil else "teacher")
 
 
-_CONFIG = "clouds.json"
+CONFIG = "clouds.json"
+"""File of a run folder that says that it holds a CaloClouds."""

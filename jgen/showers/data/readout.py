@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from jgen.arrays import finite_array, not_negative_array, real_array
+from jgen.checks import check_finite, check_not_negative, check_positive
 from jgen.showers.data.geometry import Geometry, Layer
 
 
@@ -57,7 +59,14 @@ def shower_coordinates(
 
     Returns:
       Depth [mm], alpha in [-pi, pi], r [mm].
+
+    Raises:
+      ValueError: if positions are not [n, 3] real numbers.
     """
+    check_finite(inner_radius=inner_radius)
+    positions = real_array(positions, "positions")
+    if positions.ndim != 2 or positions.shape[1] != 3:
+        raise ValueError(f"positions need the shape [n, 3], got {positions.shape}")
     x, y, z = positions.T
     return x - inner_radius, np.arctan2(y, -z), np.hypot(y, z)
 
@@ -84,7 +93,14 @@ def voxelise(
 
     Returns:
       Energies [MeV], layer after layer, within a layer alpha by alpha, r fastest.
+
+    Raises:
+      ValueError: if there are not as many of all, one is not finite, an energy, a radius or the
+        threshold is negative, or the sampling fraction is not positive.
     """
+    check_not_negative(threshold=threshold)
+    check_positive(sampling_fraction=sampling_fraction)
+    energies, depth, alpha, radius = _deposits(energies, depth, alpha, radius)
     i_z = np.floor(depth / grid.z_step).astype(np.int64)
     i_alpha = np.floor((alpha + np.pi) * (grid.num_alpha / (2 * np.pi))).astype(np.int64)
     i_alpha %= grid.num_alpha  # pi is -pi
@@ -93,3 +109,17 @@ def voxelise(
     index = (i_z * grid.num_alpha + i_alpha) * grid.num_r + i_r
     voxels = np.bincount(index[inside], energies[inside], minlength=grid.num_voxels)
     return np.where(voxels > threshold, voxels, 0.0) / sampling_fraction
+
+
+def _deposits(energies, depth, alpha, radius):
+    """Arrays [n] of finite numbers; n may be zero, for a shower that deposits nothing."""
+    given = {"energies": energies, "depth": depth, "alpha": alpha, "radius": radius}
+    arrays = {name: real_array(values, name) for name, values in given.items()}
+    if any(a.ndim != 1 or a.shape != arrays["energies"].shape for a in arrays.values()):
+        shapes = [a.shape for a in arrays.values()]
+        raise ValueError(f"deposits need energy, depth, alpha and radius [n] each, got {shapes}")
+    if len(arrays["energies"]):
+        for name, values in arrays.items():
+            check = not_negative_array if name in ("energies", "radius") else finite_array
+            check(values, name)
+    return arrays.values()

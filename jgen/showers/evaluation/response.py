@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jgen.arrays import finite_array, positive_array
+from jgen.checks import check_whole
 from jgen.random import numpy_generator
 from jgen.typing import Key
 
@@ -95,17 +97,19 @@ def response_test(
       key: of the permutations.
 
     Raises:
-      ValueError: if a sample is too small or the incident energies do not overlap.
+      ValueError: if a sample is too small, the incident energies do not overlap or are not positive
+        and finite, or there is not one finite response a shower.
     """
-    energies = np.concatenate([reference_energies, generated_energies]).astype(np.float64)
-    response = np.concatenate([reference_response, generated_response]).astype(np.float64)
+    check_whole(num_bins=num_bins, num_permutations=num_permutations)
+    reference = _sample("reference", reference_energies, reference_response)
+    generated = _sample("generated", generated_energies, generated_response)
+    energies, response = map(np.concatenate, zip(reference, generated, strict=True))
     is_generated = np.arange(len(energies)) >= len(reference_energies)
     smaller = min(len(reference_energies), len(generated_energies))
-    if smaller < _FEWEST or num_permutations < 1 or num_bins < 1:
+    if smaller < _FEWEST:
         raise ValueError(
-            f"a comparison of responses needs {_FEWEST} showers of each sample, a bin and a "
-            f"permutation; got {len(reference_energies)} and {len(generated_energies)} showers, "
-            f"{num_bins} bins and {num_permutations} permutations"
+            f"a comparison of responses needs {_FEWEST} showers of each sample, got "
+            f"{len(reference_energies)} and {len(generated_energies)}"
         )
     edges, bins = _bins(energies, is_generated, max(1, min(num_bins, smaller // 25)))
     fourth = _pulls(energies, response, bins) ** 4
@@ -130,6 +134,17 @@ def response_test(
         values |= {name: float(v[0]), f"{name.removesuffix('_chi2')}_p": _p_value(v)}
     first = [Profile(*(field[0] for field in profile)) for profile in profiles]
     return ResponseTest(edges, *first, values | {"bins": float(len(bins))})
+
+
+def _sample(name, energies, response):
+    """Incident energies and responses of one sample in double precision."""
+    energies = positive_array(finite_array(energies, f"{name}_energies", 1), f"{name}_energies")
+    response = finite_array(response, f"{name}_response", 1)
+    if len(response) != len(energies):
+        raise ValueError(
+            f"{name} needs one response a shower, got {len(response)} of {len(energies)} showers"
+        )
+    return energies, response
 
 
 def _bins(

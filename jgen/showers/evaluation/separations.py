@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from jgen.checks import check_not_negative
 from jgen.estimate import Estimate, Judged
 from jgen.metrics import (
     Comparison,
@@ -26,7 +27,12 @@ _BLOCK = 500
 
 
 def apply_threshold(showers: Showers, threshold: float) -> Showers:
-    """Zero all voxels at or below a threshold [MeV] (arXiv:2405.09629, Eq. 20)."""
+    """Zero all voxels at or below a threshold [MeV] (arXiv:2405.09629, Eq. 20).
+
+    Raises:
+      ValueError: for a threshold that is negative or not finite.
+    """
+    check_not_negative(threshold=threshold)
     return showers._replace(voxels=np.where(showers.voxels > threshold, showers.voxels, 0))
 
 

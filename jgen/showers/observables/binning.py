@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from jgen.arrays import finite_array, real_array
+from jgen.checks import check_positive
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers
 from jgen.showers.observables.features import compute_observables
@@ -53,8 +55,12 @@ def binning(
       name: of the observable.
       reference: its true values, of one layer.
       layer_id: detector number of the layer; only dataset 1 needs it.
+
+    Raises:
+      ValueError: as `official_binning`, or for values that are not finite.
     """
-    floor = geometry.histogram_floor
+    floor, reference = geometry.histogram_floor, real_array(reference, "reference")
+    finite_array(reference, "reference")
     if name == "E_tot" and np.mean((reference > 0.5) & (reference < 1.5)) < 0.5:
         # The official range is that of the CaloChallenge's calibration; this is another one.
         # No single shower sets it; what is outside counts in the underflow and the overflow.
@@ -96,7 +102,9 @@ def official_binning(
     """
     if name in _LOG_BINS:
         floor = geometry.histogram_floor if floor is None else floor
-        highest = -np.inf if reference is None or np.size(reference) == 0 else np.max(reference)
+        check_positive(floor=floor)
+        empty = reference is None or np.size(reference) == 0
+        highest = -np.inf if empty else np.max(real_array(reference, "reference"))
         if not (np.isfinite(highest) and highest > floor):
             raise ValueError(
                 f"logarithmic bins of {name!r} go from {floor} MeV to the maximum of `reference`, "

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_whole
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers, check_showers
 
@@ -113,6 +114,9 @@ def compute_observables(
 
     Returns:
       What `shower_observables` returns, in numpy, with a leading axis of showers.
+
+    Raises:
+      ValueError: as `check_showers`, or for a batch size that is not whole and positive.
     """
     return _map_batches(shower_observables, geometry, showers, batch_size)
 
@@ -171,8 +175,7 @@ def _apply_batch(function: Callable, geometry: Geometry, voxels: Array, energies
 
 def _map_batches(function: Callable, geometry: Geometry, showers: Showers, batch_size: int):
     check_showers(showers, geometry)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_whole(batch_size=batch_size)
     num = len(showers.energies)
     batch_size = min(batch_size, num)
     parts = []

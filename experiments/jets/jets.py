@@ -5,7 +5,8 @@
 trains EPiC-FM, EPiC-JeDi, EPiC-GAN, flow matching with a set transformer, and a MeanFlow of one
 call on the leading constituents of gluon and top jets, given the class and the number of points,
 which comes from a density of its own. Half of the jets are trained on, the other half is the truth:
-the distances between both halves stand beside those of the generators. About 40 minutes on 2 cores.
+the distances between both halves stand beside those of the generators. An estimated 40 minutes on
+2 cores, not run as a whole yet.
 
 `--preset paper-jetnet30` and `paper-jetnet150` have the published sizes and read JetNet, the files
 `g.hdf5` and `t.hdf5` or `g150.hdf5` and `t150.hdf5` in the folder `--data`. Numbers:

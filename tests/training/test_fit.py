@@ -254,12 +254,12 @@ def test_a_score_takes_the_place_of_the_validation_loss():
         lambda x, key, cond: x,
     )
     config = TrainConfig(
-        30, 4, keep="best", validate_every=5,
+        30, 8, keep="best", validate_every=5,
         optimizer=OptimizerConfig(0.1, schedule="constant"),
     )  # fmt: skip
-    events = Batch(jnp.full(7, 1.5))
-    score = lambda x, key, batch: jnp.abs(x - jnp.sum(batch.x) / 7)
+    events = Batch(jnp.full(9, 1.5))
+    score = lambda x, key, batch: jnp.abs(x - jnp.sum(batch.x) / 9)
     fitted = fit(model, events, jax.random.key(0), config, validation=events, score=score)
     assert fitted.one == pytest.approx(1.5, abs=0.01)
     with pytest.raises(ValueError, match="score judges validation data"):
-        fit(model, events, jax.random.key(0), config, score=score)
+        fit(model, events, jax.random.key(0), TrainConfig(1, 8), score=score)

@@ -66,7 +66,7 @@ def test_scores_approach_the_log_likelihood_ratio(key):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (samples(60, 60), {"scheme": "both"}, "'forward' or 'cross'"),
+        (samples(60, 60), {"scheme": "both"}, "scheme must be one of forward, cross, got 'both'"),
         (samples(60, 60), {"folds": 1}, "folds need 2"),
         (samples(10, 60), {}, "at least 20 events"),
         ((np.zeros((60, 2)), np.zeros((60, 3))), {}, "same features"),

@@ -187,7 +187,7 @@ def test_batches_do_not_change_the_result_and_compile_once(sample):
     assert {v.shape[0] for v in found.values()} == {40}
     for key, value in whole.items():
         np.testing.assert_allclose(found[key], value, rtol=1e-6, atol=1e-5)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number from 1 to .*, got 0"):
         compute_observables(DS2, sample, batch_size=0)
     with pytest.raises(ValueError, match="6480 voxels per shower, but geometry 'ds3'"):
         compute_observables(get_geometry("ds3"), sample)

@@ -65,6 +65,8 @@ class Config:
     """Mean number of points over the rows, where buckets are measured."""
     repeats: int = 7
     """Repeats of each program."""
+    seed: int = 0
+    """Seed of the numbers of points."""
 
 
 def check(config: Config) -> None:
@@ -101,7 +103,7 @@ def measure_network(config: Config, name: str, rows: int, size: int) -> dict[str
     network = build(config)[name]
     apply = jax.vmap(network.apply, in_axes=(None, 0, 0, 0))
     t, x, cond = jnp.linspace(0, 1, size), random_array(size, rows, FEATURES), random_array(size, 2)
-    n = jnp.asarray(np.random.default_rng(0).integers(1, rows + 1, size))
+    n = jnp.asarray(np.random.default_rng(config.seed).integers(1, rows + 1, size))
     args = (random_params(network.init), t, x, SetCondition(n, cond))
     loss = lambda *args: jnp.mean((apply(*args[:-1]) - args[-1]) ** 2)
     others = rivals(config, name, (t, x, n, cond, -x))
@@ -117,7 +119,7 @@ def measure_buckets(config: Config, rows: int) -> dict[str, float]:
     model = models.flow_matching(
         build(config)["epic"], (rows, FEATURES), solver=runge_kutta("midpoint", 4)
     )
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(config.seed)
     n = np.clip(rng.gamma(8, config.mean * rows / 8, 8 * size).astype(int), 1, rows)
     cond = SetCondition(n, np.asarray(random_array(8 * size, CONDITIONS)))
     data = Batch(random_array(8 * size, rows, FEATURES), cond)

@@ -131,9 +131,11 @@ def test_members_see_their_own_parameters():
     params = jax.vmap(network.init)(jax.random.split(jax.random.key(3), 2))
     cond = SetCondition(jnp.array(5), GIVEN)
     x = event(8, 5)
-    both = jax.vmap(network.apply, (0, None, None, None))(params, 0.1, x, cond)
+    # Compiled: layer by layer their shapes are looked at for half a minute.
+    apply = jax.jit(network.apply)
+    both = jax.jit(jax.vmap(network.apply, (0, None, None, None)))(params, 0.1, x, cond)
     for i in range(2):
-        one = network.apply(jax.tree.map(lambda leaf: leaf[i], params), 0.1, x, cond)  # noqa: B023
+        one = apply(jax.tree.map(lambda leaf: leaf[i], params), 0.1, x, cond)  # noqa: B023
         np.testing.assert_allclose(both[i], one, atol=1e-6)
 
 
@@ -147,7 +149,7 @@ def test_the_loss_of_full_sets_is_the_one_without_a_number_of_points():
     )
     params = network.init(jax.random.key(5))
     losses = [
-        float(flow_matching(net, (5, 3)).loss(params, jax.random.key(6), Batch(x, cond)))
+        float(jax.jit(flow_matching(net, (5, 3)).loss)(params, jax.random.key(6), Batch(x, cond)))
         for net, cond in ((network, full), (plain, full.cond))
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)

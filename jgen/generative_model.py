@@ -294,20 +294,24 @@ def _draw_buckets(model, params, key, num, cond, batch_size, buckets, progress):
     check_one_member(model, params)
     cond = _rows_of_cond(cond, num, float_type(params))
     check_counts(cond)
-    event = jax.tree.map(lambda c: c[0], cond)
-    shape = jax.eval_shape(model.sample, params, key, event)
-    check_counts(cond, np.broadcast_to(np.float32(0), (num, *shape.shape)))
-    out = np.zeros((num, *shape.shape), shape.dtype)
-    step = -(-shape.shape[0] // 16)  # few lengths in all, so that programs serve again
+    with explained("the model", conditions=cond):
+        event = jax.eval_shape(model.sample, params, key, jax.tree.map(lambda c: c[0], cond))
+    if np.ndim(event) < 2:
+        raise ValueError("buckets are for events that are one array of points; use buckets=1")
+    check_counts(cond, jax.ShapeDtypeStruct((num, *event.shape), event.dtype))
+    out = np.zeros((num, *event.shape), event.dtype)
+    longest = event.shape[0]
+    step = -(-longest // 16)  # few lengths in all, so that programs serve again
     bar = tqdm(total=num, unit="event", desc="sampling", disable=not progress)
     for group in np.array_split(np.argsort(cond.n, kind="stable"), min(buckets, num)):
-        rows = min(step * max(1, -(-int(cond.n[group[-1]]) // step)), shape.shape[0])
+        rows = min(step * max(1, -(-int(cond.n[group[-1]]) // step)), longest)
         size = min(batch_size, len(group))
         for first in range(0, len(group), size):
             some = group[np.minimum(first + np.arange(size), len(group) - 1)]
-            options = (model.noise, model.sample_from, shape.shape[0], rows)
-            chunk_cond = jax.tree.map(lambda c: c[some], cond)  # noqa: B023
-            chunk = _set_chunk(*options, params, key, some, chunk_cond)
+            own = jax.tree.map(lambda c: c[some], cond)  # noqa: B023
+            chunk = _set_chunk(
+                model.noise, model.sample_from, longest, rows, params, key, some, own
+            )
             out[some, :rows] = np.asarray(chunk)
             bar.update(min(size, len(group) - first))
     bar.close()

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.timing import (
-    bars,
     compare,
     compiled,
     installed,
@@ -27,6 +26,7 @@ from experiments.benchmarks.timing import (
     medians,
     random_array,
     random_params,
+    ratio_figure,
     ratios,
 )
 from experiments.study import Run, Study, at_least, main, table, variant
@@ -167,16 +167,12 @@ def compute(config: Config, run: Run) -> dict[str, float]:
 
 def report(config: Config, run: Run, metrics: dict[str, Any]) -> str:
     """Draw all ratios of times."""
-    series = {}
-    for kind, label in (
-        ("ratio", "jgen / PyTorch"),
-        ("buckets_step_ratio", "A step in buckets / without"),
-        ("buckets_draw_ratio", "Drawing in buckets / without"),
-    ):
-        found = {n.partition("/")[2]: v for n, v in metrics.items() if n.startswith(f"{kind}/")}
-        if found:
-            series[label] = {f"{name}   {v:.2f}": (v, v, v) for name, v in found.items()}
-    run.save("ratios", bars(series, "Ratio of CPU times"))
+    kinds = {
+        "ratio": "jgen / PyTorch",
+        "buckets_step_ratio": "A step in buckets / without",
+        "buckets_draw_ratio": "Drawing in buckets / without",
+    }
+    run.save("ratios", ratio_figure(metrics, kinds))
     return table(["median"], {name: [value] for name, value in metrics.items()}, digits=4)
 
 

@@ -28,7 +28,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.timing import (
-    bars,
     compare,
     ensemble_programs,
     flops,
@@ -38,6 +37,7 @@ from experiments.benchmarks.timing import (
     peak_flops,
     random_array,
     random_params,
+    ratio_figure,
     ratios,
 )
 from experiments.showers import presets
@@ -282,16 +282,9 @@ def measure_ensemble(config: Config, name: str) -> dict[str, float]:
 
 def report(config: Config, run: Run, metrics: dict[str, float]) -> str:
     """Draw all ratios of times, in two colours for what they are relative to."""
-    series = {}
-    for kind, label in (
-        ("ratio", "jgen / PyTorch"),
-        ("ensemble_ratio", "Ensemble / its members in sequence"),
-    ):
-        ratios = {n.partition("/")[2]: v for n, v in metrics.items() if n.startswith(f"{kind}/")}
-        if ratios:
-            series[label] = {f"{name}   {v:.2f}": (v, v, v) for name, v in ratios.items()}
-    if series:
-        run.save("ratios", bars(series, "Ratio of CPU times"))
+    kinds = {"ratio": "jgen / PyTorch", "ensemble_ratio": "Ensemble / its members in sequence"}
+    if figure := ratio_figure(metrics, kinds):
+        run.save("ratios", figure)
     return table(["median"], {name: [value] for name, value in metrics.items()}, digits=4)
 
 

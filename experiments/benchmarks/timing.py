@@ -203,6 +203,21 @@ def _steps(update: Callable, runs: list[tuple], data: Batch) -> Iterator[list]:
         yield losses
 
 
+def ratio_figure(metrics: Mapping[str, float], kinds: Mapping[str, str]) -> Figure | None:
+    """Bars of the metrics KIND/NAME, None if there are none.
+
+    Args:
+      metrics: of a benchmark.
+      kinds: kind -> label, what the ratios are of.
+    """
+    series = {}
+    for kind, label in kinds.items():
+        found = {n.partition("/")[2]: v for n, v in metrics.items() if n.startswith(f"{kind}/")}
+        if found:
+            series[label] = {f"{name}   {v:.2f}": (v, v, v) for name, v in found.items()}
+    return bars(series, "Ratio of CPU times") if series else None
+
+
 @styled
 def bars(series: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: str) -> Figure:
     """Horizontal bars in a row for every name, a colour for every series that has it.

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jgen.arrays import real_array
+from jgen.arrays import double_array, real_array
 from jgen.jets.constituents import Constituents, in_order
-from jgen.sets import padded
 
 _KINDS = ("isChargedHadron", "isNeutralHadron", "isPhoton", "isElectron", "isMuon")
 _MOMENTA = ("part_px", "part_py", "part_pz")
@@ -36,20 +35,24 @@ def from_columns(columns: Mapping[str, Any], rows: int | None = None) -> Constit
         raise ValueError(
             f"columns {', '.join(missing or ['label_NAME'])} are missing; found {sorted(columns)}"
         )
-    pt, eta, phi, energy = (real_array(columns[n], n).astype(np.float64) for n in _JETS)
-    px, py, pz = (_lists(columns[name], name) for name in _MOMENTA)
-    lengths = [len(one) for one in px]
-    flat = {"part_px": np.concatenate(px), "part_py": np.concatenate(py)}
-    flat["part_pz"] = np.concatenate(pz)
-    optional = {f"part_{kind}": "pid" for kind in _KINDS}
-    optional |= {"part_charge": "charge", "part_d0val": "impact", "part_dzval": "impact"}
-    for name in optional:
-        if name in columns:
-            lists = _lists(columns[name], name)
-            flat[name] = np.concatenate(lists)
-    of = np.repeat(np.arange(len(lengths)), lengths)
-    if len(pt) != len(lengths) or any(len(v) != len(of) for v in flat.values()):
-        raise ValueError("columns of jets and of particles must have the same numbers of entries")
+    kinds = [f"part_{kind}" for kind in _KINDS]
+    optional = [*kinds, "part_charge", "part_d0val", "part_dzval"]
+    names = [*_MOMENTA, *(name for name in optional if name in columns)]
+    flat, counts = {}, {}
+    for name in names:
+        flat[name], counts[name] = _flat(columns[name], name)
+    whole = (*_JETS, *(f"label_{c}" for c in classes))
+    of_jets = {name: double_array(columns[name], name) for name in whole}
+    n = counts["part_px"].astype(np.int32)
+    other = [k for k, own in counts.items() if not np.array_equal(own, n)]
+    other += [k for k, own in of_jets.items() if own.shape != n.shape]
+    if other:
+        raise ValueError(
+            f"{', '.join(other)} must have as many entries as part_px, {len(n)} jets, with as many "
+            "particles in each"
+        )
+    pt, eta, phi, energy = (of_jets[name] for name in _JETS)
+    of = np.repeat(np.arange(len(n)), n)
     momentum = np.hypot(flat["part_px"], flat["part_py"])
     if not (momentum > 0).all():
         raise ValueError("every particle needs a transverse momentum")
@@ -57,22 +60,24 @@ def from_columns(columns: Mapping[str, Any], rows: int | None = None) -> Constit
     turned = np.mod(turned + np.pi, 2 * np.pi) - np.pi
     tilted = np.arcsinh(flat["part_pz"] / momentum) - eta[of]
 
-    def table(*values):
-        rows_of = np.split(np.stack(values, axis=1).astype(np.float32), np.cumsum(lengths)[:-1])
-        return padded(rows_of)
+    there = np.arange(n.max(initial=0)) < n[:, None]
 
-    points, n = table(tilted, turned, momentum / pt[of])
-    kinds = [f"part_{kind}" for kind in _KINDS]
+    def table(*values, kind=np.float32):
+        made = np.zeros((*there.shape, len(values)), kind)
+        made[there] = np.stack(values, axis=1)
+        return made
+
+    points = table(tilted, turned, momentum / pt[of])
     pid = charge = impact = None
     if all(name in flat for name in kinds):
         code = sum((k + 1) * (flat[name] > 0.5) for k, name in enumerate(kinds))
-        pid = table(code)[0][..., 0].astype(np.int8)
+        pid = table(code, kind=np.int8)[..., 0]
     if "part_charge" in flat:
-        charge = table(np.rint(flat["part_charge"]))[0][..., 0].astype(np.int8)
+        charge = table(np.rint(flat["part_charge"]), kind=np.int8)[..., 0]
     if {"part_d0val", "part_dzval"} <= set(flat):
-        impact = table(flat["part_d0val"], flat["part_dzval"])[0]
+        impact = table(flat["part_d0val"], flat["part_dzval"])
     mass = np.sqrt(np.maximum(energy**2 - (pt * np.cosh(eta)) ** 2, 0))
-    labels = np.stack([real_array(columns[f"label_{c}"], f"label_{c}") for c in classes], axis=1)
+    labels = np.stack([of_jets[f"label_{c}"] for c in classes], axis=1)
     if not (labels.astype(bool).sum(axis=1) == 1).all():
         raise ValueError("every jet needs one label_NAME that is one, the others zero")
     jets = np.stack([pt, eta, phi, mass], axis=1).astype(np.float32)
@@ -117,15 +122,13 @@ def to_columns(jets: Constituents) -> dict[str, Any]:
     return columns
 
 
-def _lists(column: Any, name: str) -> list[np.ndarray]:
-    """A ragged column as arrays, one a jet."""
+def _flat(column: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """All entries of a ragged column one after another, and how many each jet has."""
     if hasattr(column, "layout"):
         import awkward
 
-        counts = np.asarray(awkward.num(column))
-        flat = np.asarray(awkward.flatten(column), np.float64)
-        return np.split(flat, np.cumsum(counts)[:-1])
-    lists = [real_array(one, name).astype(np.float64) for one in column]
-    if not lists:
-        raise ValueError(f"{name} has no jets")
-    return lists
+        return np.asarray(awkward.flatten(column), np.float64), np.asarray(awkward.num(column))
+    lists = [real_array(one, name) for one in column]
+    if not lists or any(one.ndim != 1 for one in lists):
+        raise ValueError(f"{name} must be the numbers of each jet's particles, of one jet at least")
+    return np.concatenate(lists).astype(np.float64), np.array([len(one) for one in lists])

@@ -15,7 +15,7 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array, eye_array, kron, vstack
 from scipy.spatial.distance import cdist
 
-from jgen.arrays import quiet_samples
+from jgen.arrays import finite_array, quiet_samples, real_array
 from jgen.checks import check_whole
 from jgen.estimate import Estimate, mean_estimate
 from jgen.generative_model import draw
@@ -57,7 +57,7 @@ def jet_sample(
     Raises:
       ValueError: for points that are not finite, or a pT that is negative.
     """
-    points, n = np.asarray(points, np.float32), np.asarray(n)
+    points, n = real_array(points, "points").astype(np.float32), real_array(n, "n")
     if points.ndim != 3 or points.shape[2] != 3 or n.shape != points.shape[:1]:
         raise ValueError(
             f"jets are points [num, rows, 3] with numbers [num], got {points.shape} and {n.shape}"
@@ -198,7 +198,8 @@ def energy_movers_distance(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "m 
       a: (eta, phi, pT) of a jet; rows of pT zero are padding.
       b: of another. Differences in phi are taken as they are, as of relative coordinates.
     """
-    a, b = (np.asarray(jet, np.float64)[np.asarray(jet)[:, 2] > 0] for jet in (a, b))
+    a, b = (finite_array(jet, "jets", 2) for jet in (a, b))
+    a, b = (jet[jet[:, 2] > 0] for jet in (a, b))
     more = a[:, 2].sum() - b[:, 2].sum()
     angles = np.zeros((len(a) + 1, len(b) + 1))
     angles[:-1, :-1] = cdist(a[:, :2], b[:, :2])

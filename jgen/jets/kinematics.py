@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jgen.sets import valid
+from jgen.arrays import edge_array, finite_array, real_array
 
 
 def jet_kinematics(points: Float[Array, "n 3"]) -> Float[Array, " 4"]:
@@ -52,8 +52,12 @@ def finished(
 
     Returns:
       Points, sorted by falling pT.
+
+    Raises:
+      ValueError: for points that are not finite.
     """
-    rows = np.asarray(jax.vmap(valid, (0, None))(n, points.shape[1]))
+    points = finite_array(points, "points", 3)
+    rows = np.arange(points.shape[1]) < real_array(n, "n")[:, None]
     points = np.where(rows[..., None], points, 0).astype(np.float32)
     points[..., 2] = np.where(rows, np.clip(points[..., 2], *pt_range), 0)
     if centre:
@@ -72,5 +76,6 @@ def mean_image(
       points: (eta, phi, pT), relative; rows of pT zero are padding.
       edges: of the cells, in both directions; what is outside is left out.
     """
+    points, edges = finite_array(points, "points", 3), edge_array(edges)
     eta, phi, pt = points.reshape(-1, 3).T
     return np.histogram2d(eta, phi, (edges, edges), weights=pt)[0] / len(points)

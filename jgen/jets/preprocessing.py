@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import gaussian_kde
 
+from jgen.arrays import sample_array
 from jgen.bijectors import Bijector, per_point, standardize
-from jgen.checks import check_finite
+from jgen.checks import check_finite, check_whole
 from jgen.random import numpy_generator
 from jgen.typing import Key
 
@@ -97,6 +98,13 @@ def draw_multiplicities(
     Raises:
       ValueError: for a class of which there are fewer than two training jets.
     """
+    check_whole(largest=largest)
+    total, labels, wanted = (
+        sample_array(values, name)
+        for name, values in (("total", total), ("labels", labels), ("wanted", wanted))
+    )
+    if total.shape != labels.shape:
+        raise ValueError(f"{len(total)} jets need as many labels, got {len(labels)}")
     rng, out = numpy_generator(key), np.zeros(len(wanted), np.int32)
     for label in np.unique(wanted):
         of_class, new = total[labels == label].astype(float), wanted == label

@@ -16,6 +16,7 @@ from jgen.nets.sets import (
     NormalizedDense,
     beside,
     check_epic,
+    epic_features,
     numbers,
     pooled,
 )
@@ -51,15 +52,10 @@ class _Critic(nn.Module):
 
     @nn.compact
     def __call__(self, x, cond):
-        c, mask, context = self.config, valid(cond.n, len(x)), numbers(cond)
-        points = _act(NormalizedDense(c.hidden)(beside(masked(x, cond), context)))
-        points = _act(points + NormalizedDense(c.hidden)(beside(points, context)))
-        whole = jnp.concatenate([pooled(points, mask, c.sum_scale), context])
-        whole = _act(NormalizedDense(c.hidden)(whole))
-        whole = _act(NormalizedDense(c.latent)(jnp.concatenate([whole, context])))
-        for _ in range(c.layers):
-            points, whole = EpicLayer(c.hidden, c.sum_scale)(points, whole, mask, context)
-        head = jnp.concatenate([pooled(points, mask, c.sum_scale), whole, context])
+        c, context = self.config, numbers(cond)
+        points, whole = epic_features(c, x, cond, context)
+        points = pooled(points, valid(cond.n, len(x)), c.sum_scale)
+        head = jnp.concatenate([points, whole, context])
         head = _act(NormalizedDense(c.hidden)(head))
         head = _act(head + NormalizedDense(c.hidden)(head))
         return NormalizedDense(1)(head)[0]

@@ -119,22 +119,29 @@ def beside(x: Float[Array, "n d"], *shared: Float[Array, " _"]) -> Float[Array, 
     return jnp.concatenate([x, *(jnp.broadcast_to(s, (len(x), len(s))) for s in shared)], axis=1)
 
 
+def epic_features(
+    config: EpicConfig, x: Float[Array, "n d"], cond: SetCondition, context: Float[Array, " num"]
+) -> tuple[Float[Array, "n hidden"], Float[Array, " latent"]]:
+    """Features of the points and of the set after all layers; to be called within a module."""
+    dense, mask = NormalizedDense, valid(cond.n, len(x))
+    points = _act(dense(config.hidden)(beside(masked(x, cond), context)))
+    points = _act(points + dense(config.hidden)(beside(points, context)))
+    whole = jnp.concatenate([pooled(points, mask, config.sum_scale), context])
+    whole = _act(dense(config.hidden)(whole))
+    whole = _act(dense(config.latent)(jnp.concatenate([whole, context])))
+    for _ in range(config.layers):
+        points, whole = EpicLayer(config.hidden, config.sum_scale)(points, whole, mask, context)
+    return points, whole
+
+
 class _Epic(nn.Module):
     config: EpicConfig
 
     @nn.compact
     def __call__(self, t, x, cond):
-        c, mask = self.config, valid(cond.n, len(x))
         context = jnp.concatenate([harmonics(t), numbers(cond)])
-        hidden = _act(NormalizedDense(c.hidden)(beside(masked(x, cond), context)))
-        hidden = _act(hidden + NormalizedDense(c.hidden)(beside(hidden, context)))
-        whole = jnp.concatenate([pooled(hidden, mask, c.sum_scale), context])
-        whole = _act(NormalizedDense(c.hidden)(whole))
-        whole = _act(NormalizedDense(c.latent)(jnp.concatenate([whole, context])))
-        for _ in range(c.layers):
-            hidden, whole = EpicLayer(c.hidden, c.sum_scale)(hidden, whole, mask, context)
-        out = NormalizedDense(x.shape[1])(beside(hidden, context))
-        return masked(out, cond)
+        points, _ = epic_features(self.config, x, cond, context)
+        return masked(NormalizedDense(x.shape[1])(beside(points, context)), cond)
 
 
 class _PointWise(nn.Module):

@@ -14,11 +14,12 @@ _TRIALS = 1000
 """Minibatches that are tried for the lengths of their groups."""
 
 
-def check_buckets(data: Batch, axis: str) -> None:
-    """Refuse groups of what has no length, or where they would not save anything.
+def check_buckets(model: GenerativeModel, data: Batch, axis: str) -> None:
+    """Refuse groups of what has no length, or cannot be cut, or where they would save nothing.
 
     Raises:
-      ValueError: if events are no sets, or members are computed side by side.
+      ValueError: if events are no sets, the model's loss takes one key for all of them, as games
+        and couplings do, or members are computed side by side.
     """
     if not isinstance(data.cond, SetCondition):
         raise ValueError(
@@ -30,6 +31,15 @@ def check_buckets(data: Batch, axis: str) -> None:
             "buckets save nothing where members are computed side by side, since both ways of a "
             'choice are then taken; use axis="scan" or buckets=1'
         )
+    key = jax.random.key(0)
+    try:
+        keys, few = jax.random.split(key, num_events(data)), (jax.eval_shape(model.init, key), data)
+        jax.eval_shape(lambda keys, few: loss_at(model, few[0], keys, few[1]), keys, few)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "buckets are for models whose loss is a mean over events, each with a key of its own; "
+            "that of this model takes one key for all of them, so use buckets=1"
+        ) from error
 
 
 def bucket_rows(n: Int[np.ndarray, " num"], batch_size: int, buckets: int) -> tuple[int, ...]:

@@ -371,7 +371,7 @@ def _make_update(model, optimizer, function, key, config, layout, axis, data):
         penalty = repulsion(function, config.repulsion, num_events(data))
     rows = ()
     if config.buckets > 1:
-        check_buckets(data, axis)
+        check_buckets(model, data, axis)
         rows = bucket_rows(data.cond.n, config.batch_size, config.buckets)
     step = make_step(
         model,

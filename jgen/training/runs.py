@@ -146,7 +146,8 @@ class RunFolder:
         Args:
           name: of the training.
           model: what to train.
-          data: training events, or a function that makes them when they are needed.
+          data: training events, or a function that makes them when they are needed, as the
+            option `validation` may be.
           config: how.
           key: typed PRNG key, `self.key(name)` unless given.
           options: of `fit`.
@@ -155,16 +156,18 @@ class RunFolder:
         key = self.key(name) if key is None else key
         if self._is_there(folder / "params.npz"):
             if not self.read_only:  # it may be of other data, which are then refused
-                data = data() if callable(data) else data
+                data = _made(data)
                 data = Batch(None) if data is None else data
-                others = options.get("validation"), key, config, options.get("initial")
-                record = training_record(data, *others)
+                validation = _made(options.get("validation"))
+                record = training_record(data, validation, key, config, options.get("initial"))
                 check_record(folder, record, extend=False, is_writer=self.is_writer)
             advice = "delete it, and the training ends again from its last checkpoint"
             params = _load_stage(folder / "params.npz", model, advice)
             return Fitted(params, None, MetricsLog(folder / "metrics.jsonl", False).read())
-        data = data() if callable(data) else data
-        fitted = fit(model, data, key, config, folder=folder, **({"name": name} | options))
+        options = {"name": name} | options
+        if "validation" in options:
+            options["validation"] = _made(options["validation"])
+        fitted = fit(model, _made(data), key, config, folder=folder, **options)
         if self.is_writer:
             save(folder / "params.npz", fitted.params)
         return fitted
@@ -242,6 +245,10 @@ class RunFolder:
 _LOCK = ".lock"
 # Folders that this process has open: path -> (file, how often).
 _OPEN: dict[Path, tuple[Any, int]] = {}
+
+
+def _made(data: Batch | None | Callable[[], Batch]) -> Batch | None:
+    return data() if callable(data) else data
 
 
 def _lock(path: Path) -> Path:

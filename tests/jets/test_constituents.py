@@ -123,6 +123,12 @@ def test_bad_jets_are_refused(jets, tmp_path, monkeypatch):
     columns = {"part_px": [[1.0]]}
     with pytest.raises(ValueError, match="part_py, .* are missing"):
         from_columns(columns)
+    # Columns with as many particles in all, but of other jets.
+    particles = {name: [[1.0, 2.0], [3.0]] for name in ("part_px", "part_py", "part_pz")}
+    whole = dict.fromkeys(("jet_pt", "jet_eta", "jet_phi", "jet_energy", "label_g"), [1.0, 1.0])
+    for name, column in (("part_charge", [[1.0], [1.0, -1.0]]), ("jet_phi", [1.0])):
+        with pytest.raises(ValueError, match=f"{name} must have as many entries as part_px, 2 je"):
+            from_columns(particles | whole | {name: column})
     monkeypatch.setitem(sys.modules, "awkward", None)
     with pytest.raises(ValueError, match="pip install awkward"):
         to_columns(some)

@@ -9,8 +9,8 @@ import pytest
 
 from jgen import Batch, TrainConfig, draw, fit
 from jgen.generative_model import loss_at
-from jgen.models import consistency, diffusion, flow_matching, mean_flow
-from jgen.nets import Network
+from jgen.models import consistency, diffusion, flow_matching, gan, mean_flow
+from jgen.nets import Generator, Network
 from jgen.paths import variance_preserving
 from jgen.sets import SetCondition, masked
 from jgen.solvers import Ancestral, runge_kutta
@@ -109,6 +109,19 @@ def test_groups_that_make_no_sense_are_refused(options, cond, message):
     config = TrainConfig(steps=1, batch_size=12, **{"axis": "scan"} | options)
     with pytest.raises(ValueError, match=message):
         fit(MODELS["flow matching"](), Batch(X, cond), KEY, config, devices=ONE, progress=False)
+
+
+def test_a_loss_of_one_key_for_all_events_is_refused():
+    """A game's, which has a key of the noise and one of the penalty."""
+    generator = Generator(
+        NETWORK.init,
+        lambda key: jax.random.normal(key, (ROWS, 2)),
+        lambda params, noise, cond: NETWORK.apply(params, 0.0, noise, cond),
+    )
+    critic = Network(NETWORK.init, lambda params, x, cond, others=None: jnp.sum(x @ params["own"]))
+    config = TrainConfig(steps=1, batch_size=12, buckets=2, axis="scan")
+    with pytest.raises(ValueError, match="takes one key for all of them, so use buckets=1"):
+        fit(gan(generator, critic), Batch(X, COND), KEY, config, devices=ONE, progress=False)
 
 
 def test_buckets_of_no_sets_are_refused_by_draw():

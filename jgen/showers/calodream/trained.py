@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jgen.arrays import real_array
 from jgen.checks import check_known
 from jgen.files import load as load_params
 from jgen.generative_model import Batch, GenerativeModel, draw
@@ -64,7 +65,8 @@ class Trained:
         """All networks; `parts["energy"].model` goes with `params["energy"]`."""
         return parts(self.config, self.params, self.solvers)
 
-    @property
+    # Kept, so that a second draw runs the program of the first.
+    @functools.cached_property
     def model(self) -> GenerativeModel:
         """Showers [*geometry.shape] in MeV given incident energies in MeV, of `params`."""
         table = self.parts
@@ -91,7 +93,7 @@ class Trained:
         Raises:
           ValueError: if the energies are not one or more positive numbers [n].
         """
-        energies = np.asarray(energies, np.float32)
+        energies = real_array(energies, "energies").astype(np.float32)
         if energies.ndim != 1 or not len(energies) or not np.all(energies > 0):
             raise ValueError(
                 "energies must be one or more positive numbers [n] in MeV, got shape "

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jgen.arrays import real_array
 from jgen.checks import check_known
 from jgen.files import load as load_params
-from jgen.generative_model import Batch, GenerativeModel, draw
+from jgen.generative_model import Batch, GenerativeModel, SampleFunction, draw
 from jgen.sets import points as points_of
 from jgen.showers.clouds.model import (
     CloudsConfig,
@@ -102,14 +103,24 @@ class Trained:
           ValueError: as `draw`.
         """
         energies = self._checked(energies)
+        args = self._cloud, self.params, key, len(energies), energies
+        return points_of(*draw(*args, batch_size=100))
+
+    # Kept, as `model` is, so that a second call runs the program of the first.
+    @functools.cached_property
+    def _cloud(self) -> SampleFunction:
         sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing)
 
         def one(params, key, energy):
             points, whole = sample(params, key, energy)
             return self.preprocessing.physical(points, whole), jnp.sum(whole.n)
 
-        energies = np.asarray(energies, np.float32)
-        return points_of(*draw(one, self.params, key, len(energies), energies, batch_size=100))
+        return one
+
+    @functools.cached_property
+    def _voxels_as_points(self) -> SampleFunction:
+        slots = self.preprocessing.slots
+        return lambda params, key, cond: self.preprocessing.cloud(key, *cond, slots)
 
     @property
     def params(self) -> dict[str, Params]:
@@ -153,7 +164,8 @@ class Trained:
 
     def _checked(self, energies: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Incident energies as float32; beyond the training sample numbers mean nothing."""
-        energies, (low, high) = np.asarray(energies, np.float32), self.energy_range
+        low, high = self.energy_range
+        energies = real_array(energies, "energies").astype(np.float32)
         inside = (energies >= low * (1 - 1e-3)) & (energies <= high * (1 + 1e-3))
         if energies.ndim != 1 or not len(energies) or not np.all(inside):
             raise ValueError(
@@ -170,10 +182,8 @@ class Trained:
           key: typed PRNG key.
           showers: of the geometry.
         """
-        slots = self.preprocessing.slots
-        one = lambda params, key, cond: self.preprocessing.cloud(key, *cond, slots)
         num, cond = len(showers.energies), tuple(showers)[::-1]
-        return points_of(*draw(one, None, key, num, cond, batch_size=100))
+        return points_of(*draw(self._voxels_as_points, None, key, num, cond, batch_size=100))
 
 
 def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
@@ -209,7 +219,7 @@ def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
             made.flow,
             lambda: rows("flow", 0, split),
             config.flow.training,
-            validation=rows("flow", split, len(showers.energies)),
+            validation=lambda: rows("flow", split, len(showers.energies)),
         )
     }
     teacher = few_points(made.teacher, config.few) if config.few else made.teacher

@@ -67,8 +67,8 @@ def milliseconds(program: Callable[[], Any], *, repeats: int = 3) -> float:
 def operations(program: Callable[..., Any], *arguments: Any) -> float:
     """Floating-point operations of one call, as XLA counts those of the compiled program.
 
-    The body of a loop counts once, whatever the number of rounds: count a call of the network and
-    multiply by the number of calls.
+    Those of single elements count, too. The body of a loop counts once, whatever the number of
+    rounds: count a call of the network and multiply by the number of calls.
 
     Args:
       program: of arrays.

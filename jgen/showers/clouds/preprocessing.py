@@ -35,6 +35,8 @@ GROUPS = 9
 """Groups of layers that the Shower Flow has numbers of."""
 NUM_NUMBERS = 1 + 3 + GROUPS + GROUPS - 1
 """Of the Shower Flow: response, centre, points and energies of groups, one of which follows."""
+# The group of a shower's maximum, which hardly any shower leaves empty.
+_MAXIMUM = 1
 # Most points of a voxel, on average: 98 % of the voxels are then hit.
 _HIGHEST_RATE = 4.0
 _RATE_BINS = 8
@@ -248,9 +250,6 @@ def raw_totals(
     middle = num_layers / GROUPS * (jnp.arange(GROUPS) + 0.5)
     centre = centre.at[2].add(jnp.sum(shares * middle))
     return Totals(n.astype(jnp.int32), groups, centre)
-
-
-_MAXIMUM = 1
 
 
 def fit_preprocessing(showers: Showers, geometry: Geometry, key: Key) -> CloudPreprocessing:

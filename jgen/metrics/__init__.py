@@ -60,6 +60,7 @@ from jgen.metrics.manifold import (
     precision_recall_density_coverage,
 )
 from jgen.metrics.members import Calibrated, MemberBins, join_bins, member_bins
+from jgen.metrics.two_sample import c2st
 
 __all__ = [
     "Calibrated",
@@ -67,6 +68,7 @@ __all__ = [
     "join_bins",
     "member_bins",
     "bernoulli_mixture_log_prob",
+    "c2st",
     "gaussian_mixture_log_prob",
     "pca_log_prob",
     "CalibrationCurve",

@@ -46,7 +46,7 @@ def gaussian_linear(dim: int = 10) -> Simulator:
     prior = normal_prior(np.zeros(dim), np.full(dim, width))
 
     def posterior(key, x, num):
-        return np.asarray(x / 2 + math.sqrt(0.05) * jax.random.normal(key, (num, dim)))
+        return x / 2 + math.sqrt(0.05) * np.asarray(jax.random.normal(key, (num, dim)))
 
     return Simulator(
         prior,
@@ -133,13 +133,12 @@ def slcp() -> Simulator:
         e = jax.random.normal(key, (4, 2))
         scale = jnp.sqrt(first)
         rest = jnp.sqrt(jnp.maximum(second - off**2 / first, 0.0))
-        return (
-            mean + jnp.stack([scale * e[:, 0], off / scale * e[:, 0] + rest * e[:, 1]], 1)
-        ).ravel()
+        shift = jnp.stack([scale * e[:, 0], off / scale * e[:, 0] + rest * e[:, 1]], axis=1)
+        return (mean[None] + shift).ravel()
 
     def log_likelihood(theta, x):
         mean, (first, second), off = normal_of(theta)
-        a, b = (x.reshape(4, 2) - mean).T
+        a, b = (x.reshape(4, 2) - mean[None]).T
         slope = off / first
         rest = second - off * slope
         # Conditionally on the first component, so that nothing cancels at large correlations.
@@ -168,7 +167,7 @@ def _rejected(prior, proposal):
             theta = np.asarray(jax.vmap(proposal, in_axes=(0, None))(keys, jnp.asarray(x)))
             found.append(theta[np.isfinite(np.asarray(jax.vmap(prior.log_prob)(theta)))])
             round_ += 1
-            if round_ == 1000:
+            if round_ == 100:
                 raise ValueError(f"x = {x} is not possible under this prior")
         return np.concatenate(found)[:num]
 

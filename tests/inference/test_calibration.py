@@ -26,7 +26,8 @@ def posterior(x, noise, narrow=1.0):
 def test_ranks_of_an_exact_posterior_are_uniform(pairs, key):
     theta, x, noise = pairs
     ranks = posterior_ranks(theta, posterior(x, noise), key)
-    assert ranks.num == DRAWS and ranks.values.shape == theta.shape
+    assert ranks.num == DRAWS
+    assert ranks.values.shape == theta.shape
     assert ranks.p_value.min() > 0.05
     assert ranks.values.mean() == pytest.approx(DRAWS / 2, abs=3)
     # Uniform integers from 0 to 100 have this width.
@@ -65,20 +66,23 @@ def test_a_classifier_sees_a_posterior_that_is_wrong_at_one_observation(pairs, k
     at = observed / 2 + np.sqrt(0.5) * rng.normal(size=(500, 2))
     own = x / 2 + np.sqrt(0.5) * rng.normal(size=theta.shape)
     right = local_test(theta, x, own, observed, at, key, trials=8)
-    assert right.p_value > 0.1 and right.null.shape == (8,)
+    assert right.p_value > 0.1
+    assert right.null.shape == (8,)
     wrong = local_test(theta, x, own + 0.4, observed, at + 0.4, key, trials=8)
-    assert wrong.p_value == pytest.approx(1 / 9) and wrong.statistic > 2 * wrong.null.max()
+    assert wrong.p_value == pytest.approx(1 / 9)
+    assert wrong.statistic > 2 * wrong.null.max()
 
 
 def test_predicted_data(key):
     simulated = np.random.default_rng(0).normal(size=(9999, 2))
     p = predictive_p_values(np.array([0.0, 2.5]), simulated)
-    assert p[0] > 0.9 and p[1] == pytest.approx(0.0124, abs=0.004)
+    assert p[0] > 0.9
+    assert p[1] == pytest.approx(0.0124, abs=0.004)
     assert predictive_p_values(np.array([9.0, -9.0]), simulated).max() == pytest.approx(2e-4)
 
 
 @pytest.mark.parametrize(
-    "truth, draws, message",
+    ("truth", "draws", "message"),
     [
         (np.zeros((5, 2)), np.zeros((5, 2)), "draws .pairs, num, dim."),
         (np.zeros((5, 2)), np.zeros((4, 3, 2)), "draws .pairs, num, dim."),

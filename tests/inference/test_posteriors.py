@@ -107,14 +107,16 @@ def test_neural_posteriors_stay_inside_the_prior(key):
     data = np.random.default_rng(0).normal(size=(50, 3)) * [1.0, 10.0, 100.0]
     for make in (posterior_flow, posterior_matching):
         model = make(prior, data, hidden=(8,))
-        params = random_params(model.init, 1.0)
+        params = random_params(model.init)
         theta = draw(model, params, key, 500, data[:1])
-        assert (theta >= 0).all() and (theta <= [1.0, 2.0]).all() and theta.std(axis=0).min() > 0.01
+        assert (theta >= 0).all()
+        assert (theta <= [1.0, 2.0]).all()
+        assert theta.std(axis=0).min() > 1e-3
 
 
 @pytest.mark.parametrize("make", [posterior_flow, posterior_matching, likelihood_flow, ratio_model])
 @pytest.mark.parametrize(
-    "data, message",
+    ("data", "message"),
     [
         (np.zeros(5), "many simulations"),
         (np.array([[0.0, 1.0], [np.nan, 2.0]]), "must be finite"),

@@ -33,14 +33,16 @@ def test_a_prior_is_standard_normal_where_it_is_normalized(name, key):
 def test_edges_of_a_uniform_prior_are_finite():
     prior = PRIORS["uniform"]
     z, log_det = prior.normalized.forward(jnp.array([-1.0, 2.5]))
-    assert np.isfinite(z).all() and np.isfinite(log_det) and np.abs(z).max() < 6
+    assert np.isfinite(z).all()
+    assert np.isfinite(log_det)
+    assert np.abs(z).max() < 6
     assert prior.log_prob(jnp.array([-1.01, 2.2])) == -np.inf
     theta, _ = prior.normalized.inverse(jnp.array([-40.0, 40.0]))
     np.testing.assert_allclose(theta, [-1.0, 2.5])
 
 
 @pytest.mark.parametrize(
-    "make, arguments, message",
+    ("make", "arguments", "message"),
     [
         (uniform_prior, ([0.0, 1.0], [1.0, 1.0]), "low must be below high"),
         (uniform_prior, ([0.0], [1.0, 2.0]), "one number a parameter"),

@@ -76,6 +76,7 @@ class Config:
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num_simulations=100, num_observations=2, num_draws=100, num_pairs=50)
+    at_least(config, candidates=100, trials=1)
     known(config, tasks=SIMULATORS, methods=METHODS)
     if config.num_observations > 10:
         raise ValueError(f"there are 10 observations, not {config.num_observations}")
@@ -279,7 +280,7 @@ _BRIEF = {"steps": 20, "batch_size": 32, "ensemble": 2, "validate_every": 10}
 SMOKE = variant(
     DEFAULT,
     tasks=("two_moons",),
-    methods=("flow", "likelihood"),
+    methods=("flow", "ratio"),
     candidates=200,
     trials=2,
     num_simulations=200,

@@ -46,17 +46,17 @@ class Generators:
     critic: nets.EpicConfig = nets.EpicConfig(64, 10, 3, 1.0)
     """Its critic."""
     training: TrainConfig = TrainConfig(
-        4500, 256, ema_decay=0.998, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
+        3000, 256, ema_decay=0.998, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
     )
-    """Training of EPiC-FM."""
+    """Training of EPiC-FM and EPiC-JeDi."""
     jets: TrainConfig = TrainConfig(2000, 256, optimizer=OptimizerConfig(2e-3, warmup=0.05))
     """Training of the flow of pT and mass."""
     others: TrainConfig = TrainConfig(
-        2000, 256, ema_decay=0.995, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
+        1200, 256, ema_decay=0.995, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
     )
-    """Training of EPiC-JeDi, the transformer and MeanFlow, which learns from EPiC-FM."""
+    """Training of the transformer and of MeanFlow, which learns from EPiC-FM."""
     game: TrainConfig = TrainConfig(
-        4000, 128, keep="best", validate_every=200,
+        3000, 128, keep="best", validate_every=200,
         optimizer=OptimizerConfig(5e-4, schedule="constant"),
     )  # fmt: skip
     """Training of either player of the GAN; the best step is that of the smallest W1-M to the
@@ -180,7 +180,7 @@ def train(
         teacher = jax.tree.map(lambda a: jnp.asarray(a[0]), run.stage("EPiC-FM/params"))
     model = config.model(name, z.shape[1], num_classes, teacher)
     if name != "EPiC-GAN":
-        training = config.training if name == "EPiC-FM" else config.others
+        training = config.training if name in ("EPiC-FM", "EPiC-JeDi") else config.others
         return model, run.fit(name, model, Batch(z, cond), training).one
     of = [np.flatnonzero(jets.labels == k) for k in range(num_classes)]
     rows = np.concatenate([r[: min(map(len, of))] for r in of])

@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 from experiments.inference.integrands import TARGETS, Target, target
-from experiments.study import Run, Study, at_least, known, main, table, variant
+from experiments.study import Run, Study, at_least, known, main, positive, table, variant
 from jgen import GenerativeModel, OptimizerConfig, TrainConfig, bijectors, models, nets, plotting
 from jgen import inference as inf
 from jgen.estimate import Estimate, Judged
@@ -83,6 +83,7 @@ SMOKE = variant(
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, repetitions=3, num=10, grid_sizes=100)
+    positive(config, "grid_sizes")
     known(config, targets=tuple(TARGETS))
     if len(set(config.targets)) < len(config.targets):
         raise ValueError(f"targets must be different ones, got {config.targets}")

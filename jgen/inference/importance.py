@@ -186,7 +186,9 @@ def _kl(value, log_share, log_q, log_old):
     log_value = jnp.log(jnp.where(value == 0, 1, jnp.abs(value)))
     terms = jnp.where(value == 0, 0, w * (log_value + log_share - log_q - jnp.log(scale)))
     part = jnp.mean(w, 0)
-    return jnp.sum(jnp.mean(terms, 0)) - jnp.sum(jax.scipy.special.xlogy(part, part))
+    # What the shares of the channels' numbers of points say; a channel may have none.
+    entropy = jnp.sum(part * jnp.log(jnp.where(part > 0, part, 1)))
+    return jnp.sum(jnp.mean(terms, 0)) - entropy
 
 
 _LOSSES = {"variance": _variance, "kl": _kl}
@@ -206,7 +208,8 @@ def external(function: Callable[[np.ndarray], np.ndarray]) -> Integrand:
       function: events [n, d] in single precision -> values [n].
 
     Raises:
-      ValueError: when it is called, if it does not return one real number an event.
+      ValueError: when it is called, if it does not return one real number an event; out of compiled
+        programs JAX raises an error of its own with that sentence in it.
     """
 
     def batch(x):

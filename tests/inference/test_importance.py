@@ -26,8 +26,8 @@ from jgen.nets import Network
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
 GRID, STEP = jnp.asarray((NODES + 1) / 2), WEIGHTS / 2
 SQUARE = Bijector(
-    lambda x, cond=None: (x**2, jnp.log(2 * x[0])),
-    lambda u, cond=None: (jnp.sqrt(u), -jnp.log(2 * jnp.sqrt(u[0]))),
+    lambda x, cond=None: (jnp.sqrt(x), -jnp.log(2 * jnp.sqrt(x[0]))),
+    lambda u, cond=None: (u**2, jnp.log(2 * u[0])),
 )
 IDENTITY = grid(np.array([[0.0, 1.0]]))
 
@@ -53,7 +53,7 @@ def value(x):
 
 
 def exact_loss(params, divergence, channels):
-    """By quadrature in u; the second channel has x = sqrt(u)."""
+    """By quadrature in u; the second channel has x = u^2."""
     maps = [IDENTITY, SQUARE][:channels]
     x, log_det = zip(*[jax.vmap(m.inverse)(GRID[:, None]) for m in maps], strict=True)
     logits = lambda x: jnp.stack([params["shares"] * x[:, 0], jnp.zeros(len(x))], 1)
@@ -89,10 +89,10 @@ def test_losses_and_gradients_are_those_of_quadrature(channels, divergence):
     compiled = jax.jit(jax.value_and_grad(sampler.model.loss))
     for batch in (Batch(None, weight=jnp.ones(40_000)), buffered(points)):
         found, gradients = compiled(params, jax.random.key(2), batch)
-        # Up to 1e-3 the arcsinh of soft weights; else some five standard errors.
-        np.testing.assert_allclose(found, exact, atol=6e-3)
+        # Up to 2e-3 the arcsinh of soft weights; else some five standard errors.
+        np.testing.assert_allclose(found, exact, atol=1e-2)
         for name in params:
-            np.testing.assert_allclose(gradients[name], slopes[name], atol=1e-2)
+            np.testing.assert_allclose(gradients[name], slopes[name], atol=3e-2)
 
 
 def test_zeros_and_both_signs_of_an_integrand_are_numbers():
@@ -120,8 +120,8 @@ def test_channels_add_up_whatever_their_shares_and_numbers():
     estimate = integral(weights)
     assert abs(estimate.value - 5 / 6) < 4 * estimate.error
     x = jax.vmap(sampler.model.sample, (None, 0))(params, jax.random.split(jax.random.key(1), 4000))
-    # Half of them have the density 1 + 0.3 (2 x - 1), half 2 x times that of -0.4 in x^2.
-    assert abs(x.mean() - 0.5 * (0.55 + 2 / 3 - 0.8 * (2 / 5 - 1 / 3))) < 4 * 0.3 / 4000**0.5
+    # Half of them have the density 1 + 0.3 (2 x - 1), half are u^2 with 1 - 0.4 (2 u - 1).
+    assert abs(x.mean() - 0.5 * (0.55 + 1 / 3 - 0.4 / 6)) < 4 * 0.3 / 4000**0.5
 
 
 def test_an_external_integrand_is_called_with_many_events():
@@ -159,7 +159,7 @@ def test_a_grid_makes_a_product_flat_and_starts_a_flow():
         assert abs(estimate.value - 1) < 4 * estimate.error
         deviations.append(relative_deviation(weights).value)
     assert deviations[0] == pytest.approx((64 / 27 - 1) ** 0.5, rel=0.05)
-    assert deviations[1] < 0.2
+    assert deviations[1] < 0.35
     with pytest.raises(ValueError, match="not finite at x"):
         adapted_grid(lambda x: 1 / (x[0] - x[0]), 2, jax.random.key(0))
 

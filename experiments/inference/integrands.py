@@ -11,7 +11,7 @@ import numpy as np
 
 from jgen import toys
 from jgen.bijectors import Bijector, grid
-from jgen.inference.importance import Integrand
+from jgen.inference import Integrand
 from jgen.physics import (
     GEV2_TO_PB,
     gluons_to_top,

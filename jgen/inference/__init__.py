@@ -3,6 +3,7 @@
 from jgen.inference.adaptive_grid import adapted_grid
 from jgen.inference.importance import (
     ImportanceSampler,
+    Integrand,
     Points,
     buffered,
     draw_points,
@@ -51,6 +52,7 @@ __all__ = [
     "AutocorrelationTime",
     "Chains",
     "ImportanceSampler",
+    "Integrand",
     "IndependenceChain",
     "Points",
     "Unweighted",

@@ -13,6 +13,7 @@ flow as it is, without a gradient through them, so that any f will do: one of JA
 `external` code for many.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -317,7 +318,7 @@ def fit_buffered(
         new = buffered(points)
         join = lambda old, new: np.concatenate([old, new])
         data = new if data is None else jax.tree.map(join, data, new)
-        part = _with_steps(config, math.ceil((i + 1) * config.steps / rounds))
+        part = dataclasses.replace(config, steps=math.ceil((i + 1) * config.steps / rounds))
         start = params if state is None else state
         fitted = fit(
             sampler.model,
@@ -330,7 +331,3 @@ def fit_buffered(
         )
         params, state = fitted.one, fitted.state
     return params
-
-
-def _with_steps(config, steps):
-    return type(config)(**(vars(config) | {"steps": steps}))

@@ -12,15 +12,13 @@ of ten seeds, say whether errors are right. Numbers: results/inference.md.
 """
 
 import functools
-import importlib.util
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from experiments.inference import baselines
 from experiments.inference.integrands import TARGETS, Target, target
 from experiments.study import Run, Study, at_least, known, main, positive, table, variant
 from jgen import GenerativeModel, OptimizerConfig, TrainConfig, bijectors, models, nets, plotting
@@ -120,47 +118,6 @@ def flow_weights(config: Config, run: Run, name: str) -> tuple[np.ndarray, ...]:
     return inf.channel_weights(inf.draw_points(sampler, fitted.one, run.key(f"{name} draw"), num))
 
 
-def grid_weights(config: Config, run: Run, name: str) -> dict[str, np.ndarray]:
-    """Weights of as many points of an adapted grid, and of flat ones."""
-    what, num = target(name), config.repetitions * config.num
-    adapted = inf.adapted_grid(
-        what.in_cube, what.dim, run.key(f"{name} grid"), sizes=config.grid_sizes
-    )
-    u = jax.random.uniform(run.key(f"{name} flat"), (num, what.dim))
-
-    def weigh(u):
-        x, log_det = adapted.inverse(u)
-        return what.in_cube(x) * jnp.exp(log_det), what.in_cube(u)
-
-    both = jax.jit(lambda u: jax.lax.map(weigh, u, batch_size=10_000))(u)
-    return {name: np.asarray(w, np.float64) for name, w in zip(("grid", "flat"), both, strict=True)}
-
-
-def vegas_result(config: Config, run: Run, name: str) -> dict[str, float]:
-    """Integral, error and deviation a point of the package after 15 iterations, all adapting."""
-    import gvar
-    import vegas
-
-    what = target(name)
-    value = jax.jit(jax.vmap(what.in_cube))
-
-    @vegas.lbatchintegrand
-    def integrand(x):
-        # Of few lengths, so that few programs are compiled.
-        rows = 1 << (len(x) - 1).bit_length()
-        padded = np.concatenate([x, np.full((rows - len(x), what.dim), 0.5)])
-        return np.asarray(value(padded.astype(np.float32)), np.float64)[: len(x)]
-
-    gvar.ranseed(config.seed + 1)
-    neval = config.grid_sizes[0]
-    integrator = vegas.Integrator([[0, 1]] * what.dim, min_neval_batch=2 * neval)
-    integrator(integrand, nitn=15, neval=neval)
-    result = integrator(integrand, nitn=10, neval=neval, adapt=False)
-    each = np.array([r.sdev for r in result.itn_results])
-    deviation = np.sqrt(np.mean(each**2) * result.sum_neval / 10) / abs(result.mean)
-    return {"value": result.mean, "error": result.sdev, "deviation": float(deviation)}
-
-
 def pulls_of(weights: tuple[np.ndarray, ...], exact: float, parts: int) -> np.ndarray:
     """(Integral - exact) / error of parts of the points of all channels."""
     split = zip(*[np.array_split(w, parts) for w in weights], strict=True)
@@ -184,7 +141,7 @@ def metrics_of(config: Config, run: Run, name: str) -> dict[str, Any]:
     """Of one target, by name."""
     what = target(name)
     weights = run.cached(f"{name}/weights", flow_weights, config, run, name)
-    others = run.cached(f"{name}/grid", grid_weights, config, run, name)
+    others = run.cached(f"{name}/grid", baselines.grid_weights, config, run, name)
     all_weights = inf.combined_weights(weights)
     maximum = inf.bootstrap_maximum(weights, config.num)
     metrics = {
@@ -204,8 +161,8 @@ def metrics_of(config: Config, run: Run, name: str) -> dict[str, Any]:
     }
     pulls = pull_metrics(pulls_of(weights, what.exact, config.repetitions))
     metrics |= {f"pulls/{key}": value for key, value in pulls.items()}
-    if importlib.util.find_spec("vegas") is not None:
-        found = run.cached(f"{name}/vegas", vegas_result, config, run, name)
+    if baselines.has_vegas():
+        found = run.cached(f"{name}/vegas", baselines.vegas_result, config, name)
         metrics["vegas"] = Judged(Estimate(found["value"], found["error"]), what.exact)
         metrics["deviation/vegas"] = found["deviation"]
     return metrics

@@ -135,8 +135,21 @@ def importance_sampler(
         own = jax.tree.map(lambda p: p[channel], params["flow"])
         return measured(channel, params, *flow.sample_and_log_prob(own, key, None))
 
+    def sample(params, key, cond=None):
+        key_channel, key_point = jax.random.split(key)
+        branches = [lambda p, k, c=c: point(c, p, k).x for c in range(num)]
+        channel = jax.random.randint(key_channel, (), 0, num)
+        return jax.lax.switch(channel, branches, params, key_point)
+
+    loss = _loss(flow, num, measured, log_shares, _LOSSES[divergence])
+    points = tuple(_of_channel(point, channel) for channel in range(num))
+    return ImportanceSampler(GenerativeModel(init, loss, sample), points)
+
+
+def _loss(flow, num, measured, log_shares, divergence):
+    """The loss of a model, of events that are drawn or are in the batch, [n, channels] both."""
+
     def drawn(params, key, size) -> Points:
-        """Events [size, channels]."""
         keys = jax.random.split(key, (num, size))
         one = jax.vmap(flow.sample_and_log_prob, (None, 0, None))
         u, log_q = jax.vmap(one, (0, 0, None))(params["flow"], keys, None)
@@ -147,26 +160,18 @@ def importance_sampler(
     def loss(params, key, batch):
         key_points, key_density = jax.random.split(key)
         made = batch.x is None
-        size = num_events(batch)
-        points = drawn(jax.lax.stop_gradient(params), key_points, size) if made else batch.x
+        fixed = jax.lax.stop_gradient(params)
+        points = drawn(fixed, key_points, num_events(batch)) if made else batch.x
         points = jax.lax.stop_gradient(points)
         density = jax.vmap(flow.log_prob, (None, None, 0, None))
-        log_q = jax.vmap(density, (0, None, 1, None), 1)(
-            params["flow"], key_density, points.u, None
-        )
+        density = jax.vmap(density, (0, None, 1, None), 1)
+        log_q = density(params["flow"], key_density, points.u, None)
         old = jax.lax.stop_gradient(log_q) if made else points.log_q
         shares = jax.vmap(jax.vmap(log_shares, (None, 0)), (None, 0))(params, points.x)
         log_share = jnp.diagonal(shares, axis1=1, axis2=2)
-        return _LOSSES[divergence](points.value, log_share, log_q, old)
+        return divergence(points.value, log_share, log_q, old)
 
-    def sample(params, key, cond=None):
-        key_channel, key_point = jax.random.split(key)
-        branches = [lambda p, k, c=c: point(c, p, k).x for c in range(num)]
-        channel = jax.random.randint(key_channel, (), 0, num)
-        return jax.lax.switch(channel, branches, params, key_point)
-
-    model = GenerativeModel(init, loss, sample)
-    return ImportanceSampler(model, tuple(_of_channel(point, c) for c in range(num)))
+    return loss
 
 
 def _of_channel(point, channel):

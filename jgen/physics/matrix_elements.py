@@ -39,6 +39,7 @@ def muon_pair(
 
     16 pi^2 alpha^2 [(1 + c^2) A + c B], c of the angle between electron and muon.
     """
+    s, cosine = jnp.asarray(s), jnp.asarray(cosine)
     symmetric, odd = _muon_couplings(s, parameters)
     factor = (4 * math.pi * parameters.alpha) ** 2
     return factor * ((1 + cosine**2) * symmetric + cosine * odd)

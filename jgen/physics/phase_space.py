@@ -33,7 +33,7 @@ def rambo(u: Float[Array, "n 4"], energy: float | Float[Array, ""]) -> Float[Arr
     cosine, phi = 2 * u[:, 0] - 1, 2 * math.pi * u[:, 1]
     # Of 1 - u, which is never zero.
     q0 = -jnp.log((1 - u[:, 2]) * (1 - u[:, 3]))
-    q = q0[:, None] * _directions(cosine, phi)
+    q = _directions(cosine, phi) * jnp.stack([q0] * 3, 1)
     total, momentum = jnp.sum(q0), jnp.sum(q, 0)
     mass = jnp.sqrt(total**2 - momentum @ momentum)
     rest = boosted(jnp.concatenate([q0[:, None], q], 1), -momentum / mass, total / mass)
@@ -101,7 +101,7 @@ def boosted(
     along = momenta[:, 1:] @ direction
     energies = gamma * momenta[:, 0] + along
     shift = momenta[:, 0] + along / (1 + gamma)
-    return jnp.concatenate([energies[:, None], momenta[:, 1:] + shift[:, None] * direction], 1)
+    return jnp.concatenate([energies[:, None], momenta[:, 1:] + jnp.outer(shift, direction)], 1)
 
 
 def _directions(cosine: Float[Array, " n"], phi: Float[Array, " n"]) -> Float[Array, "n 3"]:

@@ -64,7 +64,7 @@ def test_pulls_and_what_a_normal_distribution_says_of_them():
     assert found["normal"] > 0.01
     assert found["tail"] == pytest.approx(1 - (1 - 2 * stats.norm.sf(np.abs(pulls).max())) ** 200)
     assert integration.pull_metrics(np.append(pulls, 7.0))["tail"] < 1e-6
-    assert integration.pull_metrics(1.5 * pulls)["normal"] < 0.01
+    assert integration.pull_metrics(2 * pulls)["normal"] < 0.01
 
 
 def test_bad_options_are_refused():

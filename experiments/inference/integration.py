@@ -47,16 +47,16 @@ class Config:
     hidden: tuple[int, ...] = (32, 32, 32)
     """Widths of the couplings' networks."""
     training: TrainConfig = TrainConfig(
-        2000, 1024, log_every=50, save_every=1000, optimizer=OptimizerConfig(5e-3)
+        2000, 512, log_every=50, save_every=500, optimizer=OptimizerConfig(5e-3)
     )
     """Training; a batch is so many points of each channel."""
     seeds: TrainConfig = TrainConfig(
-        500, 512, ensemble=10, log_every=50, save_every=500, optimizer=OptimizerConfig(5e-3)
+        300, 512, ensemble=10, log_every=50, save_every=100, optimizer=OptimizerConfig(5e-3)
     )
     """Training of several seeds on the camel in 4 dimensions."""
     repetitions: int = 100
     """Integrals of one trained flow."""
-    num: int = 10_000
+    num: int = 5000
     """Points of each of them."""
     grid_sizes: tuple[int, ...] = (50_000,) * 5
     """Points in each adaption of our grid, and in each iteration of VEGAS."""

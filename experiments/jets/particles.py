@@ -6,7 +6,7 @@ trains two generators of the leading constituents of gluon and top jets, given t
 number of points. "jumps": flow matching of momenta and impact parameters beside a jump process of
 eight charge states (2509.01736). "one-hot": flow matching of everything, states as ones and zeros
 whose largest is taken in the end (2312.00123). Half of the jets are trained on, the other half is
-the truth; both halves are compared as well. About NN minutes on 2 cores.
+the truth; both halves are compared as well. About ten minutes on 2 cores.
 
 `--preset six-classes` has 64 constituents of all classes of this project's sample, and `paper` the
 published sizes; both read a file in the layout of `jgen.jets.read_jets` that has them (`--data`).
@@ -59,7 +59,7 @@ class Config:
     entropy_weight: float = 1.0
     """Of the cross-entropy beside the squared error of velocities."""
     steps: int = 24
-    """Midpoint steps, of two calls each; those of the jumps as well."""
+    """Steps of two calls each: midpoint, or Heun's with jumps."""
     classifier: SetClassifierConfig = SetClassifierConfig()
     """What looks for differences."""
     bootstrap: int = 20
@@ -87,14 +87,14 @@ def inputs(config: Config) -> tuple[Constituents, ...]:
 def build(config: Config) -> dict[str, GenerativeModel]:
     """The generators."""
     network = nets.epic(_FEATURES + _STATES, len(config.classes), config.network)
-    solver = runge_kutta("midpoint", config.steps)
     both = {
         "jumps": lambda: models.mixed_flow_matching(
-            network, (config.num_points, _FEATURES), _STATES, solver=solver,
+            network, (config.num_points, _FEATURES), _STATES, steps=config.steps,
             defined=jet_tools.defined_features(), weight=config.entropy_weight,
         ),
         "one-hot": lambda: models.flow_matching(
-            network, (config.num_points, _FEATURES + _STATES), solver=solver
+            network, (config.num_points, _FEATURES + _STATES),
+            solver=runge_kutta("midpoint", config.steps),
         ),
     }  # fmt: skip
     return {mode: both[mode]() for mode in config.modes}

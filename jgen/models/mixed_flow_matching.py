@@ -24,7 +24,7 @@ from jgen.nets.network import NetworkLike, as_network
 from jgen.paths import interpolate, linear
 from jgen.random import normal
 from jgen.sets import event_mean, masked
-from jgen.solvers import RungeKutta, runge_kutta
+from jgen.solvers.sampler import check_steps
 from jgen.typing import Key
 
 
@@ -75,7 +75,7 @@ def mixed_flow_matching(
     *,
     defined: Bool[np.ndarray, "num_states d"] | None = None,
     weight: float = 1.0,
-    solver: RungeKutta | None = None,
+    steps: int = 20,
 ) -> GenerativeModel:
     """Flow matching of points of one `shape`, and jumps between `num_states` states of each.
 
@@ -87,9 +87,11 @@ def mixed_flow_matching(
     The network sees the state of a row as ones and zeros behind its numbers, and has the velocity
     and the logits in their places: one network with two heads.
 
-    In a step of width h a state jumps with probability h / (1 - t), which is exact, to one of the
-    probabilities averaged over the step by the solver's weights: the time of the first jump is
-    uniform in the step. That a step has one jump at most is its error, of order h.
+    A step from t to t + h is one of Heun's method, whose second call sees the states behind their
+    jumps. A state jumps with probability h / (1 - t) to one of the probabilities at t, where all
+    that the network sees is of one time: of a single state that is exact for any h, so that rare
+    states do not suffer from few steps. That all states jump on their own, and numbers at the same
+    time, is the error, of order h.
 
     Args:
       network: apply(params, t, x, cond) -> array of x's shape (*shape[:-1], d + num_states).
@@ -100,8 +102,7 @@ def mixed_flow_matching(
         They are not left out of the loss: velocities of points that have the feature alone would
         not carry the noise of all points to the data.
       weight: of the cross-entropy.
-      solver: of the velocity, whose steps are those of the jumps; midpoint with 20 steps unless
-        given.
+      steps: of the sampling, of two calls each.
 
     Raises:
       ValueError: for a network of another shape, fewer than two states or another table `defined`.
@@ -114,7 +115,7 @@ def mixed_flow_matching(
     num_features = shape[-1]
     table = _checked_table(defined, num_states, num_features)
     check_prediction_network(network, (*shape[:-1], num_features + num_states))
-    solver = runge_kutta("midpoint", 20) if solver is None else solver
+    check_steps(steps)
     path = linear()
 
     def predict(params, t, event, cond):
@@ -144,12 +145,11 @@ def mixed_flow_matching(
 
         return mean_loss(single, key, batch)
 
-    return from_noise(network.init, loss, *_sampling(predict, shape, num_states, table, solver))
+    return from_noise(network.init, loss, *_sampling(predict, shape, num_states, table, steps))
 
 
-def _sampling(predict, shape, num_states, table, solver) -> tuple[Callable, Callable]:
+def _sampling(predict, shape, num_states, table, steps) -> tuple[Callable, Callable]:
     """The functions `noise` and `sample_from` of the model."""
-    steps, one = solver.steps, RungeKutta(solver.tableau, 1)
 
     def noise(key, cond=None):
         key_x, key_start, key_jumps = jax.random.split(key, 3)
@@ -162,23 +162,17 @@ def _sampling(predict, shape, num_states, table, solver) -> tuple[Callable, Call
     def sample_from(params, noise, cond=None):
         def step(event, inputs):
             i, chance = inputs
-
-            # The integral of the probabilities beside that of the velocity: their mean.
-            def slopes(tau, inner):
-                now = MixedEvent(inner[0], event.states)
-                u, logits = predict(params, (i + tau) / steps, now, cond)
-                return u / steps, jax.nn.softmax(logits)
-
-            points, probabilities = one(slopes, (event.points, zeros))
-            cumulative = jnp.cumsum(probabilities, axis=-1)[..., :-1]
+            u, logits = predict(params, i / steps, event, cond)
+            cumulative = jnp.cumsum(jax.nn.softmax(logits), axis=-1)[..., :-1]
             target = jnp.sum(chance[..., :1] >= cumulative, axis=-1)
-            jumps = chance[..., 1] * (steps - i) < 1
-            return MixedEvent(points, jnp.where(jumps, target, event.states)), None
+            states = jnp.where(chance[..., 1] * (steps - i) < 1, target, event.states)
+            ahead = MixedEvent(event.points + u / steps, states)
+            u_ahead, _ = predict(params, (i + 1) / steps, ahead, cond)
+            return MixedEvent(event.points + (u + u_ahead) / (2 * steps), states), None
 
         points, states = noise["points"], _any_state(noise["states"][..., 0], num_states)
-        zeros = jnp.zeros((*states.shape, num_states), points.dtype)
-        start = MixedEvent(points, states)
-        end = jax.lax.scan(step, start, (jnp.arange(steps), noise["jumps"]))[0]
+        inputs = jnp.arange(steps), noise["jumps"]
+        end = jax.lax.scan(step, MixedEvent(points, states), inputs)[0]
         points, states = masked(end.points, cond), masked(end.states, cond)
         if table is not None:
             points = jnp.where(jnp.asarray(table)[states], points, 0)

@@ -89,7 +89,7 @@ FAMILIES = {
     "consistency": lambda: consistency(VELOCITY, (2,)),
     "mean flow": lambda: mean_flow(velocity_mlp(2, 1, hidden=(8,)), (2,)),
     "mixed flow matching": lambda: mixed_flow_matching(
-        velocity_mlp(5, hidden=(8,)), (2,), 3, solver=FEW
+        velocity_mlp(5, hidden=(8,)), (2,), 3, steps=2
     ),
     "autoregressive": lambda: autoregressive(causal(2, 8, config=TRANSFORMER), binned(EDGES), 2),
     "autoregressive flow matching": lambda: autoregressive_flow_matching(

@@ -12,6 +12,7 @@ from jgen.estimate import Estimate
 from jgen.generative_model import Batch, GenerativeModel, draw, mean_loss
 from jgen.metrics.classifier import area_under_curve, auc_error
 from jgen.nets import EpicConfig, epic_critic
+from jgen.nets.sets import check_epic
 from jgen.random import numpy_generator, stream
 from jgen.sets import SetCondition, check_counts
 from jgen.training import OptimizerConfig, TrainConfig, fit
@@ -38,10 +39,14 @@ class SetClassifierConfig:
 
     def check(self) -> None:
         """Raise a ValueError for options that cannot be."""
+        check_epic(self.epic)
         fractions = {"validation_fraction": self.validation_fraction}
         check_open_fraction(train_fraction=self.train_fraction, **fractions)
-        rest = 1 - self.train_fraction - self.validation_fraction
-        check_open_fraction(rest_for_the_test=rest)
+        if self.train_fraction + self.validation_fraction > 1 - 1e-9:
+            raise ValueError(
+                "train_fraction and validation_fraction must leave events to test on, got "
+                f"{self.train_fraction} and {self.validation_fraction}"
+            )
 
 
 def set_classifier_auc(

@@ -66,6 +66,7 @@ from jgen.metrics.manifold import (
 )
 from jgen.metrics.members import Calibrated, MemberBins, join_bins, member_bins
 from jgen.metrics.set_classifier import SetClassifierConfig, set_classifier_auc
+from jgen.metrics.two_sample import c2st
 
 __all__ = [
     "Calibrated",
@@ -73,6 +74,7 @@ __all__ = [
     "join_bins",
     "member_bins",
     "bernoulli_mixture_log_prob",
+    "c2st",
     "gaussian_mixture_log_prob",
     "pca_log_prob",
     "CalibrationCurve",

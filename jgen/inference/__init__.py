@@ -1,6 +1,15 @@
-"""What is concluded with a trained model: importance weights, integrals and Markov chains."""
+"""What is concluded with a trained model: weights, integrals, Markov chains, posteriors."""
 
 from jgen.inference.adaptive_grid import adapted_grid
+from jgen.inference.calibration import (
+    ExpectedCoverage,
+    LocalTest,
+    Ranks,
+    local_test,
+    posterior_ranks,
+    predictive_p_values,
+    tarp,
+)
 from jgen.inference.importance import (
     ImportanceSampler,
     Integrand,
@@ -35,6 +44,15 @@ from jgen.inference.mcmc import (
     independence_metropolis,
     random_walk,
 )
+from jgen.inference.posteriors import (
+    likelihood_flow,
+    posterior_flow,
+    posterior_matching,
+    ratio_model,
+    sample_posterior,
+    truncated_draws,
+)
+from jgen.inference.priors import Prior, normal_prior, uniform_prior
 from jgen.inference.reweighting import (
     Weighted,
     bin_probabilities,
@@ -51,10 +69,14 @@ from jgen.inference.reweighting import (
 __all__ = [
     "AutocorrelationTime",
     "Chains",
+    "ExpectedCoverage",
     "ImportanceSampler",
-    "Integrand",
     "IndependenceChain",
+    "Integrand",
+    "LocalTest",
     "Points",
+    "Prior",
+    "Ranks",
     "Unweighted",
     "Unweighting",
     "Weighted",
@@ -79,12 +101,24 @@ __all__ = [
     "independence_metropolis",
     "integral",
     "largest_share",
+    "likelihood_flow",
+    "local_test",
     "log_partition",
     "log_weights",
+    "normal_prior",
     "overweight_limit",
+    "posterior_flow",
+    "posterior_matching",
+    "posterior_ranks",
+    "predictive_p_values",
     "random_walk",
+    "ratio_model",
     "relative_deviation",
+    "sample_posterior",
+    "tarp",
+    "truncated_draws",
     "uncovered_fraction",
+    "uniform_prior",
     "unweighted",
     "unweighting",
     "weighted_mean",

@@ -67,7 +67,7 @@ class Config:
 DEFAULT = Config()
 SMOKE = variant(
     DEFAULT,
-    targets=("camel-4", "ring", "top-channels"),
+    targets=("camel-4", "top-channels"),
     hidden=(8,),
     num_bins=4,
     training={"steps": 20, "batch_size": 64},

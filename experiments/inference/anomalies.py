@@ -29,11 +29,11 @@ from jgen import (
     OptimizerConfig,
     TrainConfig,
     bijectors,
-    inference,
     models,
     plotting,
 )
-from jgen.inference import Events, Region
+from jgen.inference import anomalies
+from jgen.inference.anomalies import Events, Region
 from jgen.metrics import ClassifierConfig
 from jgen.plotting import Curve
 from jgen.toys.resonance import DIM, Resonance
@@ -158,10 +158,10 @@ def search(config: Config, run: Run, case: str, method: str) -> dict:
     tested = {name: sample[name] for name in ("signal", "background")}
     if method == "ANODE":
         pair = [trained(config, run, case, where, data) for where in ("inside", "outside")]
-        return {k: inference.density_ratio(*pair, e, key) for k, e in tested.items()}
+        return {k: anomalies.density_ratio(*pair, e, key) for k, e in tested.items()}
     if method == "CWoLa":
         narrow = data.inside(NARROW)
-        score = inference.cwola(narrow, REGION, key, classifier)
+        score = anomalies.cwola(narrow, REGION, key, classifier)
     elif method == "supervised":
         # True signal of its own, as much as half of the test's.
         toy = Resonance(shift=CASES[case][0])
@@ -170,7 +170,7 @@ def search(config: Config, run: Run, case: str, method: str) -> dict:
         )
         if config.data:
             tested["signal"] = tested["signal"].take(np.s_[1::2])
-        score = inference.classifier(
+        score = anomalies.classifier(
             signal.features, sample["true"].features[: 4 * len(signal.masses)], key, classifier
         )
     else:
@@ -178,8 +178,8 @@ def search(config: Config, run: Run, case: str, method: str) -> dict:
         if method == "CATHODE":
             fitted = trained(config, run, case, "outside", data)
             num = config.oversampling * len(inside.masses)
-            reference = inference.interpolated(*fitted, data, REGION, key, num)
-        score = inference.classifier(inside.features, reference, key, classifier)
+            reference = anomalies.interpolated(*fitted, data, REGION, key, num)
+        score = anomalies.classifier(inside.features, reference, key, classifier)
     return {name: score(events.features) for name, events in tested.items()}
 
 
@@ -207,7 +207,7 @@ def compute(config: Config, run: Run) -> dict:
             if method == "supervised" and case == "no signal":
                 continue
             scores = run.cached(f"{case}/{method}", search, config, run, case, method)
-            found = inference.significance_improvement(scores["signal"], scores["background"])
+            found = anomalies.significance_improvement(scores["signal"], scores["background"])
             metrics[f"improvement/{case}/{method}"] = found.best
             top = scores["background"] >= np.quantile(scores["background"], 0.99)
             p_value = stats.ks_2samp(masses[top], masses[~top]).pvalue
@@ -226,7 +226,7 @@ def report(config: Config, run: Run, metrics: dict) -> str:
             if f"improvement/{case}/{method}" not in metrics:
                 continue
             scores = run.stage(f"{case}/{method}")
-            found = inference.significance_improvement(scores["signal"], scores["background"])
+            found = anomalies.significance_improvement(scores["signal"], scores["background"])
             few = np.unique(np.geomspace(1, len(found.value), 60).astype(int)) - 1
             panels[case][method] = Curve.of(*(a[few] for a in (found.background, found.value)))
     label = {"xlabel": r"Background efficiency $\epsilon_B$", "num_columns": 3}

@@ -27,6 +27,7 @@ from jgen.toys.gaussian_mixture import (
     mixture_prediction,
     mixture_toy,
 )
+from jgen.toys.integrands import ToyIntegrand, camel, cut_ring
 from jgen.toys.mixtures import eight_gaussians, pinwheel
 from jgen.toys.ring import ring, spherical
 from jgen.toys.toy import (
@@ -45,9 +46,12 @@ __all__ = [
     "GaussianMixture",
     "Marginal",
     "Toy",
+    "ToyIntegrand",
     "bootstrap_weights",
+    "camel",
     "camel_back",
     "circles",
+    "cut_ring",
     "double_well",
     "eight_gaussians",
     "entropy",

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jgen.inference import Events, Region, cwola, region_masses, significance_improvement
+from jgen.inference.anomalies import (
+    Events,
+    Region,
+    cwola,
+    region_masses,
+    significance_improvement,
+)
 from jgen.metrics import ClassifierConfig
 from jgen.toys.resonance import Resonance
 

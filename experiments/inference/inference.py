@@ -53,7 +53,11 @@ class Config:
     flow: TrainConfig = TrainConfig(
         2500, 256, ensemble=2, keep="best", validate_every=100, optimizer=OptimizerConfig(1e-3)
     )
-    """Training of flows: of the posterior and of the likelihood."""
+    """Training of flows of the posterior."""
+    likelihood: TrainConfig = TrainConfig(
+        2500, 256, keep="best", validate_every=100, optimizer=OptimizerConfig(1e-3)
+    )
+    """Training of the likelihood, of one member: its posteriors take many gradients."""
     matching: TrainConfig = TrainConfig(
         6000, 512, ensemble=2, keep="best", ema_decay=0.99, validate_every=400,
         optimizer=OptimizerConfig(2e-3),
@@ -84,7 +88,7 @@ def check(config: Config) -> None:
 
 def training(config: Config, method: str) -> TrainConfig:
     """Of a method."""
-    return config.flow if method == "likelihood" else getattr(config, method)
+    return getattr(config, method)
 
 
 def one_model(method: str, simulator: Simulator, data: np.ndarray) -> GenerativeModel:
@@ -142,7 +146,9 @@ def posterior(config: Config, method: str, simulator: Simulator, model, params, 
         )
     draws = functools.partial(inference.sample_posterior, simulator.prior, score)
     each = (
-        draws(x, jax.random.fold_in(key, i), config.num_draws, candidates=config.candidates)
+        draws(
+            x, jax.random.fold_in(key, i), config.num_draws, candidates=config.candidates, moves=10
+        )
         for i, x in enumerate(observed)
     )
     return np.stack(list(each))
@@ -289,6 +295,7 @@ SMOKE = variant(
     num_pairs=50,
     flow=_BRIEF,
     matching=_BRIEF,
+    likelihood=_BRIEF,
     ratio=_BRIEF,
 )
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build)

@@ -1,4 +1,4 @@
-"""What is concluded with a trained model: importance weights and Markov chains."""
+"""What is concluded with a trained model: importance weights, Markov chains and unfolding."""
 
 from jgen.inference.mcmc import (
     AutocorrelationTime,
@@ -22,11 +22,21 @@ from jgen.inference.reweighting import (
     uncovered_fraction,
     weighted_mean,
 )
+from jgen.inference.unfolding import (
+    Simulation,
+    Unfolded,
+    UnfoldingConfig,
+    iterated_generation,
+    omnifold,
+)
 
 __all__ = [
     "AutocorrelationTime",
     "Chains",
     "IndependenceChain",
+    "Simulation",
+    "Unfolded",
+    "UnfoldingConfig",
     "Weighted",
     "autocorrelation_time",
     "bin_probabilities",
@@ -37,8 +47,10 @@ __all__ = [
     "free_energy_difference",
     "hamiltonian",
     "independence_metropolis",
+    "iterated_generation",
     "log_partition",
     "log_weights",
+    "omnifold",
     "random_walk",
     "uncovered_fraction",
     "weighted_mean",

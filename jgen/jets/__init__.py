@@ -31,21 +31,25 @@ from jgen.jets.features import (
     write_features,
 )
 from jgen.jets.kinematics import finished, jet_kinematics, mean_image
+from jgen.jets.observables import OBSERVABLES, jet_observable, jet_observables, smeared
 from jgen.jets.preprocessing import (
     SAMPLE_PT_RANGE,
     draw_multiplicities,
     feature_map,
     point_map,
 )
+from jgen.jets.soft_drop import Groomed, soft_drop
 from jgen.jets.substructure import n_subjettiness
 
 __all__ = [
     "DISTANCES",
     "FEATURES",
     "LABELS",
+    "OBSERVABLES",
     "PARTICLES",
     "SAMPLE_PT_RANGE",
     "Constituents",
+    "Groomed",
     "JetFeatures",
     "JetSample",
     "check_constituents",
@@ -61,6 +65,8 @@ __all__ = [
     "graphs",
     "jet_distances",
     "jet_kinematics",
+    "jet_observable",
+    "jet_observables",
     "jet_sample",
     "mean_image",
     "n_subjettiness",
@@ -71,6 +77,8 @@ __all__ = [
     "read_jets",
     "sample_jets_path",
     "sample_path",
+    "smeared",
+    "soft_drop",
     "to_columns",
     "write_features",
     "write_jetnet",

@@ -60,6 +60,7 @@ from jgen.metrics.manifold import (
     precision_recall_density_coverage,
 )
 from jgen.metrics.members import Calibrated, MemberBins, join_bins, member_bins
+from jgen.metrics.ratios import RatioConfig, weighted_log_ratio
 
 __all__ = [
     "Calibrated",
@@ -87,6 +88,7 @@ __all__ = [
     "KernelPhysicsDistance",
     "Manifold",
     "Moments",
+    "RatioConfig",
     "Separation",
     "QuadraticReplicas",
     "Wasserstein",
@@ -114,4 +116,5 @@ __all__ = [
     "sliced_wasserstein",
     "trained_classifier",
     "wasserstein",
+    "weighted_log_ratio",
 ]

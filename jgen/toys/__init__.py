@@ -28,6 +28,7 @@ from jgen.toys.gaussian_mixture import (
 )
 from jgen.toys.mixtures import eight_gaussians, pinwheel
 from jgen.toys.ring import ring, spherical
+from jgen.toys.smeared import Normal, unfolded_gaussian
 from jgen.toys.toy import (
     Marginal,
     Toy,
@@ -43,6 +44,7 @@ __all__ = [
     "FitError",
     "GaussianMixture",
     "Marginal",
+    "Normal",
     "Toy",
     "bootstrap_weights",
     "camel_back",
@@ -68,4 +70,5 @@ __all__ = [
     "ring",
     "spherical",
     "true_events",
+    "unfolded_gaussian",
 ]

@@ -228,7 +228,9 @@ def compute(config: Config, run: Run) -> dict:
         truths.append(truth.fractions)
         errors.append(truth.fraction_errors)
     args = (np.concatenate(truths), np.concatenate(members, axis=1), np.array([ONE_SIGMA]))
-    metrics["coverage/jets"] = float(coverage(*args, truth_error=np.concatenate(errors)).observed[0])
+    metrics["coverage/jets"] = float(
+        coverage(*args, truth_error=np.concatenate(errors)).observed[0]
+    )
     sizes = (len(samples[name]) for name in ("truth", "data"))
     metrics["floor"] = separation_floor(config.bins, *sizes)
     return metrics

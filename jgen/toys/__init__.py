@@ -29,6 +29,16 @@ from jgen.toys.gaussian_mixture import (
 from jgen.toys.mixtures import eight_gaussians, pinwheel
 from jgen.toys.ring import ring, spherical
 from jgen.toys.smeared import Normal, unfolded_gaussian
+from jgen.toys.string_break import (
+    KAON,
+    PION,
+    BreakMoments,
+    Chain,
+    break_moments,
+    fragment,
+    mean_z,
+    string_break,
+)
 from jgen.toys.toy import (
     Marginal,
     Toy,
@@ -39,6 +49,10 @@ from jgen.toys.toy import (
 )
 
 __all__ = [
+    "KAON",
+    "PION",
+    "BreakMoments",
+    "Chain",
     "DoubleWell",
     "Fit",
     "FitError",
@@ -47,15 +61,18 @@ __all__ = [
     "Normal",
     "Toy",
     "bootstrap_weights",
+    "break_moments",
     "camel_back",
     "circles",
     "double_well",
     "eight_gaussians",
     "entropy",
     "fit_error",
+    "fragment",
     "gaussian",
     "gaussian_mixture",
     "ideal_amplification",
+    "mean_z",
     "memoriser",
     "mixture_on_path",
     "mixture_prediction",
@@ -69,6 +86,7 @@ __all__ = [
     "region_probability",
     "ring",
     "spherical",
+    "string_break",
     "true_events",
     "unfolded_gaussian",
 ]

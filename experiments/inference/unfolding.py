@@ -224,7 +224,7 @@ def compute(config: Config, run: Run) -> dict:
         for which, sample in contents.items():
             power = separation(truth, sample, key=run.key("replicas"))
             metrics[f"power/{which}/{name}"] = power.estimate
-        members.append(unfolded["OmniFold"].fractions(column, edges))
+        members.append(unfolded["OmniFold"].fractions(column, opened(edges)))
         truths.append(truth.fractions)
         errors.append(truth.fraction_errors)
     args = (np.concatenate(truths), np.concatenate(members, axis=1), np.array([ONE_SIGMA]))
@@ -234,6 +234,11 @@ def compute(config: Config, run: Run) -> dict:
     sizes = (len(samples[name]) for name in ("truth", "data"))
     metrics["floor"] = separation_floor(config.bins, *sizes)
     return metrics
+
+
+def opened(edges: np.ndarray) -> np.ndarray:
+    """Edges whose outer bins have all that is beyond."""
+    return np.concatenate([[-np.inf], edges[1:-1], [np.inf]])
 
 
 def contents_of(config: Config, samples: dict, unfolded: dict, column: int):
@@ -272,7 +277,7 @@ def report(config: Config, run: Run, metrics: dict) -> str:
     panels = []
     for column, label in enumerate(_LABELS):
         edges, made = contents_of(config, samples, unfolded, column)
-        spread = unfolded["OmniFold"].fractions(column, edges).std(axis=0, ddof=1)
+        spread = unfolded["OmniFold"].fractions(column, opened(edges)).std(axis=0, ddof=1)
         total = made["OmniFold"].total
         made["OmniFold"] = made["OmniFold"]._replace(variances=(spread * total) ** 2)
         truth = made.pop("truth")

@@ -17,12 +17,13 @@ import jax
 import numpy as np
 from scipy.stats import norm
 
+from experiments.inference import mixtures
 from experiments.study import Run, Study, at_least, main, table, variant
 from jgen import GenerativeModel, OptimizerConfig, TrainConfig, models, nets, plotting
 from jgen import jets as jet_tools
 from jgen.estimate import Estimate, mean_estimate
 from jgen.inference import Simulation, Unfolded, UnfoldingConfig, iterated_generation, omnifold
-from jgen.metrics import RatioConfig, coverage, histogram, separation, separation_floor
+from jgen.metrics import RatioConfig, coverage, separation, separation_floor
 from jgen.plotting import Curve, Panel
 from jgen.random import numpy_generator
 from jgen.solvers import runge_kutta
@@ -82,19 +83,9 @@ def check(config: Config) -> None:
         raise ValueError(f"classes must be two different ones, got {config.classes}")
 
 
-@functools.lru_cache(maxsize=2)
-def load(data: str, classes: tuple[str, str], rows: int) -> jet_tools.Constituents:
-    """The jets of two classes."""
-    jets = jet_tools.read_jets(data or jet_tools.sample_jets_path()).of(*classes).leading(rows)
-    smallest = np.bincount(jets.labels, minlength=2).min()
-    if smallest < 200:
-        raise ValueError(f"a class has {smallest} jets; two hundred are needed")
-    return jets
-
-
 def inputs(config: Config) -> jet_tools.Constituents:
     """The jets."""
-    return load(config.data, config.classes, config.num_points)
+    return mixtures.load(config.data, config.classes, config.num_points)
 
 
 def build(config: Config) -> dict[str, GenerativeModel]:
@@ -162,23 +153,6 @@ def gaussian_coverage(config: Config, run: Run) -> np.ndarray:
     return np.array(covered)
 
 
-def jet_samples(config: Config, run: Run) -> dict:
-    """Observables of simulated pairs, of the data before and after the detector, and of a truth."""
-    jets, rng = inputs(config), numpy_generator(run.key("jets"))
-    after = jet_tools.smeared(jets, run.key("detector"))
-    first, second = (rng.permutation(np.flatnonzero(jets.labels == k)) for k in (0, 1))
-    # As many as there are: two fifths of the second class in the simulation.
-    half = min(int(0.4 * len(second)), len(first) // 2)
-    more = min(int(0.3 * len(second)), int((len(first) - half) / 2 / 0.3 * 0.7))
-    less = int(more * 0.3 / 0.7)
-    cut = lambda rows, k: np.split(rows, [half, half + k, half + 2 * k])[:3]
-    parts = [np.concatenate(both) for both in zip(cut(first, less), cut(second, more), strict=True)]
-    before, measured = (jet_tools.jet_observables(j) for j in (jets, after))
-    names = ("simulation", "data", "truth")
-    made = {name: before[rows] for name, rows in zip(names, parts, strict=True)}
-    return made | {f"{name} reco": measured[rows] for name, rows in zip(names, parts, strict=True)}
-
-
 def jets_unfolded(config: Config, run: Run, method: str) -> Unfolded:
     """What a method makes of the jets, in the units of the observables."""
     samples = run.stage("jets")
@@ -215,16 +189,16 @@ def compute(config: Config, run: Run) -> dict:
                 metrics[f"gaussian/{method}/{name}/{i + 1}"] = value
     covered = run.cached("coverage", gaussian_coverage, config, run)
     metrics["coverage/gaussian"] = mean_estimate(covered)
-    samples = run.cached("jets", jet_samples, config, run)
+    samples = run.cached("jets", mixtures.samples, inputs(config), run)
     unfolded = {m: run.cached(f"jets/{m}", jets_unfolded, config, run, m) for m in METHODS}
     members, truths, errors = [], [], []
     for column, name in enumerate(jet_tools.OBSERVABLES):
-        edges, contents = contents_of(config, samples, unfolded, column)
+        edges, contents = mixtures.contents(config.bins, samples, unfolded, column)
         truth = contents.pop("truth")
         for which, sample in contents.items():
             power = separation(truth, sample, key=run.key("replicas"))
             metrics[f"power/{which}/{name}"] = power.estimate
-        members.append(unfolded["OmniFold"].fractions(column, opened(edges)))
+        members.append(unfolded["OmniFold"].fractions(column, mixtures.opened(edges)))
         truths.append(truth.fractions)
         errors.append(truth.fraction_errors)
     args = (np.concatenate(truths), np.concatenate(members, axis=1), np.array([ONE_SIGMA]))
@@ -234,29 +208,6 @@ def compute(config: Config, run: Run) -> dict:
     sizes = (len(samples[name]) for name in ("truth", "data"))
     metrics["floor"] = separation_floor(config.bins, *sizes)
     return metrics
-
-
-def opened(edges: np.ndarray) -> np.ndarray:
-    """Edges whose outer bins have all that is beyond."""
-    return np.concatenate([[-np.inf], edges[1:-1], [np.inf]])
-
-
-def contents_of(config: Config, samples: dict, unfolded: dict, column: int):
-    """Edges with as many true jets each, and histograms: truth, prior, data, methods."""
-    true = samples["truth"][:, column]
-    edges = np.unique(np.quantile(true, np.linspace(0, 1, config.bins + 1)))
-    if jet_tools.OBSERVABLES[column] == "constituents":
-        edges = np.unique(np.round(edges)) - 0.5
-    # Whatever lies outside of the true jets belongs to the bins at the ends.
-    inside = lambda x: np.clip(x, edges[0], edges[-1])
-    plain = {"truth": true, "prior": samples["simulation"][:, column]}
-    plain["data"] = samples["data"][:, column]
-    made = {name: histogram(inside(x), edges) for name, x in plain.items()}
-    for method, found in unfolded.items():
-        events, _ = found.sample()
-        weights = found.weights[:, -1].mean(axis=0)
-        made[method] = histogram(inside(events[:, column]), edges, weights)
-    return edges, made
 
 
 def report(config: Config, run: Run, metrics: dict) -> str:
@@ -276,8 +227,8 @@ def report(config: Config, run: Run, metrics: dict) -> str:
     unfolded = {method: run.stage(f"jets/{method}") for method in METHODS}
     panels = []
     for column, label in enumerate(_LABELS):
-        edges, made = contents_of(config, samples, unfolded, column)
-        spread = unfolded["OmniFold"].fractions(column, opened(edges)).std(axis=0, ddof=1)
+        edges, made = mixtures.contents(config.bins, samples, unfolded, column)
+        spread = unfolded["OmniFold"].fractions(column, mixtures.opened(edges)).std(axis=0, ddof=1)
         total = made["OmniFold"].total
         made["OmniFold"] = made["OmniFold"]._replace(variances=(spread * total) ** 2)
         truth = made.pop("truth")

@@ -42,8 +42,8 @@ def test_an_event_is_not_scored_by_what_it_was_trained_on():
         config = RatioConfig((64, 64), 300, 100, 1e-2, folds)
         found = np.asarray(ratio(jax.random.key(0), x, label, 1 - label, config))
         gap[folds] = found[label > 0].mean() - found[label == 0].mean()
-    assert gap[1] > 3
-    assert gap[2] < 1
+    assert gap[1] > 1
+    assert abs(gap[2]) < 0.5 * gap[1]
 
 
 def test_bad_options_are_refused():

@@ -1,4 +1,4 @@
-"""Jets of two classes before and after a detector, mixed one way in a simulation, another in data."""
+"""Jets of two classes before and after a detector: a simulation, data of another mixture, truth."""
 
 import functools
 

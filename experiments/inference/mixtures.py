@@ -50,19 +50,25 @@ def opened(edges: np.ndarray) -> np.ndarray:
     return np.concatenate([[-np.inf], edges[1:-1], [np.inf]])
 
 
-def contents(bins: int, samples: dict, unfolded: dict[str, Unfolded], column: int):
-    """Edges with as many true jets each, and histograms: truth, prior, data, methods."""
+def binning(bins: int, samples: dict, column: int, *, even: bool = False) -> np.ndarray:
+    """Edges of bins with as many true jets each, or of one width."""
     true = samples["truth"][:, column]
     edges = np.unique(np.quantile(true, np.linspace(0, 1, bins + 1)))
-    if OBSERVABLES[column] == "constituents":
-        edges = np.unique(np.round(edges)) - 0.5
-    # Whatever lies outside of the true jets belongs to the bins at the ends.
+    if even:
+        edges = np.linspace(*np.quantile(true, [0.005, 0.995]), bins + 1)
+    return np.unique(np.round(edges)) - 0.5 if OBSERVABLES[column] == "constituents" else edges
+
+
+def contents(edges: np.ndarray, samples: dict, unfolded: dict[str, Unfolded], column: int) -> dict:
+    """Histograms of the truth, the prior, the data and what is unfolded."""
+    # Whatever lies outside belongs to the bins at the ends.
     inside = lambda x: np.clip(x, edges[0], edges[-1])
-    plain = {"truth": true, "prior": samples["simulation"][:, column]}
-    plain["data"] = samples["data"][:, column]
-    made = {name: histogram(inside(x), edges) for name, x in plain.items()}
+    plain = {"truth": "truth", "prior": "simulation", "data": "data"}
+    made = {
+        name: histogram(inside(samples[sample][:, column]), edges) for name, sample in plain.items()
+    }
     for method, found in unfolded.items():
         events, _ = found.sample()
         weights = found.weights[:, -1].mean(axis=0)
         made[method] = histogram(inside(events[:, column]), edges, weights)
-    return edges, made
+    return made

@@ -193,7 +193,8 @@ def compute(config: Config, run: Run) -> dict:
     unfolded = {m: run.cached(f"jets/{m}", jets_unfolded, config, run, m) for m in METHODS}
     members, truths, errors = [], [], []
     for column, name in enumerate(jet_tools.OBSERVABLES):
-        edges, contents = mixtures.contents(config.bins, samples, unfolded, column)
+        edges = mixtures.binning(config.bins, samples, column)
+        contents = mixtures.contents(edges, samples, unfolded, column)
         truth = contents.pop("truth")
         for which, sample in contents.items():
             power = separation(truth, sample, key=run.key("replicas"))
@@ -227,7 +228,8 @@ def report(config: Config, run: Run, metrics: dict) -> str:
     unfolded = {method: run.stage(f"jets/{method}") for method in METHODS}
     panels = []
     for column, label in enumerate(_LABELS):
-        edges, made = mixtures.contents(config.bins, samples, unfolded, column)
+        edges = mixtures.binning(24, samples, column, even=True)
+        made = mixtures.contents(edges, samples, unfolded, column)
         spread = unfolded["OmniFold"].fractions(column, mixtures.opened(edges)).std(axis=0, ddof=1)
         total = made["OmniFold"].total
         made["OmniFold"] = made["OmniFold"]._replace(variances=(spread * total) ** 2)

@@ -127,7 +127,7 @@ def omnifold(
     Step one finds weights that make reco of the simulation that of the data, step two their mean at
     each gen, which is what the next iteration starts from. Events without reco have in step one the
     mean weight of measured ones with the same gen, fakes in step two the mean of generated ones of
-    the same reco. Weights are those of shapes: their sum is that of the simulation's weights.
+    the same reco. The sum of weights is that of the simulation's: shapes are unfolded, not rates.
 
     Deviations: networks start anew in each step, and by default each scores the half of the events
     that it was not trained on. Weights of data of both signs (a subtracted background) are refused.
@@ -176,14 +176,16 @@ def _omnifold(keys, drawn, simulation, measured, config):
             jnp.concatenate([reco_weights, empty]),
             config.ratio,
         )
-        pull = push * jnp.exp(ratio[:num])
+        pull = _where(seen, push * jnp.exp(ratio[:num]))
+        both_sides = _where(generated, _where(seen, simulated_weights))
         if seen is not None:
-            own = _where(generated, _where(seen, simulated_weights))
-            pull = jnp.where(seen, pull, mean_weight(missed, simulation.gen, pull, own))
-        push = mean_weight(second, simulation.gen, pull, _where(generated, simulated_weights))
+            pull = jnp.where(seen, pull, mean_weight(missed, simulation.gen, pull, both_sides))
+        own = _where(generated, simulated_weights)
+        push = _where(generated, mean_weight(second, simulation.gen, pull, own))
+        push *= jnp.sum(own) / jnp.sum(own * push)
         if generated is not None:
-            own = _where(generated, _where(seen, simulated_weights))
-            push = jnp.where(generated, push, mean_weight(fakes, simulation.reco, push, own))
+            mean = mean_weight(fakes, simulation.reco, push, both_sides)
+            push = jnp.where(generated, push, mean)
         return push
 
     def one(key, simulated_weights, measured_weights):
@@ -198,8 +200,9 @@ def _omnifold(keys, drawn, simulation, measured, config):
 
 
 def _mean_weight(key, x, values, weights, config):
-    """The mean of values at each x, of overall mean one."""
-    return jnp.exp(weighted_log_ratio(key, x, values * weights, weights, config))
+    """The mean of values at each x."""
+    log_ratio = weighted_log_ratio(key, x, values * weights, weights, config)
+    return jnp.exp(log_ratio) * jnp.sum(values * weights) / jnp.sum(weights)
 
 
 def iterated_generation(

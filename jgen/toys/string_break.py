@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jgen.checks import check_positive
+from jgen.checks import check_fraction, check_positive, check_whole
 from jgen.random import normal
 from jgen.toys.toy import Toy
 from jgen.typing import Key
@@ -161,9 +161,11 @@ def fragment(
       most: breaks at most.
 
     Raises:
-      ValueError: for energies or masses that are not positive.
+      ValueError: for numbers out of range.
     """
     check_positive(energy=energy, least_mass=least_mass)
+    check_fraction(kaons=kaons)
+    check_whole(most=most)
 
     def go_on(state, key):
         rest, alive = state

@@ -17,6 +17,9 @@ from jgen.jets import (
 from jgen.metrics import histogram
 from jgen.random import numpy_generator
 
+LEAST_SHARE = 0.01
+"""Of a jet's pT: softer constituents are not counted, since files have the leading ones alone."""
+
 
 @functools.lru_cache(maxsize=2)
 def load(data: str, classes: tuple[str, str], rows: int) -> Constituents:
@@ -39,7 +42,7 @@ def samples(jets: Constituents, run: Run) -> dict:
     less = int(more * 0.3 / 0.7)
     cut = lambda rows, k: np.split(rows, [half, half + k, half + 2 * k])[:3]
     parts = [np.concatenate(both) for both in zip(cut(first, less), cut(second, more), strict=True)]
-    before, measured = (jet_observables(j) for j in (jets, after))
+    before, measured = (jet_observables(j, LEAST_SHARE) for j in (jets, after))
     names = ("simulation", "data", "truth")
     made = {name: before[rows] for name, rows in zip(names, parts, strict=True)}
     return made | {f"{name} reco": measured[rows] for name, rows in zip(names, parts, strict=True)}

@@ -32,7 +32,14 @@ from jgen.toys import Normal, unfolded_gaussian
 PRIOR, TRUTH, RESOLUTION = Normal(0.2, 0.8), Normal(0.0, 1.0), 0.5
 """Of the simulation, of the data and of the smearing, as in OmniFold's example."""
 METHODS = ("OmniFold", "flow matching", "bridge")
-_LABELS = ("jet mass [GeV]", "constituents", "jet width", r"$\ln\rho$", r"$\tau_{21}$", "$z_g$")
+_LABELS = (
+    "jet mass [GeV]",
+    "constituents above 1 % of $p_T$",
+    "jet width",
+    r"$\ln\rho$",
+    r"$\tau_{21}$",
+    "$z_g$",
+)
 ONE_SIGMA = 0.6827
 
 
@@ -259,7 +266,7 @@ _BRIEF = RatioConfig((8,), 10, 100)
 DEFAULT = Config()
 SMOKE = variant(
     DEFAULT,
-    num_points=8,
+    num_points=20,
     num=300,
     iterations=2,
     experiments=2,

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.arrays import finite_array
+from jgen.checks import check_fraction
 from jgen.jets.constituents import Constituents, in_order
 from jgen.jets.kinematics import jet_kinematics
 from jgen.jets.soft_drop import soft_drop
@@ -19,7 +20,7 @@ _LEAST_LOG_RHO = -14.0
 _CHUNK = 1000
 
 
-def jet_observable(points: Float[Array, "n 3"]) -> Float[Array, " 6"]:
+def jet_observable(points: Float[Array, "n 3"], least_share: float = 0.0) -> Float[Array, " 6"]:
     """The six observables of OmniFold (1911.09107), Fig. 2, of one jet.
 
     Mass; number of constituents; width, sum pT dR / sum pT about the jet; ln rho = ln(m^2 / pT^2)
@@ -28,6 +29,8 @@ def jet_observable(points: Float[Array, "n 3"]) -> Float[Array, " 6"]:
 
     Args:
       points: (eta, phi, pT), relative to the jet's eta and phi; rows of pT zero are padding.
+      least_share: of the jet's pT that a constituent needs to be counted: where only leading ones
+        are known, their number says nothing, but that of hard ones does.
     """
     eta, phi, pt = points.T
     there = pt > 0
@@ -43,7 +46,7 @@ def jet_observable(points: Float[Array, "n 3"]) -> Float[Array, " 6"]:
     return jnp.stack(
         [
             mass,
-            jnp.sum(there),
+            jnp.sum(there & (pt > least_share * jet_pt)),
             width,
             jnp.log(jnp.maximum(rho, jnp.exp(_LEAST_LOG_RHO))),
             jnp.where(one > 0, two / jnp.where(one > 0, one, 1), 0),
@@ -52,8 +55,9 @@ def jet_observable(points: Float[Array, "n 3"]) -> Float[Array, " 6"]:
     )
 
 
-def jet_observables(jets: Constituents) -> Float[np.ndarray, "num 6"]:
-    """`OBSERVABLES` of jets, masses in GeV."""
+def jet_observables(jets: Constituents, least_share: float = 0.0) -> Float[np.ndarray, "num 6"]:
+    """`OBSERVABLES` of jets, masses in GeV; see `jet_observable`."""
+    check_fraction(least_share=least_share)
     points = np.concatenate(
         [jets.points[..., :2], jets.points[..., 2:] * jets.jets[:, None, :1]], -1
     )
@@ -61,11 +65,11 @@ def jet_observables(jets: Constituents) -> Float[np.ndarray, "num 6"]:
     for first in range(0, len(points), size):
         # The last chunk repeats its last jet, so that it runs in the same program.
         rows = np.minimum(first + np.arange(size), len(points) - 1)
-        found.append(np.asarray(_observables(points[rows]))[: len(points) - first])
+        found.append(np.asarray(_observables(points[rows], least_share))[: len(points) - first])
     return np.concatenate(found)
 
 
-_observables = jax.jit(jax.vmap(jet_observable))
+_observables = jax.jit(jax.vmap(jet_observable, (0, None)))
 
 
 def smeared(jets: Constituents, key: Key) -> Constituents:

@@ -41,6 +41,7 @@ def test_soft_radiation_is_in_the_mass_and_not_in_rho_and_padding_and_rotation_c
     assert n == 3
     assert z == pytest.approx(0.35 / 0.95, rel=1e-3)
     assert np.exp(rho / 2) < 0.9 * mass
+    assert jet_observable(points, 0.1)[1] == 2  # those with a tenth of the momentum
 
 
 def test_a_jet_of_one_constituent():

@@ -17,7 +17,7 @@ from jgen.jets import (
 from jgen.metrics import histogram
 from jgen.random import numpy_generator
 
-LEAST_SHARE = 0.01
+LEAST_SHARE = 0.015
 """Of a jet's pT: softer constituents are not counted, since files have the leading ones alone."""
 
 

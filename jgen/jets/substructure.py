@@ -104,7 +104,7 @@ def cluster(
         is_second = (jnp.arange(n) == second) & go_on
         if combine is not None:
             both = (vectors[first], vectors[second], carried[first], carried[second])
-            carried = jnp.where(is_first[:, None], combine(*both), carried)
+            carried = jnp.where(is_first[:, None], combine(*both)[None], carried)
         added = jnp.sum(jnp.where((is_first | is_second)[:, None], vectors, 0), axis=0)
         vectors = jnp.where(is_first[:, None], added[None], vectors)
         alive = alive & ~is_second

@@ -107,8 +107,9 @@ def weighted_log_ratio(
 
 def _standardised(x, weight):
     """Columns of mean zero and width one, those that are constant without change of scale."""
-    mean = jnp.average(x, axis=0, weights=weight)
-    width = jnp.sqrt(jnp.average((x - mean) ** 2, axis=0, weights=weight))
+    average = lambda a: jnp.average(a, axis=0, weights=weight)[None]
+    mean = average(x)
+    width = jnp.sqrt(average((x - mean) ** 2))
     return (x - mean) / jnp.where(width > 0, width, 1)
 
 

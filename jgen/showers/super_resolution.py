@@ -58,8 +58,7 @@ def stick_breaking(u: Float[Array, "*n d"]) -> tuple[Float[Array, "*n size"], Fl
     Place i takes the fraction sigmoid(u_i - log(d - i)) of what those before it left, so that u = 0
     are equal shares.
     """
-    d = u.shape[-1]
-    shifted = u - jnp.log(d - jnp.arange(d, dtype=u.dtype))
+    shifted = u - _offsets(u)
     taken, kept = jax.nn.log_sigmoid(shifted), jax.nn.log_sigmoid(-shifted)
     left = jnp.cumsum(kept, axis=-1)
     before = left - kept
@@ -69,10 +68,15 @@ def stick_breaking(u: Float[Array, "*n d"]) -> tuple[Float[Array, "*n size"], Fl
 
 def stick_lengths(shares: Float[Array, "*n size"]) -> Float[Array, "*n d"]:
     """The numbers that `stick_breaking` makes positive shares of; they need not add up to one."""
-    d = shares.shape[-1] - 1
     left = jnp.flip(jnp.cumsum(jnp.flip(shares, -1), axis=-1), -1)
     u = jnp.log(shares[..., :-1]) - jnp.log(left[..., 1:])
-    return u + jnp.log(d - jnp.arange(d, dtype=shares.dtype))
+    return u + _offsets(u)
+
+
+def _offsets(u):
+    """Of each place, what makes equal shares of zeros."""
+    d = u.shape[-1]
+    return jnp.broadcast_to(jnp.log(d - jnp.arange(d, dtype=u.dtype)), u.shape)
 
 
 def conserving(

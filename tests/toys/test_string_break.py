@@ -17,8 +17,8 @@ def test_moments_and_draws_are_those_of_the_density(mass, entropy, mean):
     toy = string_break(mass)
     x = true_events(toy, jax.random.key(0), 20_000)
     log_p = np.asarray(jax.jit(jax.vmap(toy.log_prob))(x))
-    assert -log_p.mean() == pytest.approx(entropy, abs=4 * log_p.std() / 20_000**0.5)
-    assert x[:, 2].mean() == pytest.approx(mean, abs=4 * x[:, 2].std() / 20_000**0.5)
+    assert -log_p.mean() == pytest.approx(entropy, abs=float(4 * log_p.std() / 20_000**0.5))
+    assert x[:, 2].mean() == pytest.approx(mean, abs=float(4 * x[:, 2].std() / 20_000**0.5))
 
 
 def test_the_density_of_z_by_an_integral_of_its_formula():

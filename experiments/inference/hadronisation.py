@@ -52,7 +52,7 @@ class Config:
     hidden: tuple[int, ...] = (32, 32)
     """Widths of their networks."""
     training: TrainConfig = TrainConfig(
-        3000, 500, ema_decay=0.99, optimizer=OptimizerConfig(3e-3, clip_norm=1.0)
+        3000, 512, ema_decay=0.99, optimizer=OptimizerConfig(3e-3, clip_norm=1.0)
     )
     """Training of the flow."""
     seed: int = 0
@@ -195,7 +195,7 @@ SMOKE = variant(
     num_strings=20,
     depth=2,
     hidden=(8,),
-    training={"steps": 10, "batch_size": 50},
+    training={"steps": 10, "batch_size": 64},
 )
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build)
 

@@ -75,7 +75,7 @@ class Config:
     """Classifiers of the Gaussian."""
     small_ratio: RatioConfig = RatioConfig((32, 32), 300, 500, 5e-3)
     """Classifiers of jets and repeated experiments."""
-    training: TrainConfig = TrainConfig(1500, 1000, optimizer=OptimizerConfig(5e-3))
+    training: TrainConfig = TrainConfig(1500, 1024, optimizer=OptimizerConfig(5e-3))
     """Each round of flow matching and bridges."""
     seed: int = 0
     """Base of all key streams."""
@@ -277,7 +277,7 @@ SMOKE = variant(
     bins=4,
     ratio=_BRIEF,
     small_ratio=_BRIEF,
-    training={"steps": 10, "batch_size": 50},
+    training={"steps": 10, "batch_size": 64},
 )
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build, inputs)
 

@@ -101,7 +101,7 @@ def test_omnifold_with_lost_events_and_fakes_is_bayes_with_fakes():
 def test_a_bridge_follows_the_law():
     simulation, measured = events(20_000)
     model = models.bridge(nets.velocity_mlp(1, hidden=(32, 32), time_features=0), 1, 0.5, steps=20)
-    training = TrainConfig(800, 500, optimizer=OptimizerConfig(1e-2))
+    training = TrainConfig(800, 512, optimizer=OptimizerConfig(1e-2))
     config = UnfoldingConfig(2, ratio=RatioConfig((32, 32), 400, 1000, 1e-2))
     args = (simulation, measured, jax.random.key(0), model, training, config)
     found = iterated_generation(*args, batch_size=20_000, progress=False)

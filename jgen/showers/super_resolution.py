@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.checks import check_not_negative, check_open_fraction, check_shape
-from jgen.generative_model import GenerativeModel
+from jgen.generative_model import Batch, GenerativeModel
 from jgen.typing import Cond
 
 Shape = tuple[int, ...]
@@ -134,6 +134,37 @@ def conserving(
         u, total = shared(x)
         log_det = stick_breaking(u)[1] + (size - 1) * jnp.log(jnp.where(total > 0, total, 1))
         return model.log_prob(params, key, u, features(cond)) - jnp.sum(log_det)
+
+    density = None if model.log_prob is None else log_prob
+    return GenerativeModel(model.init, loss, sample, density)
+
+
+def each_cell(model: GenerativeModel) -> GenerativeModel:
+    """A model of one coarse cell as one of all, which are independent given their conditions.
+
+    Events are u [*cells, d] and conditions [*cells, f], of the model u [d] and [f]. Neighbours in
+    the condition of a cell make its shares follow theirs.
+    """
+
+    def flat(values):
+        return values.reshape(-1, values.shape[-1])
+
+    def loss(params, key, batch):
+        # Cells are the events: each has the same weight.
+        cells = batch._replace(x=jax.vmap(flat)(batch.x), cond=jax.vmap(flat)(batch.cond))
+        num = cells.x.shape[1]
+        merged = jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), (cells.x, cells.cond))
+        weight = None if batch.weight is None else jnp.repeat(batch.weight, num)
+        return model.loss(params, key, Batch(*merged, weight))
+
+    def sample(params, key, cond):
+        keys = jax.random.split(key, flat(cond).shape[0])
+        drawn = jax.vmap(model.sample, (None, 0, 0))(params, keys, flat(cond))
+        return drawn.reshape(*cond.shape[:-1], drawn.shape[-1])
+
+    def log_prob(params, key, x, cond):
+        keys = jax.random.split(key, flat(cond).shape[0])
+        return jnp.sum(jax.vmap(model.log_prob, (None, 0, 0, 0))(params, keys, flat(x), flat(cond)))
 
     density = None if model.log_prob is None else log_prob
     return GenerativeModel(model.init, loss, sample, density)

@@ -7,6 +7,7 @@ from jgen import Batch, GenerativeModel
 from jgen.showers.super_resolution import (
     coarsened,
     conserving,
+    each_cell,
     from_blocks,
     stick_breaking,
     stick_lengths,
@@ -85,3 +86,22 @@ def test_the_loss_is_of_the_shares_and_finite_for_empty_cells():
     assert np.isfinite(each).all()
     assert each[0] > 10
     np.testing.assert_allclose(each[1:], 0, atol=1e-6)
+
+
+def test_cells_are_events_that_are_independent():
+    one = GenerativeModel(
+        lambda key: {"a": jnp.zeros(())},
+        lambda params, key, batch: jnp.mean(batch.weight * jnp.sum(batch.x * batch.cond, axis=1)),
+        lambda params, key, cond: cond + jax.random.normal(key, cond.shape),
+        lambda params, key, x, cond: normal_log_prob(x - cond),
+    )
+    model, rng = each_cell(one), np.random.default_rng(0)
+    x, cond = rng.normal(size=(2, 5, 3, 2, 4)).astype(np.float32)
+    batch = Batch(x, cond, np.float32([1, 0, 2, 1, 1]))
+    by_hand = np.mean(batch.weight[:, None, None] * (x * cond).sum(axis=-1))
+    assert float(model.loss({}, jax.random.key(0), batch)) == pytest.approx(by_hand, rel=1e-5)
+    found = model.log_prob({}, jax.random.key(0), x[0], cond[0])
+    assert float(found) == pytest.approx(float(normal_log_prob(x[0] - cond[0])), rel=1e-5)
+    drawn = np.asarray(model.sample({}, jax.random.key(0), cond[0])) - cond[0]
+    assert drawn.shape == (3, 2, 4)
+    assert len(np.unique(drawn)) == 24

@@ -59,7 +59,7 @@ class Config:
     """Trainings of each method that are averaged, on the same Gaussian events."""
     iterations: int = 5
     """Of the Gaussian."""
-    experiments: int = 20
+    experiments: int = 12
     """Repeated Gaussian experiments with a bootstrap ensemble each, by OmniFold."""
     experiment_events: int = 5000
     """Simulated and measured events of each."""
@@ -143,21 +143,18 @@ def gaussian_moments(config: Config, run: Run, method: str) -> dict:
     return {"mean": both[0], "width": both[1]}
 
 
-def gaussian_coverage(config: Config, run: Run) -> np.ndarray:
-    """Of the exact law of the last iteration by the ensemble of each experiment."""
+def gaussian_coverage(config: Config, run: Run, number: int) -> np.ndarray:
+    """Of the exact law of the last iteration by the ensemble of one experiment."""
     settings = UnfoldingConfig(
         config.jet_iterations, config.experiment_members, True, config.small_ratio
     )
     exact = unfolded_gaussian(PRIOR, TRUTH, RESOLUTION, settings.iterations)[-1]
     edges = norm.ppf(np.linspace(0, 1, config.bins + 1), *exact)
-    rng, covered = numpy_generator(run.key("experiments")), []
-    for i in range(config.experiments):
-        key = jax.random.fold_in(run.key("coverage"), i)
-        events = gaussian_events(rng, config.experiment_events)
-        members = omnifold(*events, key, settings).fractions(0, edges)
-        truth = np.full(config.bins, 1 / config.bins)
-        covered.append(coverage(truth, members, np.array([ONE_SIGMA])).observed[0])
-    return np.array(covered)
+    key = jax.random.fold_in(run.key("experiments"), number)
+    events = gaussian_events(numpy_generator(key), config.experiment_events)
+    members = omnifold(*events, key, settings).fractions(0, edges)
+    truth = np.full(config.bins, 1 / config.bins)
+    return coverage(truth, members, np.array([ONE_SIGMA])).observed[0]
 
 
 def jets_unfolded(config: Config, run: Run, method: str) -> Unfolded:
@@ -194,8 +191,11 @@ def compute(config: Config, run: Run) -> dict:
             for i, seeds in enumerate(values.T):
                 value = mean_estimate(seeds) if len(seeds) > 1 else float(seeds[0])
                 metrics[f"gaussian/{method}/{name}/{i + 1}"] = value
-    covered = run.cached("coverage", gaussian_coverage, config, run)
-    metrics["coverage/gaussian"] = mean_estimate(covered)
+    covered = [
+        run.cached(f"experiments/{i}", gaussian_coverage, config, run, i)
+        for i in range(config.experiments)
+    ]
+    metrics["coverage/gaussian"] = mean_estimate(np.array(covered, np.float64))
     samples = run.cached("jets", mixtures.samples, inputs(config), run)
     unfolded = {m: run.cached(f"jets/{m}", jets_unfolded, config, run, m) for m in METHODS}
     members, truths, errors = [], [], []

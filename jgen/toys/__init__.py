@@ -1,7 +1,8 @@
 """Distributions of which everything is known, and generators whose amplification is known.
 
 Whole benchmarks stand in modules of their own: `jgen.toys.ring_controls` (spoiled generators of a
-ring), `jgen.toys.camel_fit` (the fit of GANplification).
+ring), `jgen.toys.camel_fit` (the fit of GANplification), `jgen.toys.simulators` (tasks of
+simulation-based inference).
 """
 
 from jgen.toys.arcs import circles, moons
@@ -26,6 +27,7 @@ from jgen.toys.gaussian_mixture import (
     mixture_prediction,
     mixture_toy,
 )
+from jgen.toys.integrands import ToyIntegrand, camel, cut_ring
 from jgen.toys.mixtures import eight_gaussians, pinwheel
 from jgen.toys.ring import ring, spherical
 from jgen.toys.smeared import Normal, unfolded_gaussian
@@ -60,10 +62,13 @@ __all__ = [
     "Marginal",
     "Normal",
     "Toy",
+    "ToyIntegrand",
     "bootstrap_weights",
     "break_moments",
+    "camel",
     "camel_back",
     "circles",
+    "cut_ring",
     "double_well",
     "eight_gaussians",
     "entropy",

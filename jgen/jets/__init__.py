@@ -31,6 +31,7 @@ from jgen.jets.features import (
     write_features,
 )
 from jgen.jets.kinematics import finished, jet_kinematics, mean_image
+from jgen.jets.observables import OBSERVABLES, jet_observable, jet_observables, smeared
 from jgen.jets.particles import (
     CHARGE_STATES,
     DISPLACED,
@@ -43,7 +44,6 @@ from jgen.jets.particles import (
     particle_map,
     particle_numbers,
 )
-from jgen.jets.observables import OBSERVABLES, jet_observable, jet_observables, smeared
 from jgen.jets.preprocessing import (
     SAMPLE_PT_RANGE,
     draw_multiplicities,

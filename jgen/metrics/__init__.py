@@ -65,9 +65,9 @@ from jgen.metrics.manifold import (
     precision_recall_density_coverage,
 )
 from jgen.metrics.members import Calibrated, MemberBins, join_bins, member_bins
+from jgen.metrics.ratios import RatioConfig, weighted_log_ratio
 from jgen.metrics.set_classifier import SetClassifierConfig, set_classifier_auc
 from jgen.metrics.two_sample import c2st
-from jgen.metrics.ratios import RatioConfig, weighted_log_ratio
 
 __all__ = [
     "Calibrated",

@@ -1,5 +1,40 @@
-"""What is concluded with a trained model: importance weights and Markov chains."""
+"""What is concluded with a trained model: weights, integrals, chains, posteriors, unfolding."""
 
+from jgen.inference import anomalies
+from jgen.inference.adaptive_grid import adapted_grid
+from jgen.inference.calibration import (
+    ExpectedCoverage,
+    LocalTest,
+    Ranks,
+    local_test,
+    posterior_ranks,
+    predictive_p_values,
+    tarp,
+)
+from jgen.inference.importance import (
+    ImportanceSampler,
+    Integrand,
+    Points,
+    buffered,
+    draw_points,
+    external,
+    fit_buffered,
+    importance_sampler,
+)
+from jgen.inference.integration import (
+    Unweighted,
+    Unweighting,
+    best_numbers,
+    bootstrap_maximum,
+    channel_weights,
+    combined_weights,
+    integral,
+    largest_share,
+    overweight_limit,
+    relative_deviation,
+    unweighted,
+    unweighting,
+)
 from jgen.inference.mcmc import (
     AutocorrelationTime,
     Chains,
@@ -10,6 +45,15 @@ from jgen.inference.mcmc import (
     independence_metropolis,
     random_walk,
 )
+from jgen.inference.posteriors import (
+    likelihood_flow,
+    posterior_flow,
+    posterior_matching,
+    ratio_model,
+    sample_posterior,
+    truncated_draws,
+)
+from jgen.inference.priors import Prior, normal_prior, uniform_prior
 from jgen.inference.reweighting import (
     Weighted,
     bin_probabilities,
@@ -22,24 +66,74 @@ from jgen.inference.reweighting import (
     uncovered_fraction,
     weighted_mean,
 )
+from jgen.inference.unfolding import (
+    Simulation,
+    Unfolded,
+    UnfoldingConfig,
+    iterated_generation,
+    omnifold,
+)
 
 __all__ = [
     "AutocorrelationTime",
     "Chains",
+    "ExpectedCoverage",
+    "ImportanceSampler",
     "IndependenceChain",
+    "Integrand",
+    "LocalTest",
+    "Points",
+    "Prior",
+    "Ranks",
+    "Simulation",
+    "Unfolded",
+    "UnfoldingConfig",
+    "Unweighted",
+    "Unweighting",
     "Weighted",
+    "adapted_grid",
+    "anomalies",
     "autocorrelation_time",
+    "best_numbers",
     "bin_probabilities",
+    "bootstrap_maximum",
+    "buffered",
     "chain_mean",
+    "channel_weights",
+    "combined_weights",
+    "draw_points",
     "draw_weighted",
     "effective_sample_size",
+    "external",
+    "fit_buffered",
     "forward_effective_sample_size",
     "free_energy_difference",
     "hamiltonian",
+    "importance_sampler",
     "independence_metropolis",
+    "integral",
+    "iterated_generation",
+    "largest_share",
+    "likelihood_flow",
+    "local_test",
     "log_partition",
     "log_weights",
+    "normal_prior",
+    "omnifold",
+    "overweight_limit",
+    "posterior_flow",
+    "posterior_matching",
+    "posterior_ranks",
+    "predictive_p_values",
     "random_walk",
+    "ratio_model",
+    "relative_deviation",
+    "sample_posterior",
+    "tarp",
+    "truncated_draws",
     "uncovered_fraction",
+    "uniform_prior",
+    "unweighted",
+    "unweighting",
     "weighted_mean",
 ]

@@ -10,6 +10,7 @@ from jgen.models.bib_ae import (
     vae_gan,
     voxel_score,
 )
+from jgen.models.bridge import bridge
 from jgen.models.consistency import (
     consistency,
     consistency_function,
@@ -32,6 +33,7 @@ from jgen.models.flow_matching import flow_matching
 from jgen.models.gan import gan
 from jgen.models.likelihoods import Likelihood, bernoulli, distribution, gaussian, with_width
 from jgen.models.mean_flow import instantaneous, mean_flow, with_interval
+from jgen.models.mixed_flow_matching import MixedEvent, mixed_events, mixed_flow_matching
 from jgen.models.vae import (
     Autoencoder,
     Elbo,
@@ -53,11 +55,13 @@ __all__ = [
     "Elbo",
     "Head",
     "Likelihood",
+    "MixedEvent",
     "autoregressive",
     "autoregressive_flow_matching",
     "bernoulli",
     "bib_ae",
     "binned",
+    "bridge",
     "consistency",
     "consistency_function",
     "diffusion",
@@ -80,6 +84,8 @@ __all__ = [
     "log_importance_weights_of_events",
     "log_normal_times",
     "mean_flow",
+    "mixed_events",
+    "mixed_flow_matching",
     "nested_bounds",
     "noised",
     "preconditioned",

@@ -87,8 +87,9 @@ def test_parts_are_poisson_without_zero():
     """And independent points of the same rates hit as many voxels as there were."""
     rates = jnp.broadcast_to(jnp.linspace(0.1, 4.0, 9), (45, 9))
     voxels = jnp.ones((45, 16, 9)).at[0].set(0)
-    parts = jax.jit(jax.vmap(points.poisson_parts, (0, None, None)))(
-        jax.random.split(jax.random.key(2), 50), voxels, rates
+    scores = jax.random.normal(jax.random.key(12), (50, 45, 16, 9))
+    parts = jax.jit(jax.vmap(points.poisson_parts, (0, None, 0, None)))(
+        jax.random.split(jax.random.key(2), 50), voxels, scores, rates
     )
     assert (parts[:, 0] == 0).all()
     assert parts[:, 1:].min() == 1
@@ -98,6 +99,32 @@ def test_parts_are_poisson_without_zero():
     assert (abs(counts.mean(axis=0) - mean) < 4 * error).all()
     one = mean * np.exp(-rate)
     assert (abs((counts == 1).mean(axis=0) - one) < 4 * np.sqrt(one / len(counts))).all()
+    # Of a Poisson number that varies a lot, its rank is correlated with the energy as is asked for.
+    correlation = np.corrcoef(counts[:, -1], scores[:, 1:].reshape(-1, 9)[:, -1])[0, 1]
+    assert correlation == pytest.approx(points._CORRELATION, abs=0.03)
+
+
+def test_points_are_turned_by_the_moebius_map_that_gives_the_centre():
+    """It takes the mean of uniform angles from 0 to a, at any radius."""
+    angles = 2 * np.pi * np.arange(64) / 64
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    plane, energy = np.concatenate([3 * ring, 8 * ring]), np.repeat([2.0, 1.0], 64)
+    z, a = np.exp(1j * angles), 0.3 - 0.45j
+    image = (z + a) / (1 + np.conj(a) * z)
+    centre = a * (2 * 3 + 8) / 3
+    turned = jax.jit(points.turned)
+    found = turned(jnp.float32(plane), jnp.float32(energy), jnp.float32([centre.real, centre.imag]))
+    found = np.asarray(found) @ [1, 1j]
+    np.testing.assert_allclose(found, np.concatenate([3 * image, 8 * image]), atol=1e-4)
+    # No turn takes the centre beyond all points: they come near, and their radii stay.
+    far = np.asarray(turned(jnp.float32(plane), jnp.float32(energy), jnp.float32([0.0, 30.0])))
+    np.testing.assert_allclose(np.hypot(*far.T), np.hypot(*plane.T), rtol=1e-5)
+    assert energy @ far[:, 1] / energy.sum() > 0.9 * (2 * 3 + 8) / 3
+    # One point, at the axis or not, and none: nothing is divided by zero.
+    for one in ([[0.0, 0.0]], [[2.0, 0.0]]):
+        for weight in (0.0, 1.0):
+            few = turned(jnp.array(one), jnp.array([weight]), jnp.array([1.0, 1.0]))
+            assert np.hypot(*few[0]) == pytest.approx(one[0][0], abs=1e-5)
 
 
 def random_target(key, num):
@@ -127,6 +154,8 @@ def test_calibrated_points_have_exactly_the_numbers_asked_for(trip):
     np.testing.assert_allclose(found.centre[:, :2], target.centre[:, :2], atol=1e-4)
     rows = np.arange(SLOTS) < n[:, None]
     assert (np.asarray(moved)[~rows] == 0).all()
+    radii = [np.sort(np.hypot(a[..., 0], a[..., 1])) for a in (before, moved)]
+    np.testing.assert_allclose(*radii, atol=1e-4)
     for i in range(5):  # what was deeper stays deeper
         z = np.asarray(moved[i, : n[i], 2])
         assert (np.diff(z) >= 0).all()

@@ -204,7 +204,8 @@ def test_a_shower_through_the_preprocessing_and_back_is_itself(showers, fitted):
     assert np.mean((back > 0) != (showers.voxels > 0)) < 1e-4  # points at borders, by rounding
     total = showers.voxels.sum(axis=1)
     np.testing.assert_allclose(back.sum(axis=1), total, rtol=1e-5)
-    assert np.quantile(abs(back - showers.voxels), 0.9999) < 0.01
+    # Beside points at borders, a point of more energy than any whose distribution is known.
+    assert np.quantile(abs(back - showers.voxels), 0.999) < 0.01
     # Standardised: noise in the place of what an empty group does not have.
     assert np.abs(known.numbers.mean(axis=0)).max() < 0.35
     assert abs(known.numbers.std(axis=0) - 1).max() < 0.35

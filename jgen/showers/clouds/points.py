@@ -209,6 +209,7 @@ def turned(
 
     start = direction, direction, jnp.full_like(total, jnp.inf)
     _, z, _ = jax.lax.fori_loop(0, _STEPS, step, start)
+    z = z / jnp.maximum(jnp.abs(z), 1e-30)  # many maps are rounded
     return radius[:, None] * jnp.stack([z.real, z.imag], axis=1)
 
 

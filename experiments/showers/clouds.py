@@ -17,6 +17,7 @@ Time: about 12 minutes of processor time (smoke: one and a half). Numbers: resul
 import dataclasses
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -162,7 +163,7 @@ def compute(config: Config, run: Run) -> dict:
     # Energies of the training sample, another draw from the spectrum of the reference.
     truth = Showers(*(a[:num] for a in train))
     results = run.cached("judged/truth", judge, config, run, "truth", reference, truth)
-    for name, one in load_generators(config, trained, truth.energies).items():
+    for name, one in load_generators(config, run, trained, truth.energies).items():
         path = run.path / f"{name}.h5"
         args = one.model, one.params, run.key("sample"), truth.energies, geometry
         run.cached(f"samples/{name}", generate_showers, path, *args, batch_size=config.sample_batch)
@@ -185,11 +186,17 @@ def compute(config: Config, run: Run) -> dict:
 
 
 def load_generators(
-    config: Config, trained: Trained, energies: np.ndarray
+    config: Config, run: Run, trained: Trained, energies: np.ndarray
 ) -> dict[str, Trained | calodream.Trained]:
     """All that are compared, by name."""
     found = {name: trained.with_sampler(name) for name in config.samplers}
     if config.calodream:
+        known = run.cached("calodream", lambda: {"folder": str(Path(config.calodream).resolve())})
+        if Path(known["folder"]) != Path(config.calodream).resolve():
+            raise ValueError(
+                f"this run has been compared with {known['folder']}, not {config.calodream}; give "
+                "that one, or another --out"
+            )
         found["calodream"] = other = calodream.load(config.calodream)
         low, high = other.energy_range
         if energies.min() < low * (1 - 1e-3) or energies.max() > high * (1 + 1e-3):

@@ -60,6 +60,10 @@ def test_a_finished_run_takes_up_a_calodream(smoke, command, tmp_path):
     assert added == {"w1", "distance", "auc", "ms_per_shower"}
     made = [read_showers(out / f"{n}.h5", get_geometry("ds2")) for n in ("student", "calodream")]
     np.testing.assert_array_equal(*(showers.energies for showers in made))
+    other = tmp_path / "other"
+    shutil.copytree(smoke("calodream"), other)
+    with pytest.raises(SystemExit, match="this run has been compared with"):
+        command("clouds", "--calodream", other, "--out", out)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from jgen.arrays import cast_array, real_array
 from jgen.typing import Cond, PyTree
 
 
@@ -114,7 +115,8 @@ def padded(
         raise ValueError(f"rows must be at least 1, got {rows}")
     x = np.zeros((len(events), rows, *next(iter(shapes))), np.float32)
     n = np.minimum([len(event) for event in events], rows).astype(np.int32)
-    x[np.arange(rows) < n[:, None]] = np.concatenate([event[:rows] for event in events])
+    kept = np.concatenate([real_array(event, "an event")[:rows] for event in events])
+    x[np.arange(rows) < n[:, None]] = cast_array(kept, "events")
     if not np.isfinite(x).all():
         raise ValueError("points must be finite: drop those events")
     return x, n

@@ -15,7 +15,7 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array, eye_array, kron, vstack
 from scipy.spatial.distance import cdist
 
-from jgen.arrays import finite_array, quiet_samples, real_array
+from jgen.arrays import cast_array, finite_array, quiet_samples, real_array
 from jgen.checks import check_whole
 from jgen.estimate import Estimate, mean_estimate
 from jgen.generative_model import draw
@@ -57,7 +57,7 @@ def jet_sample(
     Raises:
       ValueError: for points that are not finite, or a pT that is negative.
     """
-    points, n = real_array(points, "points").astype(np.float32), real_array(n, "n")
+    points, n = cast_array(real_array(points, "points"), "points"), real_array(n, "n")
     if points.ndim != 3 or points.shape[2] != 3 or n.shape != points.shape[:1]:
         raise ValueError(
             f"jets are points [num, rows, 3] with numbers [num], got {points.shape} and {n.shape}"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jgen.arrays import edge_array, finite_array, real_array
+from jgen.arrays import cast_array, edge_array, finite_array, real_array
 
 
 def jet_kinematics(points: Float[Array, "n 3"]) -> Float[Array, " 4"]:
@@ -58,7 +58,7 @@ def finished(
     """
     points = finite_array(points, "points", 3)
     rows = np.arange(points.shape[1]) < real_array(n, "n")[:, None]
-    points = np.where(rows[..., None], points, 0).astype(np.float32)
+    points = cast_array(np.where(rows[..., None], points, 0), "points")
     points[..., 2] = np.where(rows, np.clip(points[..., 2], *pt_range), 0)
     if centre:
         axis = np.asarray(jax.vmap(jet_kinematics)(points))[:, None, 1:3]

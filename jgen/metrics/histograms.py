@@ -86,7 +86,13 @@ def histogram(
         raise ValueError(f"{bad} of {len(weights)} weights are infinite: drop those events")
     index, num_bins = _bins(values, edges), len(edges) - 1
     sums = np.bincount(index, weights, num_bins + 2)
-    squares = np.bincount(index, weights**2, num_bins + 2)
+    with np.errstate(over="ignore"):
+        squares = np.bincount(index, weights**2, num_bins + 2)
+    if not np.isfinite(squares).all():
+        raise ValueError(
+            f"weights reach {np.abs(weights).max():.3g}, and their squares are infinite: divide "
+            "them by their mean"
+        )
     return Histogram(edges, sums[1:-1], squares[1:-1], float(sums[0]), float(sums[-1]))
 
 

@@ -133,6 +133,8 @@ def test_bad_input_is_refused():
     edges = np.arange(3.0)
     with pytest.raises(ValueError, match="1 of 2 values are NaN"):
         histogram(np.array([0.0, np.nan]), edges)
+    with pytest.raises(ValueError, match="weights reach 1e.200, and their squares are infinite"):
+        histogram([0.5, 0.5], [0, 1], [1.0, 1e200])
     with pytest.raises(ValueError, match="1 of 2 weights are infinite"):
         histogram([0.1, 0.2], [0.0, 1.0], [1.0, np.inf])
     with pytest.raises(ValueError, match="weights are NaN"):

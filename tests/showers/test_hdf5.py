@@ -1,9 +1,11 @@
+import warnings
 from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
+from jgen.arrays import SampleWarning
 from jgen.showers.data.geometry import get_geometry
 from jgen.showers.data.hdf5 import (
     Showers,
@@ -305,6 +307,52 @@ def test_a_threshold_in_other_units_is_noticed():
     other = replace(geometry, threshold=500.0)
     with pytest.raises(ValueError, match="of the energy is in voxels below the threshold of 500"):
         check_units(showers, other)
+
+
+@pytest.mark.parametrize("energy", [1.5e5, 5e5, 2e6])
+def test_showers_of_one_possible_energy_in_other_units_are_recognised(energy):
+    """In GeV 150 is a possible number of MeV; so is 1.5e6 keV, of a shower of 1.5 GeV."""
+    geometry = get_geometry("ds2")
+    showers = read_showers(sample_path(), geometry, 0, 3000)
+    some = (showers.energies > 2e4) & (showers.energies < 2.8e4)
+    # What scales with the energy; more cells are hit in truth, which is easier to see.
+    factor = (energy / showers.energies[some])[:, None]
+    high = Showers(np.full(some.sum(), energy), np.where(some[:, None], showers.voxels, 0)[some])
+    high = high._replace(voxels=high.voxels * factor)
+    check_showers(high, geometry)
+    check_units(high, geometry)
+    giga = Showers(high.energies / 1e3, high.voxels / 1e3)
+    check_showers(giga, geometry)  # of generated ones nobody knows
+    with pytest.raises(ValueError, match="are below the threshold of 0.01515 MeV, .* like GeV"):
+        check_units(giga, geometry)
+    some = np.argsort(np.abs(showers.energies - 1500))[:10]
+    kilo = Showers(np.full(10, 1.5e6), showers.voxels[some] * 1e3)
+    check_showers(kilo, geometry)
+    with pytest.raises(ValueError, match="a thousand times the threshold .* look like keV"):
+        check_units(kilo, geometry)
+
+
+@pytest.mark.parametrize(
+    ("energy", "resolution", "unit"),
+    [(256e3, 0.013, "GeV"), (256e3, 0.07, "GeV"), (1e6, 0.01, "GeV"), (256, 0.2, "keV")],
+)
+def test_without_a_threshold_the_resolution_tells_units(energy, resolution, unit):
+    """Photons and pions of dataset 1, of a resolution as published for ATLAS."""
+    rng = np.random.default_rng(0)
+
+    def made(energy, resolution):
+        total = energy * (1 + resolution * rng.normal(size=(200, 1)))
+        return Showers(np.full(200, float(energy)), np.repeat(total / 368, 368, axis=1))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for true in ((energy, resolution), (256, 0.25), (256, 0.9), (4e6, 0.008), (1e6, 0.08)):
+            check_units(made(*true), PHOTONS)
+    factor = UNITS[unit]
+    other = Showers(*(a * factor for a in made(energy, resolution)))
+    check_showers(other, PHOTONS)
+    with pytest.warns(SampleWarning, match=f"has a resolution of .*; are these {unit}"):
+        check_units(other, PHOTONS)
 
 
 def test_a_file_counts_once(tmp_path):

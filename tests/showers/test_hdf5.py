@@ -153,6 +153,11 @@ BROKEN = {
     "virtual": "'showers' takes its values from gone.h5, which is not there",
     "virtual dataset": "'showers' takes its values from 'x' of other.h5, which is not there",
     "raw": "'showers' takes its values from gone.raw, which is not there",
+    "raw cut": "'showers' takes its values from 4416 bytes of short.raw, which is not there",
+    "virtual shrunk": r"from 'x' of other.h5 with the shape \(3, 368\), now \(2, 368\), which is",
+    "virtual part": "takes its values from files for all of its 1104 values, but names some for 73",
+    "virtual twice": "'showers' takes its values from gone.h5, which is not there",
+    "unwritten": r"'showers' has the shape \(3, 368\), but no values were ever written",
     "zero energy": "incident energy of shower 1 is 0.0",
     "nan energy": "incident energy of shower 2 is nan",
 }
@@ -194,6 +199,24 @@ def write_odd(path, kind):
             case "raw":
                 external = [("gone.raw", 0, h5py.h5f.UNLIMITED)]
                 file.create_dataset("showers", (3, 368), "f4", external=external)
+            case "raw cut":
+                s.voxels[:2].tofile(path.parent / "short.raw")
+                external = [("short.raw", 0, h5py.h5f.UNLIMITED)]
+                file.create_dataset("showers", (3, 368), "f4", external=external)
+            case "virtual shrunk":
+                write_raw(path.parent / "other.h5", x=s.voxels[:2])
+                file.create_virtual_dataset("showers", virtual("other.h5"))
+            case "virtual part":
+                write_raw(path.parent / "other.h5", x=s.voxels[:2])
+                layout = h5py.VirtualLayout((3, 368), np.float32)
+                layout[:2] = h5py.VirtualSource("other.h5", "x", (2, 368))
+                file.create_virtual_dataset("showers", layout)
+            case "virtual twice":
+                with h5py.File(path.parent / "other.h5", "w") as other:
+                    other.create_virtual_dataset("x", virtual("gone.h5"))
+                file.create_virtual_dataset("showers", virtual("other.h5"))
+            case "unwritten":
+                file.create_dataset("showers", (3, 368), "f4")
             case "text":
                 file["showers"] = s.voxels
     return path
@@ -209,7 +232,11 @@ def test_links_and_virtual_files_that_are_whole_are_read(tmp_path):
     with h5py.File(tmp_path / "virtual.h5", "w") as file:
         file["incident_energies"] = s.energies
         file.create_virtual_dataset("showers", virtual("other.h5"))
-    for name in ("links.h5", "virtual.h5"):
+    s.voxels.tofile(tmp_path / "whole.raw")
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file["incident_energies"] = s.energies
+        file.create_dataset("showers", (3, 368), "f4", external=[("whole.raw", 0, 4416)])
+    for name in ("links.h5", "virtual.h5", "raw.h5"):
         found = read_showers(tmp_path / name, PHOTONS)
         assert_equal(found, s)
         # In the machine's order, and still double precision.
@@ -217,7 +244,8 @@ def test_links_and_virtual_files_that_are_whole_are_read(tmp_path):
 
 
 ODD = ("group", "null", "lists", "compound", "complex", "text", "booleans", "soft link")
-ODD += ("external link", "virtual", "virtual dataset", "raw")
+ODD += ("external link", "virtual", "virtual dataset", "raw", "raw cut", "virtual shrunk")
+ODD += ("virtual part", "virtual twice", "unwritten")
 
 
 @pytest.mark.parametrize("kind", BROKEN)

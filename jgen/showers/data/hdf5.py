@@ -28,7 +28,7 @@ _LOWEST_ENERGY, _HIGHEST_ENERGY = 100.0, 1e7
 # Median E_tot / E_inc of showers, of sampling calorimeters without calibration, too.
 _RESPONSES, _FEWEST_FOR_UNITS = (2e-3, 10.0), 20
 # A minimum-ionising particle leaves about 200 thresholds in a cell, so that cells with energy have
-# 300 and more on average; in GeV, showers of 100 GeV to 5 TeV have 1 to 60.
+# 300 and more on average; in GeV, showers of 100 GeV to a few TeV have fewer than 60.
 _FEWEST_THRESHOLDS, _FEWEST_HITS = 60, 1000
 # Resolution a / sqrt(E / GeV) + b of E_tot: nothing that samples is better than the first, and no
 # shower that is contained worse than the second.
@@ -221,13 +221,16 @@ def check_units(showers: Showers, geometry: Geometry, source: object = "showers"
     energy to tell.
 
     Both in other units, where `check_showers` finds the incident energies possible: voxels of
-    datasets 2 and 3 begin at the threshold of the read-out, so in keV at a thousand of it, and in
-    GeV many are below, while those with energy have 60 thresholds on average or less (1000 of them
-    tell). Dataset 1 has no threshold. There the resolution tells, and is only warned of: less than
+    datasets 2 and 3 begin at the threshold of the read-out, so in keV at a thousand of it and in GeV
+    at a thousandth, from where on those with energy have 60 thresholds on average or less (1000 of
+    them tell). Dataset 1 has no threshold. There the resolution tells, and is only warned of: less than
     5 % / sqrt(E / GeV) is too sharp for a sampling calorimeter, as showers in GeV seem to be, and
     more than 50 % / sqrt(E / GeV) + 10 % is too wide, as those in keV seem to be. Not seen are, on
     dataset 1, photons in keV from 1 GeV on, showers in GeV of more than a few TeV, and responses
-    that do not scatter at all; on datasets 2 and 3, showers in GeV of more than about 5 TeV.
+    that do not scatter at all; on datasets 2 and 3, showers in GeV of more than a few TeV or that
+    were read out without a threshold.
+
+    Also refused are showers half of which are empty, as those are that were never written.
 
     Args:
       showers: true ones; a bad generator may make anything.
@@ -247,6 +250,11 @@ def check_units(showers: Showers, geometry: Geometry, source: object = "showers"
             f"{source}: the median E_tot/E_inc is {response:.2g}; these look like voxels in "
             f"{'GeV' if response < 1 else 'keV'} beside incident energies in MeV, or the other way "
             "round; both must be in MeV"
+        )
+    if len(some) >= _FEWEST_FOR_UNITS and np.mean(some) < 0.5:
+        raise ValueError(
+            f"{source}: {np.sum(~some)} of {len(some)} showers have no energy at all; was the file "
+            "written to its end?"
         )
     if geometry.threshold > 0:
         _check_hits(voxels, geometry.threshold, source)
@@ -275,7 +283,8 @@ def _check_hits(voxels: np.ndarray, threshold: float, source: object) -> None:
             "of other units"
         )
     share = float(np.sum(hit & below)) / num
-    if share > 0.01 and total < _FEWEST_THRESHOLDS * threshold * num:
+    begins = lowest > 0.99e-3 * threshold
+    if begins and share > 0.01 and total < _FEWEST_THRESHOLDS * threshold * num:
         raise ValueError(
             f"{source}: {100 * share:.0f} % of the voxels with energy are below the threshold of "
             f"{threshold:g} MeV, and on average they have {total / num:.3g}; these look like GeV, "

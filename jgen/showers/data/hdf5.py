@@ -221,14 +221,14 @@ def check_units(showers: Showers, geometry: Geometry, source: object = "showers"
     energy to tell.
 
     Both in other units, where `check_showers` finds the incident energies possible: voxels of
-    datasets 2 and 3 begin at the threshold of the read-out, so in keV at a thousand of it and in GeV
-    at a thousandth, from where on those with energy have 60 thresholds on average or less (1000 of
-    them tell). Dataset 1 has no threshold. There the resolution tells, and is only warned of: less than
-    5 % / sqrt(E / GeV) is too sharp for a sampling calorimeter, as showers in GeV seem to be, and
-    more than 50 % / sqrt(E / GeV) + 10 % is too wide, as those in keV seem to be. Not seen are, on
-    dataset 1, photons in keV from 1 GeV on, showers in GeV of more than a few TeV, and responses
-    that do not scatter at all; on datasets 2 and 3, showers in GeV of more than a few TeV or that
-    were read out without a threshold.
+    datasets 2 and 3 begin at the threshold of the read-out, so in keV at a thousand of it and in
+    GeV at a thousandth, from where on those with energy have 60 thresholds on average or less
+    (1000 of them tell). Dataset 1 has no threshold. There the resolution tells, and is only warned
+    of: less than 5 % / sqrt(E / GeV) is too sharp for a sampling calorimeter, as showers in GeV
+    seem to be, and more than 50 % / sqrt(E / GeV) + 10 % is too wide, as those in keV seem to be.
+    Not seen are, on dataset 1, photons in keV from 1 GeV on, showers in GeV of more than a few TeV,
+    and responses that do not scatter at all; on datasets 2 and 3, showers in GeV of more than a few
+    TeV or that were read out without a threshold.
 
     Also refused are showers half of which are empty, as those are that were never written.
 

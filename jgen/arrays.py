@@ -78,9 +78,9 @@ def cast_array(array: np.ndarray, name: str, dtype: type | np.dtype = np.float32
     """
     with np.errstate(over="ignore"):
         out = array.astype(dtype, copy=False)
-    if out.dtype.itemsize >= array.dtype.itemsize and array.dtype.kind == "f":
+    if out is array or not (infinite := np.isinf(out)).any():
         return out
-    lost = np.isinf(out) & np.isfinite(array)
+    lost = infinite & np.isfinite(array)
     if lost.any():
         raise ValueError(
             f"{name} has {lost.sum()} numbers such as {array[lost][0]:.3g}, beyond the largest of "

@@ -17,6 +17,7 @@ from jgen.checks import check_known
 from jgen.files import load as load_params
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.models import reconstruct
+from jgen.random import check_key
 from jgen.showers.calodream.model import (
     CaloDreamConfig,
     Part,
@@ -121,6 +122,7 @@ class Trained:
         """
         if self.config.space != "latent":
             raise ValueError("there is no autoencoder in a model of voxels to reconstruct with")
+        check_key(key)
         batch = training_data(showers, self.preprocessing).shape
         coder = self.parts["autoencoder"].network
 

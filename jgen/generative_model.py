@@ -296,11 +296,14 @@ def _draw_buckets(model, params, key, num, cond, batch_size, buckets, progress):
     check_counts(cond)
     with explained("the model", conditions=cond):
         event = jax.eval_shape(model.sample, params, key, jax.tree.map(lambda c: c[0], cond))
-    if np.ndim(event) < 2:
-        raise ValueError("buckets are for events that are one array of points; use buckets=1")
-    check_counts(cond, jax.ShapeDtypeStruct((num, *event.shape), event.dtype))
-    out = np.zeros((num, *event.shape), event.dtype)
-    longest = event.shape[0]
+    leaves = jax.tree.leaves(event)
+    longest = leaves[0].shape[0] if leaves[0].ndim else 0
+    if any(a.shape[:1] != (longest,) for a in leaves) or max(a.ndim for a in leaves) < 2:
+        raise ValueError(
+            "buckets are for events of points, arrays [rows, ...] of as many rows; use buckets=1"
+        )
+    out = jax.tree.map(lambda a: np.zeros((num, *a.shape), a.dtype), event)
+    check_counts(cond, out)
     step = -(-longest // 16)  # few lengths in all, so that programs serve again
     bar = tqdm(total=num, unit="event", desc="sampling", disable=not progress)
     for group in np.array_split(np.argsort(cond.n, kind="stable"), min(buckets, num)):
@@ -312,7 +315,7 @@ def _draw_buckets(model, params, key, num, cond, batch_size, buckets, progress):
             chunk = _set_chunk(
                 model.noise, model.sample_from, longest, rows, params, key, some, own
             )
-            out[some, :rows] = np.asarray(chunk)
+            jax.tree.map(lambda o, c: o.__setitem__((some, slice(rows)), c), out, chunk)  # noqa: B023
             bar.update(min(size, len(group) - first))
     bar.close()
     return out

@@ -10,6 +10,7 @@ spare most of the padding's cost.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -36,7 +37,7 @@ def valid(n: Int[Array, ""], rows: int) -> Bool[Array, " rows"]:
     return jnp.arange(rows) < n
 
 
-def masked(x: Float[Array, "..."], cond: Cond) -> Float[Array, "..."]:
+def masked(x: Real[Array, "..."], cond: Cond) -> Real[Array, "..."]:
     """An event, or noise of its shape, with zeros in rows that are no points.
 
     What is not conditioned on a number of points stays as it is.
@@ -71,26 +72,27 @@ def check_counts(cond: Cond, events: PyTree = None) -> None:
 
     Args:
       cond: of all events; what is not conditioned on a number of points is taken.
-      events: padded [num, rows, ...] where they are sets; anything else without numbers of points.
-        None where they are not known yet.
+      events: padded [num, rows, ...] where they are sets, an array or a pytree of arrays; anything
+        else without numbers of points. None where they are not known yet.
 
     Raises:
       ValueError: for numbers that are not whole, or not between zero and the rows of an event.
     """
     if not isinstance(cond, SetCondition):
         return
-    n, shape = np.asarray(cond.n), None if events is None else np.shape(events)
-    if n.ndim != 1 or n.dtype.kind not in "iu" or (shape is not None and len(shape) < 2):
-        given = "" if shape is None else f"events {shape} and "
+    n, shapes = np.asarray(cond.n), [np.shape(a) for a in jax.tree.leaves(events)]
+    if n.ndim != 1 or n.dtype.kind not in "iu" or any(len(shape) < 2 for shape in shapes):
+        given = "".join(f"events {shape} and " for shape in shapes[:1])
         raise ValueError(
             "sets of points are arrays [events, rows, ...] with a whole number of points an event, "
             f"got {given}numbers {n.dtype}{list(n.shape)}"
         )
-    if shape is not None and n.size and not 0 <= n.min() <= n.max() <= shape[1]:
-        raise ValueError(
-            f"events have {shape[1]} rows, so numbers of points must be from 0 to {shape[1]}, got "
-            f"{n.min()} to {n.max()}"
-        )
+    for rows in {shape[1] for shape in shapes}:
+        if n.size and not 0 <= n.min() <= n.max() <= rows:
+            raise ValueError(
+                f"events have {rows} rows, so numbers of points must be from 0 to {rows}, got "
+                f"{n.min()} to {n.max()}"
+            )
 
 
 def count_array(n: ArrayLike, num: int, rows: int) -> Int[np.ndarray, " num"]:

@@ -14,6 +14,7 @@ from jgen import (
     OptimizerConfig,
     TrainConfig,
     bijectors,
+    draw,
     models,
     nets,
     paths,
@@ -23,11 +24,13 @@ from jgen.sets import SetCondition
 from jgen.solvers import DDIM, Denoised, runge_kutta
 from jgen.training import game_optimizer, operations
 from jgen.transforms import preprocessed
-from jgen.typing import Params
+from jgen.typing import Key, Params
 
 GENERATORS = ("EPiC-FM", "EPiC-GAN", "MeanFlow", "EPiC-JeDi", "transformer-FM")
 # Signal rates at both ends of the path of EPiC-JeDi, alpha = sin(pi t / 2) (2310.00049).
 _RATES = 0.02, 0.999
+WHOLE = 2
+"""Numbers of the jet as a whole, its pT and mass, that all but EPiC-GAN are given."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,17 @@ class Generators:
     critic: nets.EpicConfig = nets.EpicConfig(64, 10, 3, 1.0)
     """Its critic."""
     training: TrainConfig = TrainConfig(
-        4500, 256, ema_decay=0.998, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
+        3000, 256, ema_decay=0.998, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
     )
-    """Training of EPiC-FM."""
+    """Training of EPiC-FM and EPiC-JeDi."""
+    jets: TrainConfig = TrainConfig(2000, 256, optimizer=OptimizerConfig(2e-3, warmup=0.05))
+    """Training of the flow of pT and mass."""
     others: TrainConfig = TrainConfig(
-        2000, 256, ema_decay=0.995, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
+        1200, 256, ema_decay=0.995, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
     )
-    """Training of EPiC-JeDi, the transformer and MeanFlow, which learns from EPiC-FM."""
+    """Training of the transformer and of MeanFlow, which learns from EPiC-FM."""
     game: TrainConfig = TrainConfig(
-        4000, 128, keep="best", validate_every=200,
+        3000, 128, keep="best", validate_every=200,
         optimizer=OptimizerConfig(5e-4, schedule="constant"),
     )  # fmt: skip
     """Training of either player of the GAN; the best step is that of the smallest W1-M to the
@@ -64,11 +69,11 @@ class Generators:
         many = {"EPiC-GAN": 1, "MeanFlow": 1, "EPiC-JeDi": 2 * self.steps + 1}
         return many.get(name, 2 * self.steps)
 
-    def network(self, name: str, num_classes: int) -> nets.Network:
-        """What predicts a velocity or noise."""
+    def network(self, name: str, num_cond: int) -> nets.Network:
+        """What predicts a velocity or noise, given so many numbers of the jet."""
         if name == "transformer-FM":
-            return nets.set_transformer(3, num_classes, self.transformer)
-        return nets.epic(3, num_classes + (name == "MeanFlow"), self.epic)
+            return nets.set_transformer(3, num_cond, self.transformer)
+        return nets.epic(3, num_cond + (name == "MeanFlow"), self.epic)
 
     def model(
         self, name: str, num_points: int, num_classes: int, teacher: Params | None = None
@@ -78,7 +83,7 @@ class Generators:
         Args:
           name: one of `GENERATORS`.
           num_points: rows of an event.
-          num_classes: of jets, numbers in the condition.
+          num_classes: of jets.
           teacher: parameters of EPiC-FM, for the training of MeanFlow.
         """
         shape = num_points, 3
@@ -88,9 +93,9 @@ class Generators:
             # As published, its points have a width of five.
             wide = bijectors.per_point(bijectors.standardize(np.zeros(3), np.full(3, 0.2)))
             return preprocessed(models.gan(generator, critic, objective="least_squares"), wide)
-        network = self.network(name, num_classes)
+        network = self.network(name, num_classes + WHOLE)
         if name == "MeanFlow":
-            velocity = self.network("EPiC-FM", num_classes).apply
+            velocity = self.network("EPiC-FM", num_classes + WHOLE).apply
             taught = None if teacher is None else functools.partial(velocity, teacher)
             return models.mean_flow(network, shape, teacher=taught)
         if name == "EPiC-JeDi":
@@ -100,9 +105,50 @@ class Generators:
         return models.flow_matching(network, shape, solver=runge_kutta("midpoint", self.steps))
 
 
-def condition(n: np.ndarray, labels: np.ndarray, num_classes: int) -> SetCondition:
-    """Numbers of points, and classes with a one each."""
-    return SetCondition(n.astype(np.int32), np.eye(num_classes, dtype=np.float32)[labels])
+def condition(
+    n: np.ndarray, labels: np.ndarray, num_classes: int, whole: np.ndarray | None = None
+) -> SetCondition:
+    """Numbers of points, and classes with a one each, before what is given of the whole jet."""
+    given = np.eye(num_classes, dtype=np.float32)[labels]
+    given = given if whole is None else np.concatenate([given, whole], axis=1)
+    return SetCondition(n.astype(np.int32), given)
+
+
+def whole_jets(points: np.ndarray) -> np.ndarray:
+    """Log pT and log mass of jets of these points, in units of pT; masses are at least 0.001."""
+    pt, _, _, mass = np.asarray(jax.vmap(jet_kinematics)(points)).T
+    return np.log(np.maximum(np.stack([pt, mass], axis=1), 1e-3))
+
+
+def scaled_whole(whole: np.ndarray, jets: Constituents) -> np.ndarray:
+    """What networks are given, of mean zero and width one for training jets."""
+    known = whole_jets(jets.points)
+    return (whole - known.mean(axis=0)) / known.std(axis=0)
+
+
+def jet_model(jets: Constituents) -> GenerativeModel:
+    """A flow of `whole_jets` given `jet_condition`, in the place of EPiC-JeDi's (2310.00049)."""
+    known, num_cond = whole_jets(jets.points), 1 + len(jets.classes)
+    spline = bijectors.rational_quadratic(16, 5.0)
+    layers = bijectors.coupling_flow(WHOLE, spline, 4, num_cond, hidden=(64, 64))
+    scale = bijectors.standardize(known.mean(axis=0), known.std(axis=0))
+    return preprocessed(models.flow(layers, WHOLE), scale)
+
+
+def jet_condition(cond: SetCondition) -> np.ndarray:
+    """Numbers of points and classes, as vectors."""
+    return np.column_stack([np.log1p(cond.n), cond.cond]).astype(np.float32)
+
+
+def draw_whole(
+    config: Generators, run: Run, jets: Constituents, cond: SetCondition, key: Key
+) -> np.ndarray:
+    """`whole_jets` of new jets with these numbers of points and classes."""
+    known, model = whole_jets(jets.points), jet_model(jets)
+    data = Batch(known, jet_condition(condition(jets.n, jets.labels, len(jets.classes))))
+    params = run.fit("jets", model, data, config.jets).one
+    made = draw(model, params, key, len(cond.n), jet_condition(cond), batch_size=1000)
+    return np.clip(made, known.min(axis=0), known.max(axis=0))
 
 
 def mass_distance(model: GenerativeModel, scale: bijectors.Bijector, num_classes: int):
@@ -126,14 +172,15 @@ def train(
 ) -> tuple[GenerativeModel, Params]:
     """A generator of the jets' points as `scale` maps them, and its trained parameters."""
     num_classes = len(jets.classes)
-    cond = condition(jets.n, jets.labels, num_classes)
+    whole = None if name == "EPiC-GAN" else scaled_whole(whole_jets(jets.points), jets)
+    cond = condition(jets.n, jets.labels, num_classes, whole)
     z = np.asarray(jax.vmap(scale.forward)(jets.points, cond)[0])
     teacher = None
     if name == "MeanFlow":
         teacher = jax.tree.map(lambda a: jnp.asarray(a[0]), run.stage("EPiC-FM/params"))
     model = config.model(name, z.shape[1], num_classes, teacher)
     if name != "EPiC-GAN":
-        training = config.training if name == "EPiC-FM" else config.others
+        training = config.training if name in ("EPiC-FM", "EPiC-JeDi") else config.others
         return model, run.fit(name, model, Batch(z, cond), training).one
     of = [np.flatnonzero(jets.labels == k) for k in range(num_classes)]
     rows = np.concatenate([r[: min(map(len, of))] for r in of])

@@ -1,5 +1,14 @@
-"""What is concluded with a trained model: importance weights and Markov chains."""
+"""What is concluded with a trained model: importance weights, Markov chains, posteriors."""
 
+from jgen.inference.calibration import (
+    ExpectedCoverage,
+    LocalTest,
+    Ranks,
+    local_test,
+    posterior_ranks,
+    predictive_p_values,
+    tarp,
+)
 from jgen.inference.mcmc import (
     AutocorrelationTime,
     Chains,
@@ -10,6 +19,15 @@ from jgen.inference.mcmc import (
     independence_metropolis,
     random_walk,
 )
+from jgen.inference.posteriors import (
+    likelihood_flow,
+    posterior_flow,
+    posterior_matching,
+    ratio_model,
+    sample_posterior,
+    truncated_draws,
+)
+from jgen.inference.priors import Prior, normal_prior, uniform_prior
 from jgen.inference.reweighting import (
     Weighted,
     bin_probabilities,
@@ -26,7 +44,11 @@ from jgen.inference.reweighting import (
 __all__ = [
     "AutocorrelationTime",
     "Chains",
+    "ExpectedCoverage",
     "IndependenceChain",
+    "LocalTest",
+    "Prior",
+    "Ranks",
     "Weighted",
     "autocorrelation_time",
     "bin_probabilities",
@@ -37,9 +59,21 @@ __all__ = [
     "free_energy_difference",
     "hamiltonian",
     "independence_metropolis",
+    "likelihood_flow",
+    "local_test",
     "log_partition",
     "log_weights",
+    "normal_prior",
+    "posterior_flow",
+    "posterior_matching",
+    "posterior_ranks",
+    "predictive_p_values",
     "random_walk",
+    "ratio_model",
+    "sample_posterior",
+    "tarp",
+    "truncated_draws",
     "uncovered_fraction",
+    "uniform_prior",
     "weighted_mean",
 ]

@@ -31,6 +31,18 @@ from jgen.jets.features import (
     write_features,
 )
 from jgen.jets.kinematics import finished, jet_kinematics, mean_image
+from jgen.jets.particles import (
+    CHARGE_STATES,
+    DISPLACED,
+    PARTICLE_FEATURES,
+    ParticleMap,
+    charge_states,
+    compare_particles,
+    defined_features,
+    particle_divergences,
+    particle_map,
+    particle_numbers,
+)
 from jgen.jets.preprocessing import (
     SAMPLE_PT_RANGE,
     draw_multiplicities,
@@ -40,18 +52,25 @@ from jgen.jets.preprocessing import (
 from jgen.jets.substructure import n_subjettiness
 
 __all__ = [
+    "CHARGE_STATES",
+    "DISPLACED",
     "DISTANCES",
     "FEATURES",
     "LABELS",
     "PARTICLES",
+    "PARTICLE_FEATURES",
     "SAMPLE_PT_RANGE",
     "Constituents",
     "JetFeatures",
     "JetSample",
+    "ParticleMap",
+    "charge_states",
     "check_constituents",
     "check_features",
+    "compare_particles",
     "compute_features",
     "coverage_and_mmd",
+    "defined_features",
     "draw_multiplicities",
     "energy_flow_polynomials",
     "energy_movers_distance",
@@ -64,6 +83,9 @@ __all__ = [
     "jet_sample",
     "mean_image",
     "n_subjettiness",
+    "particle_divergences",
+    "particle_map",
+    "particle_numbers",
     "point_map",
     "prime_graphs",
     "read_features",

@@ -30,7 +30,12 @@ from jgen.metrics.comparison import (
     compare,
 )
 from jgen.metrics.cross_fitting import CrossFitted, cross_fitted_log_ratio
-from jgen.metrics.distances import Wasserstein, sliced_wasserstein, wasserstein
+from jgen.metrics.distances import (
+    Wasserstein,
+    quantile_divergence,
+    sliced_wasserstein,
+    wasserstein,
+)
 from jgen.metrics.frechet import (
     FrechetPhysicsDistance,
     KernelPhysicsDistance,
@@ -60,6 +65,8 @@ from jgen.metrics.manifold import (
     precision_recall_density_coverage,
 )
 from jgen.metrics.members import Calibrated, MemberBins, join_bins, member_bins
+from jgen.metrics.set_classifier import SetClassifierConfig, set_classifier_auc
+from jgen.metrics.two_sample import c2st
 
 __all__ = [
     "Calibrated",
@@ -67,6 +74,7 @@ __all__ = [
     "join_bins",
     "member_bins",
     "bernoulli_mixture_log_prob",
+    "c2st",
     "gaussian_mixture_log_prob",
     "pca_log_prob",
     "CalibrationCurve",
@@ -88,6 +96,7 @@ __all__ = [
     "Manifold",
     "Moments",
     "Separation",
+    "SetClassifierConfig",
     "QuadraticReplicas",
     "Wasserstein",
     "area_under_curve",
@@ -108,9 +117,11 @@ __all__ = [
     "nearest_neighbours",
     "polynomial_mmd",
     "precision_recall_density_coverage",
+    "quantile_divergence",
     "separation",
     "separation_floor",
     "separation_replicas",
+    "set_classifier_auc",
     "sliced_wasserstein",
     "trained_classifier",
     "wasserstein",

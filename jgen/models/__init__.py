@@ -32,6 +32,7 @@ from jgen.models.flow_matching import flow_matching
 from jgen.models.gan import gan
 from jgen.models.likelihoods import Likelihood, bernoulli, distribution, gaussian, with_width
 from jgen.models.mean_flow import instantaneous, mean_flow, with_interval
+from jgen.models.mixed_flow_matching import MixedEvent, mixed_events, mixed_flow_matching
 from jgen.models.vae import (
     Autoencoder,
     Elbo,
@@ -53,6 +54,7 @@ __all__ = [
     "Elbo",
     "Head",
     "Likelihood",
+    "MixedEvent",
     "autoregressive",
     "autoregressive_flow_matching",
     "bernoulli",
@@ -80,6 +82,8 @@ __all__ = [
     "log_importance_weights_of_events",
     "log_normal_times",
     "mean_flow",
+    "mixed_events",
+    "mixed_flow_matching",
     "nested_bounds",
     "noised",
     "preconditioned",

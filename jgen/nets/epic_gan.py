@@ -14,7 +14,6 @@ from jgen.nets.sets import (
     EpicConfig,
     EpicLayer,
     NormalizedDense,
-    beside,
     check_epic,
     epic_features,
     numbers,
@@ -37,14 +36,14 @@ class _Generator(nn.Module):
     def __call__(self, noise, cond):
         c, z = self.config, noise["points"]
         mask, context = valid(cond.n, len(z)), numbers(cond)
-        points = _act(NormalizedDense(c.hidden)(beside(masked(z, cond), context)))
-        whole = _act(NormalizedDense(c.hidden)(jnp.concatenate([noise["whole"], context])))
-        whole = _act(NormalizedDense(c.latent)(jnp.concatenate([whole, context])))
+        points = _act(NormalizedDense(c.hidden)(masked(z, cond), context))
+        whole = _act(NormalizedDense(c.hidden)(noise["whole"], context))
+        whole = _act(NormalizedDense(c.latent)(whole, context))
         first_points, first_whole = points, whole
         for _ in range(c.layers):
             points, whole = EpicLayer(c.hidden, c.sum_scale)(points, whole, mask, context)
             points, whole = points + first_points, whole + first_whole
-        return masked(NormalizedDense(self.num_features)(beside(points, context)), cond)
+        return masked(NormalizedDense(self.num_features)(points, context), cond)
 
 
 class _Critic(nn.Module):
@@ -55,8 +54,7 @@ class _Critic(nn.Module):
         c, context = self.config, numbers(cond)
         points, whole = epic_features(c, x, cond, context)
         points = pooled(points, valid(cond.n, len(x)), c.sum_scale)
-        head = jnp.concatenate([points, whole, context])
-        head = _act(NormalizedDense(c.hidden)(head))
+        head = _act(NormalizedDense(c.hidden)(points, whole, context))
         head = _act(head + NormalizedDense(c.hidden)(head))
         return NormalizedDense(1)(head)[0]
 

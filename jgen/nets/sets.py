@@ -65,14 +65,23 @@ class NormalizedDense(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... n_in"]) -> Float[Array, "... n_out"]:
-        """Apply the layer."""
-        init = nn.initializers.lecun_normal()
-        direction = self.param("direction", init, (x.shape[-1], self.features), jnp.float32)
+    def __call__(
+        self, x: Float[Array, "*n n_in"], *shared: Float[Array, " _"]
+    ) -> Float[Array, "*n n_out"]:
+        """Apply the layer to every row of x with the `shared` numbers beside it.
+
+        What rows share is multiplied once, not row by row.
+        """
+        own, init = x.shape[-1], nn.initializers.lecun_normal()
+        size = own + sum(map(len, shared))
+        direction = self.param("direction", init, (size, self.features), jnp.float32)
         norm = jnp.linalg.norm(direction, axis=0)
         length = self.param("length", lambda key: jnp.linalg.norm(direction, axis=0))
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        y = matmul(x, direction * (length / norm)[None])
+        w = direction * (length / norm)[None]
+        if shared:
+            bias += matmul(jnp.concatenate(shared), w[own:])
+        y = matmul(x, w[:own])
         return y + jnp.broadcast_to(bias, y.shape)
 
 
@@ -96,13 +105,10 @@ class EpicLayer(nn.Module):
         context: Float[Array, " num"],
     ) -> tuple[Float[Array, "n hidden"], Float[Array, " latent"]]:
         """Apply the layer."""
-        inner = NormalizedDense(self.hidden)(
-            jnp.concatenate([pooled(x, mask, self.sum_scale), whole, context])
-        )
-        change = NormalizedDense(whole.shape[0])(jnp.concatenate([_act(inner), context]))
-        whole = _act(whole + change)
-        inner = NormalizedDense(self.hidden)(beside(x, whole, context))
-        x = _act(x + NormalizedDense(self.hidden)(beside(_act(inner), context)))
+        inner = NormalizedDense(self.hidden)(pooled(x, mask, self.sum_scale), whole, context)
+        whole = _act(whole + NormalizedDense(whole.shape[0])(_act(inner), context))
+        inner = NormalizedDense(self.hidden)(x, whole, context)
+        x = _act(x + NormalizedDense(self.hidden)(_act(inner), context))
         return x, whole
 
 
@@ -114,21 +120,15 @@ def pooled(
     return jnp.concatenate([total / jnp.maximum(jnp.sum(mask), 1), sum_scale * total])
 
 
-def beside(x: Float[Array, "n d"], *shared: Float[Array, " _"]) -> Float[Array, "n _"]:
-    """Each point with the same numbers beside it."""
-    return jnp.concatenate([x, *(jnp.broadcast_to(s, (len(x), len(s))) for s in shared)], axis=1)
-
-
 def epic_features(
     config: EpicConfig, x: Float[Array, "n d"], cond: SetCondition, context: Float[Array, " num"]
 ) -> tuple[Float[Array, "n hidden"], Float[Array, " latent"]]:
     """Features of the points and of the set after all layers; to be called within a module."""
     dense, mask = NormalizedDense, valid(cond.n, len(x))
-    points = _act(dense(config.hidden)(beside(masked(x, cond), context)))
-    points = _act(points + dense(config.hidden)(beside(points, context)))
-    whole = jnp.concatenate([pooled(points, mask, config.sum_scale), context])
-    whole = _act(dense(config.hidden)(whole))
-    whole = _act(dense(config.latent)(jnp.concatenate([whole, context])))
+    points = _act(dense(config.hidden)(masked(x, cond), context))
+    points = _act(points + dense(config.hidden)(points, context))
+    whole = _act(dense(config.hidden)(pooled(points, mask, config.sum_scale), context))
+    whole = _act(dense(config.latent)(whole, context))
     for _ in range(config.layers):
         points, whole = EpicLayer(config.hidden, config.sum_scale)(points, whole, mask, context)
     return points, whole
@@ -141,7 +141,7 @@ class _Epic(nn.Module):
     def __call__(self, t, x, cond):
         context = jnp.concatenate([harmonics(t), numbers(cond)])
         points, _ = epic_features(self.config, x, cond, context)
-        return masked(NormalizedDense(x.shape[1])(beside(points, context)), cond)
+        return masked(NormalizedDense(x.shape[1])(points, context), cond)
 
 
 class _PointWise(nn.Module):

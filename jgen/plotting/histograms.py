@@ -57,6 +57,7 @@ class Panel(NamedTuple):
       ratio_range: limits of the ratio panel, chosen from the ratios where it is None; ratios
         beyond are marked at its border.
       reference_label: name of the truth.
+      names: of the bins, where they are not ranges of numbers; all or none.
     """
 
     edges: Real[np.ndarray, " num_edges"]
@@ -67,6 +68,7 @@ class Panel(NamedTuple):
     log_y: bool = False
     ratio_range: tuple[float, float] | None = None
     reference_label: str = "Truth"
+    names: Sequence[str] = ()
 
 
 def as_histogram(content: Content, edges: Real[np.ndarray, " num_edges"]) -> Histogram:
@@ -129,7 +131,8 @@ def populated(panel: Panel) -> tuple[Panel, Histogram, dict[str, Histogram]]:
         one.overflow + float(one.counts[last + 1 :].sum()),
     )
     samples = {label: cut(one) for label, one in full.items()}
-    return panel._replace(edges=panel.edges[first : last + 2]), cut(reference), samples
+    kept = {"edges": panel.edges[first : last + 2], "names": panel.names[first : last + 1]}
+    return panel._replace(**kept), cut(reference), samples
 
 
 @styled
@@ -301,6 +304,9 @@ def decorate(main, ratio, panel, histograms, head_room):
     elif top > 0:
         main.set_ylim(0.0, 1.05 * top / (1 - head_room))
         linear_axis(main.yaxis)
+    if panel.names:
+        ratio.set_xticks(_middle(panel.edges), panel.names)
+        ratio.set_xticks([], minor=True)
     main.tick_params(labelbottom=False)
     ratio_axis(ratio.yaxis, panel.ratio_range)
     ratio.set_xlabel(panel.xlabel)

@@ -1,7 +1,8 @@
 """Distributions of which everything is known, and generators whose amplification is known.
 
 Whole benchmarks stand in modules of their own: `jgen.toys.ring_controls` (spoiled generators of a
-ring), `jgen.toys.camel_fit` (the fit of GANplification).
+ring), `jgen.toys.camel_fit` (the fit of GANplification), `jgen.toys.simulators` (tasks of
+simulation-based inference).
 """
 
 from jgen.toys.arcs import circles, moons

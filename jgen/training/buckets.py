@@ -81,7 +81,7 @@ def bucketed_loss(model: GenerativeModel, rows: tuple[int, ...]) -> Callable[...
             for group, num in enumerate(rows):
                 cut = slice(group * n.shape[1], (group + 1) * n.shape[1])
                 part = jax.tree.map(lambda a: a[cut], batch)  # noqa: B023
-                part = part._replace(x=part.x[:, :num])
+                part = part._replace(x=jax.tree.map(lambda a: a[:, :num], part.x))  # noqa: B023
                 total += loss_at(model, params, keys[cut], part, progress)
             return total / len(rows)
 

@@ -4,6 +4,7 @@ from jgen.transforms.bayesian import BayesianConfig, bayesian, draw_weights
 from jgen.transforms.composition import chain, preprocessed
 from jgen.transforms.dequantized import dequantized
 from jgen.transforms.latent import latent
+from jgen.transforms.mixture import mixture
 from jgen.transforms.reverse_kl import reverse_kl
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "dequantized",
     "draw_weights",
     "latent",
+    "mixture",
     "preprocessed",
     "reverse_kl",
 ]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
-from jgen.metrics import sliced_wasserstein, wasserstein
+from jgen.metrics import quantile_divergence, sliced_wasserstein, wasserstein
 from jgen.random import numpy_generator
 
 
@@ -147,3 +147,19 @@ def test_keys_are_the_seeds_of_numpy():
     for bad in (3, jax.random.PRNGKey(3)):
         with pytest.raises(TypeError, match="a typed key is needed"):
             numpy_generator(bad)
+
+
+def test_divergence_in_bins_of_equal_counts():
+    x = np.arange(1000) / 1000
+    # Uniform on [0, 1], and on its first half: log 2.
+    assert quantile_divergence(x, x / 2, 10) == pytest.approx(np.log(2), abs=0.01)
+    # Half of all in each of two values, against a quarter and three.
+    steps, other = np.repeat([0.0, 1.0], 50), np.repeat([0.0, 1.0], [25, 75])
+    expected = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
+    assert quantile_divergence(steps, other) == pytest.approx(expected)
+    rng = np.random.default_rng(3)
+    same = [quantile_divergence(rng.normal(size=4000), rng.normal(size=6000)) for _ in range(40)]
+    assert np.mean(same) == pytest.approx(99 / 2 * (1 / 4000 + 1 / 6000), rel=0.1)
+    for bad in ([np.nan, 1.0], [], [[1.0]]):
+        with pytest.raises(ValueError, match="reference must be"):
+            quantile_divergence(np.array(bad), x)

@@ -19,6 +19,7 @@ from jgen.nets import (
     point_wise,
     set_transformer,
 )
+from jgen.nets.sets import NormalizedDense
 from jgen.sets import SetCondition, masked
 from jgen.solvers import runge_kutta
 
@@ -178,3 +179,13 @@ def test_points_with_a_common_mean(name):
     assert events.mean(axis=1).var() == pytest.approx(exact, rel=0.05 + 3 * (2 / 10_000) ** 0.5)
     inside = 2.0 if name == "point-wise" else 1.0
     assert events.var(axis=1, ddof=1).mean() == pytest.approx(inside, rel=0.08)
+
+
+def test_shared_numbers_are_as_beside_every_row():
+    layer, keys = NormalizedDense(4), jax.random.split(jax.random.key(0), 3)
+    x, a = jax.random.normal(keys[0], (5, 3)), jax.random.normal(keys[1], (2,))
+    params = layer.init(keys[2], x, a, a)
+    beside = jnp.concatenate([x, jnp.broadcast_to(jnp.append(a, a), (5, 4))], axis=1)
+    np.testing.assert_allclose(
+        layer.apply(params, x, a, a), layer.apply(params, beside), rtol=1e-5, atol=1e-6
+    )

@@ -71,6 +71,15 @@ def test_panels_hold_the_fractions_and_their_ratios():
     assert ratio.get_ylim() == (0.2, 1.8)
 
 
+def test_bins_with_names_keep_them_where_ends_are_cut_off():
+    counts = np.repeat([1, 2], [30, 50])
+    kinds = Panel(np.arange(5) - 0.5, counts, {}, "kind", names=("a", "b", "c", "d"))
+    ratio = histogram_grid([kinds]).axes[1]
+    assert [tick.get_text() for tick in ratio.get_xticklabels()] == ["b", "c"]
+    np.testing.assert_allclose(ratio.get_xticks(), [1, 2])
+    assert ratio.get_xlim() == (0.5, 2.5)
+
+
 def test_entries_outside_are_written_only_where_there_are_some():
     edges, values = np.array([0.0, 1.0, 2.0]), np.full(8, 0.5)
     sample = np.concatenate([values, np.full(2, 5.0)])

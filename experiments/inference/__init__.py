@@ -1,0 +1,1 @@
+"""Studies of inference with trained models."""

@@ -41,7 +41,7 @@ def check_wholes(least: int = 1, most: int = LARGEST_COUNT, **numbers: Any) -> N
         many = isinstance(value, tuple | list)
         if not (many and all(_is_whole(v) and least <= v <= most for v in value)):
             raise ValueError(
-                f"{name} must be a tuple of whole numbers from {least} to {most}, got {value!r}"
+                f"{name} must be whole numbers from {least} to {most}, a tuple, got {value!r}"
             )
 
 

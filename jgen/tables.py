@@ -182,8 +182,8 @@ def hdf5_dataset(
         raise ValueError(f"{where} holds {kind}, but events must be real numbers in one array")
     if missing := _missing_sources(found):
         raise ValueError(
-            f"{where} takes its values from {missing}, which is not there: without it they would "
-            "be fill values. Put the file beside this one, as it was"
+            f"{where} takes its values from {missing}: without it they would be fill values. "
+            "Put the file beside this one, as it was"
         )
     if found.size and not found.is_virtual and not found.external and not _stored(found):
         raise ValueError(
@@ -218,31 +218,32 @@ def _missing_sources(dataset: h5py.Dataset) -> str:
     stored = 0
     for name, offset, size in dataset.external or ():
         if not there(name):
-            return name
+            return f"{name}, which is not there"
         stored += max(0, min(size, there(name)[0].stat().st_size - offset))
     if dataset.external and stored < dataset.nbytes:
-        return f"{dataset.nbytes} bytes of {dataset.external[0][0]}"
+        return f"{dataset.external[0][0]}, which is shorter than {dataset.nbytes} bytes"
     if not dataset.is_virtual:
         return ""
     sources = dataset.virtual_sources()
-    for _, name, inside, whole in sources:
+    for space, name, inside, whole in sources:
         # Such a pattern stands for many files.
         if "%" in name:
             continue
         found = [Path(dataset.file.filename)] if name == "." else there(name)
         if not found:
-            return name
+            return f"{name}, which is not there"
         with open_hdf5(found[0]) as file:
             source = file.get(inside)
             if source is None:
-                return f"{inside!r} of {name}"
-            if source.shape != whole.shape:
-                return f"{inside!r} of {name} with the shape {whole.shape}, now {source.shape},"
+                return f"{inside!r} of {name}, which is not there"
+            short = any(n < m for n, m in zip(source.shape, whole.shape, strict=False))
+            if short or source.size < space.get_select_npoints():
+                return f"{inside!r} of {name}, which has the shape {source.shape} and is too small"
             if missing := _missing_sources(source):
                 return missing
     mapped = sum(space.get_select_npoints() for space, *_ in sources)
     if mapped < dataset.size and not any("%" in name for _, name, *_ in sources):
-        return f"files for all of its {dataset.size} values, but names some for {mapped}, the rest"
+        return f"files that it names for {mapped} of {dataset.size} only"
     return ""
 
 

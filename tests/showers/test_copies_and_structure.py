@@ -181,7 +181,7 @@ def test_deep_holes_have_the_law_of_order_statistics():
     for _ in range(300):
         made = [with_depths(d) for d in rng.exponential(size=(3, 300))]
         found = structure(*made, num_bootstrap=1)
-        counts.append(300 * found["structure/deep_holes"].value.value)
+        counts.append(round(300 * found["structure/deep_holes"].value.value))
         p.append(found["structure/deep_holes_p"].value)
     # As many as before the third of the reference come, in a random order of 300 and 300.
     law = nhypergeom(600, 300, 3)

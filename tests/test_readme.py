@@ -47,6 +47,19 @@ def test_training_without_data():
     assert abs(names["log_partition"](log_weight).value - 5.4269) < 0.01
 
 
+@pytest.mark.study
+@pytest.mark.usefixtures("optimized")
+def test_integrals():
+    block = next(
+        b for b in re.findall(r"```python\n(.*?)```", STUDIES, re.DOTALL) if "cube_flow" in b
+    )
+    names = {}
+    exec(block, names)  # noqa: S102
+    found = names["integral"](names["weights"])
+    assert abs(found.value - 0.963657) < 4 * found.error
+    assert names["relative_deviation"](names["weights"]).value < 0.5
+
+
 @pytest.mark.parametrize("text", [README, STUDIES], ids=["README", "experiments/README"])
 def test_files_and_studies_it_names_are_there(text):
     base = ROOT if text is README else ROOT / "experiments"

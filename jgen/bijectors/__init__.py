@@ -7,10 +7,11 @@ from jgen.bijectors.dequantize import dequantize, level_gaussian, level_of
 from jgen.bijectors.distrax import from_distrax
 from jgen.bijectors.elements import Element, additive, affine
 from jgen.bijectors.elementwise import Bijector, log, logit, per_point, standardize
+from jgen.bijectors.grid import grid
 from jgen.bijectors.linear import actnorm, flip, householder, permutation, plu, qr
 from jgen.bijectors.multi_scale import level_shapes, multi_scale, squeeze
 from jgen.bijectors.planar import planar, radial
-from jgen.bijectors.recipes import autoregressive_flow, coupling_flow, glow
+from jgen.bijectors.recipes import autoregressive_flow, coupling_flow, cube_flow, glow
 from jgen.bijectors.residual import residual
 from jgen.bijectors.splines import cubic, quadratic, rational_quadratic
 from jgen.bijectors.trainable import (
@@ -38,12 +39,14 @@ __all__ = [
     "continuous",
     "coupling",
     "coupling_flow",
+    "cube_flow",
     "cubic",
     "dequantize",
     "flip",
     "frozen",
     "from_distrax",
     "glow",
+    "grid",
     "householder",
     "inverted",
     "level_gaussian",

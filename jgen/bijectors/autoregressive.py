@@ -40,4 +40,5 @@ def autoregressive(network: CausalNetwork, element: Element, num: int) -> Traina
         x, log_slopes = jax.lax.scan(component, start, (jnp.arange(num), z))[1]
         return x, jnp.sum(log_slopes)
 
-    return TrainableBijector(network.init, forward, inverse, num_cond=network.num_cond)
+    sizes = {"num_cond": network.num_cond, "interval": element.interval}
+    return TrainableBijector(network.init, forward, inverse, **sizes)

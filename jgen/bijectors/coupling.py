@@ -46,6 +46,7 @@ def coupling(network: NetworkLike, element: Element, num_fixed: int) -> Trainabl
         lambda params, x, cond=None, key=None: run(element.forward, params, x, cond),
         lambda params, z, cond=None, key=None: run(element.inverse, params, z, cond),
         num_cond=network.num_cond,
+        interval=element.interval,
     )
 
 
@@ -78,4 +79,5 @@ def masked_coupling(
         lambda params, x, cond=None, key=None: run(element.forward, params, x, cond),
         lambda params, z, cond=None, key=None: run(element.inverse, params, z, cond),
         num_cond=network.num_cond,
+        interval=element.interval,
     )

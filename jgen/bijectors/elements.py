@@ -5,6 +5,7 @@ at raw = 0, and finite with finite gradients for every finite raw and x of singl
 does not overflow by itself.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from jaxtyping import Array, Float
 
 from jgen.checks import check_positive
 
+LINE = (-math.inf, math.inf)
+"""The interval of a map that leaves every bounded one, see `Element.interval`."""
+
 
 class Element(NamedTuple):
     """An increasing map of the real line, as pure functions.
@@ -22,11 +26,14 @@ class Element(NamedTuple):
       num_params: length of `raw`.
       forward: (raw [num_params], x) -> (y, log dy/dx).
       inverse: (raw [num_params], y) -> (x, log dx/dy).
+      interval: the smallest one that is mapped to itself, with the identity outside of it, as
+        splines do; `LINE` for those that leave every interval; None where it is not known.
     """
 
     num_params: int
     forward: Callable[[Array, Array], tuple[Array, Array]]
     inverse: Callable[[Array, Array], tuple[Array, Array]]
+    interval: tuple[float, float] | None = None
 
 
 def additive() -> Element:
@@ -35,6 +42,7 @@ def additive() -> Element:
         1,
         lambda raw, x: (x + raw[0], jnp.zeros_like(x)),
         lambda raw, y: (y - raw[0], jnp.zeros_like(y)),
+        LINE,
     )
 
 
@@ -59,7 +67,7 @@ def affine(max_log_scale: float = 3.0) -> Element:
         shift, log_scale = parts(raw)
         return (y - shift) * jnp.exp(-log_scale), -log_scale
 
-    return Element(2, forward, inverse)
+    return Element(2, forward, inverse, LINE)
 
 
 def soft_clamp(x: Float[Array, "..."], bound: float) -> Float[Array, "..."]:

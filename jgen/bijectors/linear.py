@@ -10,7 +10,8 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 
-from jgen.bijectors.trainable import TrainableBijector, check_event
+from jgen.bijectors.elements import LINE
+from jgen.bijectors.trainable import NOWHERE, TrainableBijector, check_event
 from jgen.checks import check_shape, check_whole
 from jgen.random import normal
 
@@ -50,6 +51,7 @@ def _fixed(forward, inverse):
         lambda params, x, cond=None, key=None: (forward(x), zero(x)),
         lambda params, z, cond=None, key=None: (inverse(z), zero(z)),
         num_cond=0,
+        interval=NOWHERE,
     )
 
 
@@ -84,7 +86,7 @@ def actnorm(shape: int | tuple[int, ...]) -> TrainableBijector:
             "log_scale": -jnp.log(std).astype(params["shift"].dtype),
         }
 
-    return TrainableBijector(init, forward, inverse, data_init, 0)
+    return TrainableBijector(init, forward, inverse, data_init, 0, LINE)
 
 
 def plu(num: int, order: Int[np.ndarray, " num"] | None = None) -> TrainableBijector:
@@ -123,7 +125,7 @@ def plu(num: int, order: Int[np.ndarray, " num"] | None = None) -> TrainableBije
         x = _solve(upper, _solve(lower, z, lower=True), lower=False)
         return shuffle.inverse({}, x)[0], -jnp.sum(params["log_scale"])
 
-    return TrainableBijector(init, forward, inverse, num_cond=0)
+    return TrainableBijector(init, forward, inverse, num_cond=0, interval=LINE)
 
 
 def householder(num: int, num_reflections: int | None = None) -> TrainableBijector:
@@ -140,6 +142,7 @@ def householder(num: int, num_reflections: int | None = None) -> TrainableBiject
         lambda params, x, cond=None, key=None: (_reflect(params["vectors"], x), zero(x)),
         lambda params, z, cond=None, key=None: (_reflect(params["vectors"][::-1], z), zero(z)),
         num_cond=0,
+        interval=LINE,
     )
 
 
@@ -166,7 +169,7 @@ def qr(num: int) -> TrainableBijector:
         x, _ = orthogonal.inverse(params, z)
         return _solve(triangle(params), x, lower=False), -jnp.sum(params["log_scale"])
 
-    return TrainableBijector(init, forward, inverse, num_cond=0)
+    return TrainableBijector(init, forward, inverse, num_cond=0, interval=LINE)
 
 
 def _reflect(vectors: Float[Array, "depth num"], x: Float[Array, " num"]) -> Float[Array, " num"]:

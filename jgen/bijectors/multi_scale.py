@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.bijectors.trainable import TrainableBijector
+from jgen.bijectors.trainable import TrainableBijector, joint_interval
 from jgen.checks import check_shape, check_sizes, check_whole
 
 
@@ -98,7 +98,8 @@ def multi_scale(shape: tuple[int, int, int], *levels: TrainableBijector) -> Trai
     has_data_init = any(level.data_init for level in levels)
     sizes = [level.num_cond for level in levels]
     num_cond = None if None in sizes else max(sizes)
-    return TrainableBijector(init, forward, inverse, data_init if has_data_init else None, num_cond)
+    sizes = num_cond, joint_interval(levels)
+    return TrainableBijector(init, forward, inverse, data_init if has_data_init else None, *sizes)
 
 
 def level_shapes(shape: tuple[int, int, int], num_levels: int) -> list[tuple[int, int, int]]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.bijectors.elements import LINE
 from jgen.bijectors.roots import monotone_root
 from jgen.bijectors.trainable import TrainableBijector, check_event
 from jgen.checks import check_sizes
@@ -55,7 +56,7 @@ def planar(num: int) -> TrainableBijector:
         a = monotone_root(f, target - reach, target + reach)
         return z - u * jnp.tanh(a), -log_det(along, a)
 
-    return TrainableBijector(init, forward, inverse, num_cond=0)
+    return TrainableBijector(init, forward, inverse, num_cond=0, interval=LINE)
 
 
 def radial(num: int) -> TrainableBijector:
@@ -98,7 +99,7 @@ def radial(num: int) -> TrainableBijector:
         x = center + (z - center) * (alpha + r) / (alpha + r + beta)
         return x, -log_det(r, alpha, beta)
 
-    return TrainableBijector(init, forward, inverse, num_cond=0)
+    return TrainableBijector(init, forward, inverse, num_cond=0, interval=LINE)
 
 
 def _length(x: Float[Array, " num"]) -> Float[Array, ""]:

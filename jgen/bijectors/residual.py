@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgen.bijectors.elements import LINE
 from jgen.bijectors.roots import fixed_point
 from jgen.bijectors.trainable import TrainableBijector
 from jgen.checks import (
@@ -96,7 +97,7 @@ def residual(
             return x, jnp.full((), jnp.nan, x.dtype)
         return x, -log_abs_det(theta, x, key)
 
-    return TrainableBijector(init, forward, inverse, num_cond=num_cond)
+    return TrainableBijector(init, forward, inverse, num_cond=num_cond, interval=LINE)
 
 
 def _dense(theta: list[tuple[Array, Array]], x: Float[Array, " num"]) -> Float[Array, " num"]:

@@ -258,4 +258,5 @@ def _with_tails(spline: Element, bound: float) -> Element:
 
         return apply
 
-    return Element(spline.num_params, extended(spline.forward), extended(spline.inverse))
+    both = extended(spline.forward), extended(spline.inverse)
+    return Element(spline.num_params, *both, (-bound, bound))

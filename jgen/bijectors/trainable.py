@@ -4,7 +4,8 @@ Direction: `forward` goes from data x to the base z, the direction of maximum li
 goes from the base to data, the direction of sampling.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from jgen.bijectors.distrax import from_distrax, is_distrax
+from jgen.bijectors.elements import LINE
 from jgen.bijectors.elementwise import Bijector
 from jgen.checks import check_depths
 from jgen.nets.network import NetworkLike, as_network
@@ -39,6 +41,10 @@ class TrainableBijector(NamedTuple):
         those that standardise them; None where no parameter depends on data.
       num_cond: numbers in the condition that it was made for, 0 for none; None where that is not
         known. `jgen.models.flow` checks with it that base and bijector fit together.
+      interval: the smallest (low, high) such that the cube of as many dimensions, and every larger
+        one, is mapped to itself: the whole line for maps that leave all cubes, such as linear
+        ones, `NOWHERE` for permutations; None where it is not known. `jgen.models.flow` refuses
+        with it a bounded base that events would leave.
     """
 
     init: Callable[[Key], Params]
@@ -46,6 +52,11 @@ class TrainableBijector(NamedTuple):
     inverse: Transform
     data_init: Callable[[Params, PyTree, Cond], Params] | None = None
     num_cond: int | None = None
+    interval: tuple[float, float] | None = None
+
+
+NOWHERE = (math.inf, -math.inf)
+"""The interval of a map that takes every cube to itself."""
 
 
 def check_event(layer: str, found: tuple[int, ...], made_for: tuple[int, ...]) -> None:
@@ -123,12 +134,24 @@ def _trainable(bijectors):
     has_data_init = any(b.data_init for b in bijectors)
     if not has_data_init:
         data_init = None
-    return TrainableBijector(init, forward, inverse, data_init, _num_cond(bijectors))
+    sizes = _num_cond(bijectors), joint_interval(bijectors)
+    return TrainableBijector(init, forward, inverse, data_init, *sizes)
 
 
 def _num_cond(bijectors) -> int | None:
     sizes = [b.num_cond for b in bijectors]
     return None if None in sizes else max(sizes)
+
+
+def joint_interval(bijectors: Sequence[TrainableBijector]) -> tuple[float, float] | None:
+    """That of layers one after another; one that leaves all cubes does so in any company."""
+    intervals = [b.interval for b in bijectors]
+    if LINE in intervals:
+        return LINE
+    if None in intervals:
+        return None
+    low, high = zip(*intervals, strict=True)
+    return min(low), max(high)
 
 
 def stacked(make: Callable[[PyTree], TrainableBijector], constants: PyTree) -> TrainableBijector:
@@ -181,6 +204,7 @@ def stacked(make: Callable[[PyTree], TrainableBijector], constants: PyTree) -> T
         lambda params, z, cond=None, key=None: run("inverse", params, z, cond, key),
         data_init if layers[0].data_init else None,
         layers[0].num_cond,
+        joint_interval(layers),
     )
 
 
@@ -207,8 +231,8 @@ def _advance(bijector, params, x, cond):
 
 def inverted(bijector: TrainableBijector) -> TrainableBijector:
     """The same map in the other direction, e.g. inverse autoregressive of autoregressive."""
-    num_cond = bijector.num_cond
-    return TrainableBijector(bijector.init, bijector.inverse, bijector.forward, None, num_cond)
+    sizes = bijector.num_cond, bijector.interval
+    return TrainableBijector(bijector.init, bijector.inverse, bijector.forward, None, *sizes)
 
 
 def lifted(bijector: Bijector) -> TrainableBijector:
@@ -264,6 +288,7 @@ def pixelwise(bijector: TrainableBijector) -> TrainableBijector:
         lambda params, z, cond=None, key=None: run(bijector.inverse, params, z, cond, key),
         data_init if bijector.data_init else None,
         bijector.num_cond,
+        bijector.interval,
     )
 
 
@@ -296,4 +321,5 @@ def conditioned(bijector: TrainableBijector, network: NetworkLike) -> TrainableB
         init,
         lambda params, x, cond=None, key=None: bijector.forward(at(params, cond), x, cond, key),
         lambda params, z, cond=None, key=None: bijector.inverse(at(params, cond), z, cond, key),
+        interval=bijector.interval,
     )

@@ -126,6 +126,8 @@ def separation(
 ) -> Separation:
     """Separation power S = 1/2 sum_i (p_i - q_i)^2 / (p_i + q_i + 1e-16) of contents p and q.
 
+    Also called the triangular discriminator, in unfolding (1911.09107).
+
     As in the CaloChallenge (arXiv:2410.21611, Sec. 4.2) the contents are normalised to one *inside
     the edges*, so a wrong rate of entries outside them is invisible in the value; look at the
     fractions beside it. S is 0 for equal and 1 for disjoint contents; here it is also 0 if nothing

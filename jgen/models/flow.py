@@ -27,10 +27,12 @@ class Base(NamedTuple):
     Attributes:
       sample: (key) -> z.
       log_prob: (z) -> scalar in nats.
+      interval: (low, high) outside of which every component has density zero; None for others.
     """
 
     sample: Callable[[Key], Array]
     log_prob: Callable[[Array], Array]
+    interval: tuple[float, float] | None = None
 
 
 def standard_normal(shape: int | tuple[int, ...]) -> Base:
@@ -47,7 +49,8 @@ def standard_normal(shape: int | tuple[int, ...]) -> Base:
 def uniform(shape: int | tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Base:
     """Uniform in a cube: log-density -inf outside of it, where no gradient leads back.
 
-    For flows that map the cube to itself, such as splines with free edges and this interval.
+    For flows that map the cube to itself: `jgen.bijectors.cube_flow`, or splines with free edges
+    and this interval.
 
     Raises:
       ValueError: if the edges are not increasing.
@@ -63,7 +66,8 @@ def uniform(shape: int | tuple[int, ...], low: float = 0.0, high: float = 1.0) -
         inside = jnp.all((z >= low) & (z <= high))
         return jnp.where(inside, jnp.asarray(-log_volume, z.dtype), -jnp.inf)
 
-    return Base(lambda key: jax.random.uniform(key, shape, minval=low, maxval=high), log_prob)
+    draw = lambda key: jax.random.uniform(key, shape, minval=low, maxval=high)
+    return Base(draw, log_prob, (low, high))
 
 
 def _check_shape(z, shape):
@@ -71,6 +75,19 @@ def _check_shape(z, shape):
         raise ValueError(
             f"the base has the shape {tuple(shape)}, but the bijector makes z of shape "
             f"{jnp.shape(z)} of an event"
+        )
+
+
+def _check_interval(bijector, base):
+    """Events that leave the cube have density zero without a gradient: training fails silently."""
+    if base.interval is None or bijector.interval is None:
+        return
+    (low, high), (least, most) = base.interval, bijector.interval
+    if not (low <= least and most <= high):
+        raise ValueError(
+            f"the base is zero outside of [{low}, {high}], but this bijector maps events to "
+            f"[{least}, {most}], such as `plu` in `coupling_flow` does: take `cube_flow`, or "
+            "couplings of splines on the base's interval with permutations between"
         )
 
 
@@ -95,8 +112,8 @@ def flow(
         where the bijector has a `data_init`, such as those of `actnorm`.
 
     Raises:
-      ValueError: if the bijector does not take what the base draws, or there is a first batch and
-        nothing in the bijector to fit to it.
+      ValueError: if the bijector does not take what the base draws, leaves a cube outside of which
+        the base is zero, or there is a first batch and nothing in the bijector to fit to it.
     """
     if is_distrax(base, "Distribution"):
         base = Base(*density(base))
@@ -105,6 +122,7 @@ def flow(
     if first_batch is not None and bijector.data_init is None:
         raise ValueError("no layer of this bijector starts from data; leave first_batch out")
     check_bijector(bijector, base)
+    _check_interval(bijector, base)
 
     def init(key) -> Params:
         params = bijector.init(key)

@@ -22,6 +22,7 @@ from jgen.plotting.equivalents import equivalent_events_chart
 from jgen.plotting.forecast import forecast_figures
 from jgen.plotting.gallery import Images, Line, Plane, sample_gallery
 from jgen.plotting.histograms import Panel, Weighted, histogram_grid, ratio_histogram
+from jgen.plotting.integration import importance_weights, pull_quantiles
 from jgen.plotting.jets import jet_images
 from jgen.plotting.lattice import bound_curves, field_configurations, two_point_functions
 from jgen.plotting.power import power_map
@@ -65,6 +66,7 @@ __all__ = [
     "free_energy_profiles",
     "histogram_grid",
     "image_rows",
+    "importance_weights",
     "jet_images",
     "ks_curves",
     "likelihood_chart",
@@ -76,6 +78,7 @@ __all__ = [
     "polar_view",
     "power_map",
     "pull_distribution",
+    "pull_quantiles",
     "quality_curves",
     "quantile_error_curves",
     "ratio_histogram",

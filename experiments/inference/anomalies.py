@@ -1,0 +1,262 @@
+"""Searches for a resonance: CWoLa, ANODE, CATHODE, idealised and supervised, beside the best cut.
+
+    python -m experiments anomalies
+
+A toy whose best possible significance improvement is known in closed form, 13.97: 0.6 % of signal
+in the window. Flows interpolate the sidebands' features into it (CATHODE) or are divided (ANODE),
+ensembles of classifiers look for the excess, and cuts on each are judged with true labels that the
+searches never see. Then the features are correlated with the mass, under which CWoLa has to
+collapse, and once more there is no signal at all. Cuts must not carve a bump into the background.
+
+`--data FOLDER` reads the feature files of the LHC Olympics that hold the signal region alone
+(`innerdata_*.npy`, columns m_jj [TeV], m_j1, dm, tau21_1, tau21_2, label): idealised and
+supervised searches only, for there are no sidebands.
+
+Numbers: results/inference.md.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from experiments.study import Run, Study, at_least, known, main, metric_table, variant
+from jgen import (
+    Batch,
+    GenerativeModel,
+    OptimizerConfig,
+    TrainConfig,
+    bijectors,
+    models,
+    plotting,
+)
+from jgen.inference import anomalies
+from jgen.inference.anomalies import Events, Region
+from jgen.metrics import ClassifierConfig
+from jgen.plotting import Curve
+from jgen.toys.resonance import DIM, Resonance
+from jgen.transforms import mixture, preprocessed
+
+METHODS = ("supervised", "idealised", "CATHODE", "ANODE", "CWoLa")
+CASES = {"independent": (0.0, True), "correlated": (2.5, True), "no signal": (0.0, False)}
+"""Case -> shift of the first feature with the mass [1 / TeV], one standard deviation over the
+window, and whether there is signal."""
+REGION, NARROW = Region(3.3, 3.7), Region(3.1, 3.9)
+_FILES = ("innerdata_train", "innerdata_extrabkg_train", "innerdata_test")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Samples, searches, flows and classifiers."""
+
+    data: str = ""
+    """A folder with the features of the LHC Olympics; the toy unless given."""
+    methods: tuple[str, ...] = METHODS
+    """Searches."""
+    cases: tuple[str, ...] = tuple(CASES)
+    """Toys: features without the mass, with it, and without signal."""
+    num_background: int = 300_000
+    """Background events of the data, a fifth of them in the window."""
+    num_signal: int = 360
+    """Signal events of the data."""
+    num_test: int = 40_000
+    """Background events in the window, and half as many of signal, that cuts are judged with."""
+    oversampling: int = 3
+    """Background drawn for CATHODE, and true for the idealised search, in units of the data's."""
+    flow: TrainConfig = TrainConfig(2500, 512, ensemble=2, optimizer=OptimizerConfig(2e-3))
+    """Training of the densities of ANODE and CATHODE."""
+    classifier: ClassifierConfig = ClassifierConfig(
+        hidden=(64, 64, 64), learning_rate=1e-3, batch_size=512, epochs=20, num_seeds=4,
+        train_fraction=0.8, validation_fraction=0.19,
+    )  # fmt: skip
+    """Ensembles of classifiers."""
+    seed: int = 0
+    """Base of all key streams."""
+
+
+def check(config: Config) -> None:
+    """Refuse bad options."""
+    at_least(config, num_background=1000, num_signal=10, num_test=100, oversampling=1)
+    known(config, methods=METHODS, cases=CASES)
+    if config.data and set(config.methods) - {"supervised", "idealised"}:
+        raise ValueError("--data has no sidebands: give --methods supervised idealised with it")
+
+
+def density(config: Config, events: Events | None = None) -> GenerativeModel:
+    """Features given the mass, of one member; scaled to these events."""
+    element = bijectors.rational_quadratic(8, 5.0)
+    flow = models.flow(bijectors.coupling_flow(DIM, element, 4, 1), DIM)
+    x = np.eye(DIM, dtype=np.float32) if events is None else events.features
+    scale = bijectors.standardize(x.mean(axis=0), x.std(axis=0))
+    return preprocessed(flow, scale, lambda mass: mass - 0.5 * (REGION.low + REGION.high))
+
+
+def build(config: Config) -> dict[str, GenerativeModel]:
+    """The densities."""
+    return {"density": density(config)} if {"CATHODE", "ANODE"} & set(config.methods) else {}
+
+
+@functools.lru_cache(maxsize=1)
+def olympics(folder: str) -> dict[str, np.ndarray] | None:
+    """Arrays of the files by name."""
+    if not folder:
+        return None
+    paths = {name: Path(folder) / f"{name}.npy" for name in _FILES}
+    for path in paths.values():
+        if not path.exists():
+            raise ValueError(f"{path} is not there; the folder needs {', '.join(_FILES)} (.npy)")
+    arrays = {name: np.load(path) for name, path in paths.items()}
+    for name, array in arrays.items():
+        if array.ndim != 2 or array.shape[1] != DIM + 2:
+            raise ValueError(f"{name}.npy needs {DIM + 2} columns, got the shape {array.shape}")
+    return arrays
+
+
+def inputs(config: Config) -> dict[str, np.ndarray] | None:
+    """A user's files."""
+    return olympics(config.data)
+
+
+def samples(config: Config, run: Run, case: str) -> dict[str, Events]:
+    """The data, and in its window true background, and background and signal for the judgement."""
+    if config.data:
+        arrays = olympics(config.data)
+        events = {name: Events(a[:, 0], a[:, 1:-1]) for name, a in arrays.items()}
+        test, label = events["innerdata_test"], arrays["innerdata_test"][:, -1] == 1
+        true = events["innerdata_extrabkg_train"]
+        data = events["innerdata_train"]
+        return {
+            "data": data,
+            "true": true,
+            "background": test.take(~label),
+            "signal": test.take(label),
+        }
+    shift, has_signal = CASES[case]
+    toy = Resonance(shift=shift)
+    key = lambda name: run.key(f"{case} {name}")
+    data = toy.background(key("data"), config.num_background)
+    if has_signal:
+        parts = zip(data, toy.signal(key("signal"), config.num_signal), strict=True)
+        data = Events(*map(np.concatenate, parts))
+    inside = lambda name, num: toy.background(key(name), 8 * num).inside(REGION).take(np.s_[:num])
+    num = config.oversampling * len(data.inside(REGION).masses)
+    return {
+        "data": data,
+        "true": inside("true", num),
+        "background": inside("test", config.num_test),
+        "signal": toy.signal(key("test signal"), config.num_test // 2).inside(REGION),
+    }
+
+
+def search(config: Config, run: Run, case: str, method: str) -> dict:
+    """Scores of the test events of signal and background."""
+    sample, key = samples(config, run, case), run.key(f"{case} {method}")
+    data, classifier = sample["data"], config.classifier
+    inside = data if config.data else data.inside(REGION)
+    tested = {name: sample[name] for name in ("signal", "background")}
+    if method == "ANODE":
+        pair = [trained(config, run, case, where, data) for where in ("inside", "outside")]
+        return {k: anomalies.density_ratio(*pair, e, key) for k, e in tested.items()}
+    if method == "CWoLa":
+        narrow = data.inside(NARROW)
+        score = anomalies.cwola(narrow, REGION, key, classifier)
+    elif method == "supervised":
+        # True signal of its own, as much as half of the test's.
+        toy = Resonance(shift=CASES[case][0])
+        signal = (
+            tested["signal"].take(np.s_[::2]) if config.data else toy.signal(key, config.num_test)
+        )
+        if config.data:
+            tested["signal"] = tested["signal"].take(np.s_[1::2])
+        score = anomalies.classifier(
+            signal.features, sample["true"].features[: 4 * len(signal.masses)], key, classifier
+        )
+    else:
+        reference = sample["true"].features
+        if method == "CATHODE":
+            fitted = trained(config, run, case, "outside", data)
+            num = config.oversampling * len(inside.masses)
+            reference = anomalies.interpolated(*fitted, data, REGION, key, num)
+        score = anomalies.classifier(inside.features, reference, key, classifier)
+    return {name: score(events.features) for name, events in tested.items()}
+
+
+def trained(config: Config, run: Run, case: str, where: str, data: Events):
+    """The mixture of densities of one side of the window's edges, and its parameters."""
+    events = getattr(data, where)(REGION)
+    model = density(config, events)
+    batch = Batch(events.features, events.masses[:, None])
+    params = run.fit(f"{case}/{where}", model, batch, config.flow).params
+    return mixture(model, config.flow.ensemble), params
+
+
+def compute(config: Config, run: Run) -> dict:
+    """Search in each case.
+
+    improvement/CASE/METHOD   largest eps_S / sqrt(eps_B) with 25 background events or more
+    sculpting/CASE/METHOD     p-value that the masses of the 1 % of background with the largest
+                              scores are those of all (Kolmogorov-Smirnov)
+    improvement/exact         of the best cut, in the toy
+    """
+    metrics = {}
+    for case in ("LHC Olympics",) if config.data else config.cases:
+        masses = samples(config, run, case)["background"].masses
+        for method in config.methods:
+            if method == "supervised" and case == "no signal":
+                continue
+            scores = run.cached(f"{case}/{method}", search, config, run, case, method)
+            found = anomalies.significance_improvement(scores["signal"], scores["background"])
+            metrics[f"improvement/{case}/{method}"] = found.best
+            top = scores["background"] >= np.quantile(scores["background"], 0.99)
+            p_value = stats.ks_2samp(masses[top], masses[~top]).pvalue
+            metrics[f"sculpting/{case}/{method}"] = float(p_value)
+    if not config.data:
+        metrics["improvement/exact"] = Resonance().best_improvement(25 / config.num_test)
+    return metrics
+
+
+def report(config: Config, run: Run, metrics: dict) -> str:
+    """Draw improvements against efficiencies and tabulate the largest."""
+    panels, cases = {}, ("LHC Olympics",) if config.data else config.cases
+    for case in cases:
+        panels[case] = {}
+        for method in config.methods:
+            if f"improvement/{case}/{method}" not in metrics:
+                continue
+            scores = run.stage(f"{case}/{method}")
+            found = anomalies.significance_improvement(scores["signal"], scores["background"])
+            few = np.unique(np.geomspace(1, len(found.value), 60).astype(int)) - 1
+            panels[case][method] = Curve.of(*(a[few] for a in (found.background, found.value)))
+    label = {"xlabel": r"Background efficiency $\epsilon_B$", "num_columns": 3}
+    figure = plotting.quality_curves(
+        panels, r"$\epsilon_S / \sqrt{\epsilon_B}$", log_y=True, **label
+    )
+    run.save("improvement", figure)
+    rows = {
+        f"{case}: {what}": f"{what}/{case}"
+        for case in cases
+        for what in ("improvement", "sculpting")
+    }
+    text = metric_table(metrics, config.methods, rows)
+    if "improvement/exact" in metrics:
+        text += f"\n\nbest cut: {metrics['improvement/exact']:.2f}"
+    return text
+
+
+DEFAULT = Config()
+SMOKE = variant(
+    DEFAULT,
+    cases=("independent",),
+    num_background=4000,
+    num_signal=100,
+    num_test=200,
+    oversampling=1,
+    flow={"steps": 10, "batch_size": 32},
+    classifier={"hidden": (8,), "epochs": 2, "num_seeds": 1},
+)
+STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build, inputs)
+
+if __name__ == "__main__":
+    main(STUDY)

@@ -235,7 +235,8 @@ def test_links_and_virtual_files_that_are_whole_are_read(tmp_path):
     s.voxels.tofile(tmp_path / "whole.raw")
     with h5py.File(tmp_path / "raw.h5", "w") as file:
         file["incident_energies"] = s.energies
-        file.create_dataset("showers", (3, 368), "f4", external=[("whole.raw", 0, 4416)])
+        external = [(str(tmp_path / "whole.raw"), 0, 4416)]
+        file.create_dataset("showers", (3, 368), "f4", external=external)
     for name in ("links.h5", "virtual.h5", "raw.h5"):
         found = read_showers(tmp_path / name, PHOTONS)
         assert_equal(found, s)

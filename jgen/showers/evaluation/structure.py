@@ -97,6 +97,23 @@ def hole_depths(showers: LayerMoments) -> Float[np.ndarray, " n"]:
     return np.where(layers[:, 1:-1] == 0, beside, 0).max(axis=1, initial=0)
 
 
+def deep_holes(reference: LayerMoments, sample: LayerMoments) -> tuple[Estimate, float]:
+    """Fraction of showers with a hole deeper than those of 399 of 400 reference showers.
+
+    Two of the reference may be deeper at least. The p-value is one-sided and exact: the chance
+    that as many or more of the sample come before the next one of the reference if the order of all
+    depths is random. Ties, such as showers without a hole, make it only larger.
+    """
+    depths = [hole_depths(s) for s in (reference, sample)]
+    n, m = map(len, depths)
+    limit = np.sort(depths[0])[-min(n, max(2, round(n * _DEEP)) + 1)]
+    beyond, more = (int(np.sum(d > limit)) for d in depths)
+    p = float(hypergeom(n + m, m, more + beyond).sf(more - 1))
+    # The limit fluctuates as well.
+    error = np.sqrt(max(more, 1) + more**2 / (beyond + 1)) / m
+    return Estimate(more / m, float(error)), p
+
+
 def layer_residuals(showers: LayerMoments) -> Float[np.ndarray, "n layers"]:
     """Layer energies without their mean dependence on E_inc, standardised.
 
@@ -128,8 +145,8 @@ def structure(
                              is the error (86 % of truth are within it)
       structure/holes        fraction of showers with `holes`
       structure/deep_holes   fraction of showers with a hole deeper than those of 399 of 400
-                             reference showers (two may be deeper at least), see `hole_depths`; a
-                             dropped layer in 3 % of 1000 showers is seen so
+                             reference showers, see `deep_holes`; a layer dropped in 3 % of 1000
+                             showers is seen so
       structure/correlation  root mean square difference of the correlations of `layer_residuals`
                              from those of the reference, over all pairs of layers; residuals
                              count up to five standard deviations
@@ -156,7 +173,7 @@ def structure(
     for name, mean in means.items():
         known, values = mean(reference), [mean(s) for s in samples]
         found[name] = Judged(*values), Judged(*(_normal_p(v, known) for v in values))
-    deep = [_deep(hole_depths(reference), hole_depths(s)) for s in samples]
+    deep = [deep_holes(reference, s) for s in samples]
     found["deep_holes"] = tuple(Judged(*both) for both in zip(*deep, strict=True))
     known = azimuths(reference)
     angles = [azimuths(s) for s in samples]
@@ -188,19 +205,6 @@ def _mean(values):
 def _normal_p(value, known):
     pull = (value.value - known.value) / np.hypot(value.error, known.error)
     return float(2 * norm.sf(abs(pull)))
-
-
-def _deep(reference, sample):
-    """Fraction of a sample beyond a high order statistic of the reference, and its p-value."""
-    n, m = len(reference), len(sample)
-    limit = np.sort(reference)[-min(n, max(2, round(n * _DEEP)) + 1)]
-    beyond, more = (int(np.sum(depths > limit)) for depths in (reference, sample))
-    # As many of the sample come before the next one of the reference with chance in their order.
-    # Ties, such as showers without a hole, make it only larger.
-    p = float(hypergeom(n + m, m, more + beyond).sf(more - 1))
-    # The limit fluctuates as well.
-    error = np.sqrt(max(more, 1) + more**2 / (beyond + 1)) / m
-    return Estimate(more / m, float(error)), p
 
 
 def _rayleigh(angles):

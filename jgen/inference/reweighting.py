@@ -28,13 +28,7 @@ from jgen.arrays import (
 )
 from jgen.checks import check_finite, check_positive, check_whole
 from jgen.estimate import Estimate
-from jgen.generative_model import (
-    GenerativeModel,
-    check_one_member,
-    draw,
-    float_type,
-    num_events,
-)
+from jgen.generative_model import GenerativeModel, check_one_member, draw, num_events
 from jgen.random import check_key
 from jgen.typing import Cond, Energy, Key, Params, PyTree
 
@@ -111,7 +105,7 @@ def log_weights(
     check_one_member(model, params)
     check_key(key)
     check_whole(batch_size=batch_size)
-    dtype = float_type(params)
+    dtype = np.dtype(jnp.result_type(float))
     x, cond = event_arrays(x, "x", dtype), event_arrays(cond, "cond", dtype, integers=True)
     num = num_events((x, cond))
     if not num:

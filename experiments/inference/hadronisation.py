@@ -100,7 +100,8 @@ def masses(num: int, mass: float) -> np.ndarray:
 def exact_breaks(config: Config, run: Run, name: str) -> np.ndarray:
     """Test breaks of a hadron."""
     cond = masses(config.num_test, HADRONS[name])
-    return draw(breaks, None, run.key(f"test {name}"), config.num_test, cond, batch_size=10_000)
+    args = breaks, None, run.key(f"test {name}"), config.num_test, cond
+    return run.cached(f"{name}/test", draw, *args, batch_size=10_000)
 
 
 def chains(config: Config, run: Run, sample, params) -> dict:
@@ -138,7 +139,8 @@ def compute(config: Config, run: Run) -> dict:
     model = build(config)["flow"]
     half = config.num_train // 2
     cond = np.concatenate([masses(half, m) for m in HADRONS.values()])
-    train = draw(breaks, None, run.key("train"), 2 * half, cond, batch_size=10_000)
+    args = breaks, None, run.key("train"), 2 * half, cond
+    train = run.cached("train", draw, *args, batch_size=10_000)
     params = run.fit("flow", model, Batch(scaled(train), cond), config.training).one
     metrics = {}
     for name, mass in HADRONS.items():

@@ -71,7 +71,7 @@ class Config:
     """Members of the bootstrap ensemble of jets, by OmniFold; of other methods one is trained."""
     bins: int = 12
     """Of each observable, with as many true jets each, and of the repeated experiments."""
-    ratio: RatioConfig = RatioConfig((64, 64), 1000, 1000, 5e-3)
+    ratio: RatioConfig = RatioConfig((64, 64), 2000, 1000, 5e-3)
     """Classifiers of the Gaussian."""
     small_ratio: RatioConfig = RatioConfig((32, 32), 300, 500, 5e-3)
     """Classifiers of jets and repeated experiments."""

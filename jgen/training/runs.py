@@ -157,9 +157,9 @@ class RunFolder:
         if self._is_there(folder / "params.npz"):
             if not self.read_only:  # it may be of other data, which are then refused
                 data, validation = _made(data), _made(options.get("validation"))
+                # As `fit` takes them, whatever precision they came in.
                 data = as_batch(Batch(None) if data is None else data, "data", model)
-                if validation is not None:
-                    validation = as_batch(validation, "validation", model)
+                validation = validation and as_batch(validation, "validation", model)
                 record = training_record(data, validation, key, config, options.get("initial"))
                 check_record(folder, record, extend=False, is_writer=self.is_writer)
             advice = "delete it, and the training ends again from its last checkpoint"

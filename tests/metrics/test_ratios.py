@@ -6,7 +6,7 @@ import pytest
 
 from jgen.metrics import RatioConfig, weighted_log_ratio
 
-SMALL = RatioConfig((32,), 300, 500, 1e-2)
+SMALL = RatioConfig((16,), 250, 300, 1e-2)
 ratio = functools.partial(jax.jit, static_argnums=4)(weighted_log_ratio)
 
 
@@ -32,6 +32,7 @@ def test_samples_of_different_sizes_give_the_ratio_of_shapes():
     assert np.sqrt(np.mean((found - 0.5 * x[2000:, 0] + 0.125) ** 2)) < 0.1
 
 
+@pytest.mark.study
 def test_an_event_is_not_scored_by_what_it_was_trained_on():
     """Labels without information: what a large network learns by heart it cannot use."""
     rng = np.random.default_rng(2)

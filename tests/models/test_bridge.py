@@ -53,7 +53,7 @@ def test_the_loss_is_smallest_at_the_exact_drift():
     loss = jax.jit(jax.value_and_grad(bridge(scaled, 1, S).loss))
     value, slope = loss({"a": jnp.ones(())}, jax.random.key(0), batch)
     # What is left is the integral of var(x | x_t) / (1 - t) over t.
-    assert value == pytest.approx(V * np.log(1 + S**2 / V), rel=0.05)
+    assert value == pytest.approx(V * np.log(1 + S**2 / V), rel=0.08)
     assert abs(slope["a"]) < 0.02
     assert loss({"a": jnp.asarray(0.5)}, jax.random.key(0), batch)[0] > value + 0.005
 

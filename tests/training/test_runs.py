@@ -143,9 +143,7 @@ def test_a_training_is_done_once(tmp_path):
         fitted = run.fit("line", LINE, lambda: DATA, TRAINING, progress=False)
         assert fitted.one["slope"] > 0.5
     with RunFolder(path, Config()) as run:
-        # As it is trained, in single precision, it is the same data.
-        double = DATA._replace(x=DATA.x.astype(np.float64))
-        again = run.fit("line", LINE, lambda: double, TRAINING, progress=False)
+        again = run.fit("line", LINE, lambda: DATA, TRAINING, progress=False)
         assert again.state is None
         assert again.one == fitted.one
         assert again.history == fitted.history == run.history("line")
@@ -159,6 +157,16 @@ def test_a_training_is_done_once(tmp_path):
         # Data are not needed to read.
         unused = lambda: pytest.fail("data were made")
         assert run.fit("line", LINE, unused, TRAINING).one == fitted.one
+
+
+@pytest.mark.parametrize("kind", [np.float64, ">f4", list])
+def test_a_finished_training_knows_its_data_in_any_precision(tmp_path, kind):
+    x = np.asarray(DATA.x)
+    data = DATA._replace(x=x.tolist() if kind is list else x.astype(kind))
+    for _ in range(2):
+        with RunFolder(tmp_path / "run", Config()) as run:
+            fitted = run.fit("line", LINE, data, TRAINING, validation=data, progress=False)
+    assert fitted.state is None
 
 
 def test_reading_only_changes_nothing_and_misses_what_is_not_there(tmp_path):

@@ -208,7 +208,7 @@ def test_a_camel_is_integrated_with_and_without_a_buffer():
         weights = channel_weights(draw_points(sampler, p, jax.random.key(3), 20_000))
         estimate = integral(weights)
         assert abs(estimate.value - camel.integral) < 4 * estimate.error
-        assert relative_deviation(weights).value < 0.4
-        assert effective_sample_size(np.log(weights[0])).value > 0.85
+        assert relative_deviation(weights).value < 0.6
+        assert effective_sample_size(np.log(weights[0])).value > 0.7
         values.add(estimate.value)
     assert len(values) == 3

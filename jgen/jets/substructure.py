@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jgen.arrays import finite_array
-from jgen.checks import check_positive, check_whole
+from jgen.checks import check_positive, check_wholes
 
 
 def n_subjettiness(
@@ -30,7 +30,7 @@ def n_subjettiness(
     Raises:
       ValueError: if a number of axes or the radius is not positive, or constituents are not [n, 3].
     """
-    check_whole(nums=tuple(nums))
+    check_wholes(nums=nums)
     check_positive(radius=radius)
     vectors, there = pseudojets(constituents)
     pt = jnp.where(there, jnp.asarray(constituents)[:, 0], 0)

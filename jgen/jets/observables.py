@@ -20,7 +20,9 @@ _LEAST_LOG_RHO = -14.0
 _CHUNK = 1000
 
 
-def jet_observable(points: Float[Array, "n 3"], least_share: float = 0.0) -> Float[Array, " 6"]:
+def jet_observable(
+    points: Float[Array, "n 3"], least_share: float | Float[Array, ""] = 0.0
+) -> Float[Array, " 6"]:
     """The six observables of OmniFold (1911.09107), Fig. 2, of one jet.
 
     Mass; number of constituents; width, sum pT dR / sum pT about the jet; ln rho = ln(m^2 / pT^2)

@@ -65,6 +65,30 @@ def real_array(values: Any, name: str, *, booleans: bool = True) -> Numbers:
     )
 
 
+def cast_array(array: np.ndarray, name: str, dtype: type | np.dtype = np.float32) -> np.ndarray:
+    """Numbers in the precision that programs use, without a copy where none is needed.
+
+    Args:
+      array: real numbers, as `real_array` returns them.
+      name: what messages call them.
+      dtype: of floats.
+
+    Raises:
+      ValueError: if finite numbers are too large for it and would become infinite.
+    """
+    with np.errstate(over="ignore"):
+        out = array.astype(dtype, copy=False)
+    if out is array or not (infinite := np.isinf(out)).any():
+        return out
+    lost = infinite & np.isfinite(array)
+    if lost.any():
+        raise ValueError(
+            f"{name} has {lost.sum()} numbers such as {array[lost][0]:.3g}, beyond the largest of "
+            f"{out.dtype}, {np.finfo(out.dtype).max:.3g}: choose other units, or drop those events"
+        )
+    return out
+
+
 def double_array(values: Any, name: str) -> Float[np.ndarray, "..."]:
     """`real_array` in double precision."""
     return real_array(values, name).astype(np.float64, copy=False)
@@ -149,7 +173,7 @@ def describe(values: Any, array: np.ndarray) -> str:
 
 
 def event_arrays(
-    tree: PyTree, name: str, dtype: np.dtype = np.float32, *, integers: bool = False
+    tree: PyTree, name: str, dtype: type | np.dtype = np.float32, *, integers: bool = False
 ) -> PyTree:
     """A pytree of arrays on the host as models take them.
 
@@ -160,7 +184,7 @@ def event_arrays(
       integers: whether integers and booleans stay what they are, as labels do.
 
     Raises:
-      ValueError: as `real_array`, and for integers of more than 32 bits.
+      ValueError: as `real_array` and `cast_array`, and for integers of more than 32 bits.
     """
 
     def cast(path, leaf):
@@ -170,7 +194,7 @@ def event_arrays(
             if array.dtype.itemsize == 8 and array.size and np.abs(array).max() >= 2**31:
                 raise ValueError(f"{where} has integers of more than 32 bits; make them smaller")
             return array
-        return array.astype(dtype, copy=False)
+        return cast_array(array, where, dtype)
 
     # A list of numbers is an array, one of arrays is a pytree.
     is_leaf = lambda x: isinstance(x, list) and not any(hasattr(entry, "dtype") for entry in x)
@@ -190,13 +214,15 @@ def warn_of_rounding(tree: PyTree, name: str) -> None:
             continue
         largest = np.abs(array).max(axis=0).astype(np.float64)
         width = np.ptp(array.astype(np.float64), axis=0)
-        bad = (width > 0) & (width < 2**_FEWEST_BITS * np.finfo(np.float32).eps * largest)
+        single = np.finfo(np.float32)
+        bad = (width > 0) & (width < 2**_FEWEST_BITS * single.eps * largest)
+        bad |= (largest > 0) & (largest < single.tiny)
         if bad.any():
             first = tuple(int(i) for i in np.argwhere(bad)[0])
             warnings.warn(
                 f"{name}{jax.tree_util.keystr(path)} changes by {width[first]:.3g} at "
                 f"{largest[first]:.3g} in column {first}, of which single precision keeps next to "
-                "nothing: subtract the offset in double precision first",
+                "nothing: subtract the offset, or choose other units, in double precision first",
                 SampleWarning,
                 stacklevel=4,
             )

@@ -29,12 +29,20 @@ _LARGEST_MODEL = 10**11
 
 
 def check_whole(least: int = 1, most: int = LARGEST_COUNT, **numbers: Any) -> None:
-    """Refuse what is no whole number, or a tuple of them, from `least` to `most`."""
+    """Refuse what is no whole number from `least` to `most`; for several see `check_wholes`."""
+    for name, value in numbers.items():
+        if not (_is_whole(value) and least <= value <= most):
+            raise ValueError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
+
+
+def check_wholes(least: int = 1, most: int = LARGEST_COUNT, **numbers: Any) -> None:
+    """Refuse what is no tuple or list of whole numbers from `least` to `most`."""
     for name, value in numbers.items():
         many = isinstance(value, tuple | list)
-        if not all(_is_whole(v) and least <= v <= most for v in (value if many else [value])):
-            what = "whole numbers" if many else "a whole number"
-            raise ValueError(f"{name} must be {what} from {least} to {most}, got {value!r}")
+        if not (many and all(_is_whole(v) and least <= v <= most for v in value)):
+            raise ValueError(
+                f"{name} must be whole numbers from {least} to {most}, a tuple, got {value!r}"
+            )
 
 
 def check_sizes(**sizes: Any) -> None:
@@ -59,7 +67,7 @@ def check_widths(least: int = 0, **widths: Any) -> None:
             raise ValueError(
                 f"{name} must be the widths of {least} to {LARGEST_DEPTH} layers, got {value!r}"
             )
-    check_sizes(**widths)
+    check_wholes(1, LARGEST_SIZE, **widths)
 
 
 def check_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:

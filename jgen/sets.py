@@ -13,8 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from jgen.arrays import cast_array, real_array
 from jgen.typing import Cond, PyTree
 
 
@@ -93,6 +95,26 @@ def check_counts(cond: Cond, events: PyTree = None) -> None:
             )
 
 
+def count_array(n: ArrayLike, num: int, rows: int) -> Int[np.ndarray, " num"]:
+    """Numbers of points of `num` events with so many rows, on the host.
+
+    Raises:
+      ValueError: for numbers that are not whole, not as many as events, or not from 0 to `rows`.
+    """
+    n = real_array(n, "numbers of points", booleans=False)
+    if n.shape != (num,) or n.dtype.kind not in "iu":
+        raise ValueError(
+            f"{num} events need as many whole numbers of points [{num}], got {n.dtype}"
+            f"{list(n.shape)}"
+        )
+    if num and not 0 <= n.min() <= n.max() <= rows:
+        raise ValueError(
+            f"events have {rows} rows, so numbers of points must be from 0 to {rows}, got "
+            f"{n.min()} to {n.max()}"
+        )
+    return n
+
+
 def padded(
     events: list[Real[np.ndarray, "_ d"]], rows: int | None = None
 ) -> tuple[Float[np.ndarray, "num rows d"], Int[np.ndarray, " num"]]:
@@ -116,7 +138,8 @@ def padded(
         raise ValueError(f"rows must be at least 1, got {rows}")
     x = np.zeros((len(events), rows, *next(iter(shapes))), np.float32)
     n = np.minimum([len(event) for event in events], rows).astype(np.int32)
-    x[np.arange(rows) < n[:, None]] = np.concatenate([event[:rows] for event in events])
+    kept = np.concatenate([real_array(event, "an event")[:rows] for event in events])
+    x[np.arange(rows) < n[:, None]] = cast_array(kept, "events")
     if not np.isfinite(x).all():
         raise ValueError("points must be finite: drop those events")
     return x, n
@@ -126,4 +149,5 @@ def points(
     x: Real[np.ndarray, "num rows d"], n: Int[np.ndarray, " num"]
 ) -> list[Real[np.ndarray, "_ d"]]:
     """The points of each event of a padded array: the inverse of `padded`."""
-    return [event[:k] for event, k in zip(np.asarray(x), np.asarray(n), strict=True)]
+    x = real_array(x, "x")
+    return [event[:k] for event, k in zip(x, count_array(n, *x.shape[:2]), strict=True)]

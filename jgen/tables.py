@@ -182,8 +182,13 @@ def hdf5_dataset(
         raise ValueError(f"{where} holds {kind}, but events must be real numbers in one array")
     if missing := _missing_sources(found):
         raise ValueError(
-            f"{where} takes its values from {missing}, which is not there: without it they would "
-            "be fill values. Put the file beside this one"
+            f"{where} takes its values from {missing}: without it they would be fill values. "
+            "Put the file beside this one, as it was"
+        )
+    if found.size and not found.is_virtual and not found.external and not _stored(found):
+        raise ValueError(
+            f"{where} has the shape {found.shape}, but no values were ever written: without them "
+            "they would be fill values. Write the file again"
         )
     return found
 
@@ -207,24 +212,44 @@ def read_rows(
 
 
 def _missing_sources(dataset: h5py.Dataset) -> str:
-    """The first file that a virtual or external dataset takes values from and that is gone."""
+    """What a virtual or external dataset takes values from and that is gone, or not as large."""
     folders = [Path(dataset.file.filename).parent, Path()]
-    names = [(name, None) for name, *_ in dataset.external or ()]
-    if dataset.is_virtual:
-        names += [(source.file_name, source.dset_name) for source in dataset.virtual_sources()]
-    for name, inside in names:
+    there = lambda name: [folder / name for folder in folders if (folder / name).exists()]
+    stored = 0
+    for name, offset, size in dataset.external or ():
+        if not there(name):
+            return f"{name}, which is not there"
+        stored += max(0, min(size, there(name)[0].stat().st_size - offset))
+    if dataset.external and stored < dataset.nbytes:
+        return f"{dataset.external[0][0]}, which is shorter than {dataset.nbytes} bytes"
+    if not dataset.is_virtual:
+        return ""
+    sources = dataset.virtual_sources()
+    for space, name, inside, whole in sources:
         # Such a pattern stands for many files.
         if "%" in name:
             continue
-        paths = [Path(dataset.file.filename)] if name == "." else [f / name for f in folders]
-        found = [path for path in paths if path.exists()]
+        found = [Path(dataset.file.filename)] if name == "." else there(name)
         if not found:
-            return name
-        if inside is not None and name != ".":
-            with open_hdf5(found[0]) as file:
-                if inside not in file:
-                    return f"{inside!r} of {name}"
+            return f"{name}, which is not there"
+        with open_hdf5(found[0]) as file:
+            source = file.get(inside)
+            if source is None:
+                return f"{inside!r} of {name}, which is not there"
+            short = any(n < m for n, m in zip(source.shape, whole.shape, strict=False))
+            if short or source.size < space.get_select_npoints():
+                return f"{inside!r} of {name}, which has the shape {source.shape} and is too small"
+            if missing := _missing_sources(source):
+                return missing
+    mapped = sum(space.get_select_npoints() for space, *_ in sources)
+    if mapped < dataset.size and not any("%" in name for _, name, *_ in sources):
+        return f"files that it names for {mapped} of {dataset.size} only"
     return ""
+
+
+def _stored(dataset: h5py.Dataset) -> bool:
+    """Whether there is anything of it in the file."""
+    return dataset.id.get_storage_size() > 0
 
 
 def _find_dataset(path: Path, dataset: str) -> str:

@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen import Batch, GenerativeModel, TrainConfig, draw, fit, metrics
+from jgen import Batch, GenerativeModel, TrainConfig, draw, fit, metrics, models
 from jgen.amplification import differential_amplification, forecast
 from jgen.amplification.quantiles import sample_quantile_edges
 from jgen.arrays import SampleWarning, event_arrays, explained, real_array
+from jgen.bijectors import standardize
 from jgen.estimate import mean_estimate
 from jgen.generative_model import log_densities, mean_loss
+from jgen.jets import jet_sample
+from jgen.sets import padded
 
 NUMBERS = np.array([[1, 0], [3, 1], [2, 5]])
 TYPES = ("int8", "uint8", "int64", "float16", "float32", "float64", ">f8", "<i4", ">u2", "g")
@@ -71,6 +74,38 @@ def test_booleans_and_large_integers():
         real_array(NUMBERS > 1, "x", booleans=False)
     with pytest.raises(ValueError, match="cond has integers of more than 32 bits"):
         event_arrays(np.array([2**40]), "cond", integers=True)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e39, 10**40])
+def test_numbers_beyond_single_precision_are_refused(value, key):
+    """A cast would make infinities of them, with a warning of numpy at most."""
+    huge = np.array([[1.0, float(value)], [2.0, 3.0]] * 10)
+    match = "has .* numbers such as .*, beyond the largest of float32, 3.4e"
+    cond = np.ones((20, 3))
+    for raises in (
+        lambda: event_arrays(huge, "x"),
+        lambda: train(Batch(huge, cond), key),
+        lambda: train(Batch(X, np.column_stack([cond[:, :2], huge[:, 1]])), key),
+        lambda: train(Batch(X, cond), key, validation=Batch(huge, cond)),
+        lambda: draw(MODEL, np.ones((2, 3), np.float32), key, 20, cond * value),
+        lambda: log_densities(MODEL, np.ones((2, 3), np.float32), key, huge, cond),
+        lambda: standardize(huge[0], [1.0, 1.0]),
+        lambda: models.binned(np.array([[0.0, abs(float(value))]])),
+        lambda: padded([huge]),
+        lambda: jet_sample(np.abs(huge)[:, None, [0, 0, 1]], np.ones(20, int)),
+    ):
+        with pytest.raises(ValueError, match=match):
+            raises()
+    assert np.isinf(event_arrays(np.array([np.inf]), "x"))  # came in so
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(event_arrays(huge, "x", np.float64), huge)
+
+
+def test_numbers_below_single_precision_are_said(key):
+    with pytest.raises(ValueError, match="standard deviations have numbers .* for zero, .* 1e-60"):
+        standardize(0.0, np.array([1e-60, 1.0]))
+    with pytest.warns(SampleWarning, match="at 8e-60 in column .*choose other units"):
+        train(Batch(X * 1e-60 + [[0, 1]], COND), key)
 
 
 def model_of(dim):

@@ -14,6 +14,8 @@ from jgen.transforms import bayesian
 
 NAN, INF = float("nan"), float("inf")
 SIZES = (0, -1, NAN, INF, 2.5, 10**14, "8", None, True)
+# Where one number is meant, several are none, nor is one number where several are.
+SEVERAL = ([3], (3,), (3, 4), (), np.array([3]))
 # What takes a size, by the name of the option: a call with that option.
 MLP = {"hidden": (4,)}
 VIT = nets.ViTConfig(patch=(1, 1, 1), width=12, heads=2, blocks=1, mlp_width=8)
@@ -107,6 +109,13 @@ for _name, _make, _config in (
     for _field in dataclasses.fields(_config):
         if type(getattr(_config, _field.name)) is int and _field.name != "angular_padding":
             TAKES_A_SIZE[f"{_name} {_field.name}"] = ONE(_make, _config, _field.name)
+
+
+@pytest.mark.parametrize("what", [w for w in TAKES_A_SIZE if not w.endswith("shape")])
+def test_several_sizes_are_not_one(what):
+    for value in SEVERAL:
+        with pytest.raises(ValueError, match=f"{what.split()[1]}.* must be .*got .*"):
+            TAKES_A_SIZE[what](value)
 
 
 @pytest.mark.parametrize("what", TAKES_A_SIZE)

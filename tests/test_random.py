@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from jgen.generative_model import Batch, GenerativeModel, draw, log_densities, mean_loss
+from jgen.inference import hamiltonian, independence_metropolis, log_weights, random_walk
 from jgen.models import bernoulli, elbo_of_events, encoder_decoder
 from jgen.nets import Network
 from jgen.random import check_key, stream
+from jgen.toys import gaussian, true_events
 from jgen.training import TrainConfig, bootstrap_rows, fit
 
 X = np.zeros((4, 2), np.float32)
@@ -23,12 +25,20 @@ CODER = encoder_decoder(
     Network(lambda key: {}, lambda params, r, cond: r),
     bernoulli(),
 )
+ENERGY = lambda x, cond=None: jnp.sum(x**2)
 DOORS = {
     "draw": lambda key: draw(NORMAL, jnp.zeros(2), key, 3),
     "log_densities": lambda key: log_densities(NORMAL, jnp.zeros(2), key, X),
     "fit": lambda key: fit(NORMAL, Batch(X), key, TrainConfig(1, 8), progress=False),
     "bootstrap_rows": lambda key: bootstrap_rows(key, 0, 10),
     "elbo_of_events": lambda key: elbo_of_events(CODER, {}, key, Batch(X)),
+    "random_walk": lambda key: random_walk(key, ENERGY, np.zeros((2, 1)), 1, width=1.0),
+    "hamiltonian": lambda key: hamiltonian(
+        key, ENERGY, np.zeros((2, 1)), 1, step_size=0.1, max_steps=1
+    ),
+    "independence_metropolis": lambda key: independence_metropolis(key, np.zeros((2, 3))),
+    "log_weights": lambda key: log_weights(NORMAL, jnp.zeros(2), key, X, ENERGY),
+    "true_events": lambda key: true_events(gaussian(), key, 3),
     "stream": lambda key: stream(key, "name"),
 }
 

@@ -41,9 +41,10 @@ class Generators:
     """Network of EPiC-FM, EPiC-JeDi and MeanFlow."""
     transformer: nets.SetTransformerConfig = nets.SetTransformerConfig(64, 4, 3, 128)
     """Network of the other flow matching."""
-    generator: nets.EpicConfig = nets.EpicConfig(64, 10, 4, 1.0)
-    """Generator of EPiC-GAN."""
-    critic: nets.EpicConfig = nets.EpicConfig(64, 10, 3, 1.0)
+    generator: nets.EpicConfig = nets.EpicConfig(64, 10, 4, 0.03)
+    """Generator of EPiC-GAN. The published sums have no factor, and weights begin smaller; here the
+    first losses would be a hundred thousand, from which few steps do not come back."""
+    critic: nets.EpicConfig = nets.EpicConfig(64, 10, 3, 0.03)
     """Its critic."""
     training: TrainConfig = TrainConfig(
         3000, 256, ema_decay=0.998, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
@@ -56,7 +57,7 @@ class Generators:
     )
     """Training of the transformer and of MeanFlow, which learns from EPiC-FM."""
     game: TrainConfig = TrainConfig(
-        3000, 128, keep="best", validate_every=200,
+        2400, 128, keep="best", validate_every=200,
         optimizer=OptimizerConfig(5e-4, schedule="constant"),
     )  # fmt: skip
     """Training of either player of the GAN; the best step is that of the smallest W1-M to the

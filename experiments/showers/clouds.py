@@ -7,14 +7,17 @@ bundled Geant4 showers, or those of --data, and compares both with Geant4: 1-D W
 distances beside truth against truth, all metrics of `experiments evaluate` for the one-call
 function, and milliseconds a shower, on one core if the process has one (taskset). The presets
 ablation, ablation-epic and ablation-transformer compare networks whose points see each other or do
-not, on showers below 4 GeV. The finished run is a model:
+not, on showers below 4 GeV. With `--calodream runs/calodream-default` a finished CaloDREAM is
+compared, too, at the same energies; a finished run takes this up. The finished run is a model:
 `jgen.showers.clouds.load("runs/clouds-default")`.
 
 Time: about 12 minutes of processor time (smoke: one and a half). Numbers: results/showers.md.
 """
 
+import dataclasses
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -31,6 +34,7 @@ from jgen.plotting import Panel
 from jgen.showers import (
     EvaluationConfig,
     Showers,
+    calodream,
     clouds,
     compute_high_level_inputs,
     count_showers,
@@ -78,17 +82,37 @@ class Config(CloudsConfig):
     """Classifier of high-level features, of each sampler."""
     evaluation: EvaluationConfig = presets.DEFAULT.evaluation
     """All metrics of the one-call function."""
+    calodream: str = ""
+    """Run folder of a finished `experiments calodream` to compare with, which should not have
+    learned from the showers of the comparison."""
 
     @property
     def samplers(self) -> dict[str, str]:
-        """Name -> label in figures, the last one judged by all metrics."""
+        """Name -> label in figures."""
         teacher = {"teacher": f"{2 * self.steps} calls"}
         return {"student": "1 call"} | teacher if self.distil else teacher
+
+    @property
+    def generators(self) -> dict[str, str]:
+        """The samplers, and CaloDREAM if it is given."""
+        return self.samplers | ({"calodream": "CaloDREAM"} if self.calodream else {})
 
 
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num_test=40, sample_batch=1, timing=1, bootstrap=2, max_energy=0)
+    if config.calodream:
+        other = calodream.load(config.calodream)
+        if other.geometry.name != config.geometry:
+            raise ValueError(
+                f"{config.calodream} makes showers of {other.geometry.name}, these are of "
+                f"{config.geometry}; give another --calodream or --geometry"
+            )
+
+
+def stored(config: Config) -> Config:
+    """A finished run takes up another generator, whose stages are its own."""
+    return dataclasses.replace(config, calodream="")
 
 
 @functools.lru_cache(maxsize=1)
@@ -118,7 +142,7 @@ def build(config: Config) -> dict[str, GenerativeModel]:
 
 
 def compute(config: Config, run: Run) -> dict:
-    """Train, sample, judge and time; SAMPLER is student (one call) or teacher.
+    """Train, sample, judge and time; SAMPLER is student (one call), teacher or calodream.
 
     The names of `jgen.showers.evaluate`, of the one-call function, and
       w1/SAMPLER/OBSERVABLE        1-D Wasserstein distance to Geant4 over the standard deviation of
@@ -139,8 +163,8 @@ def compute(config: Config, run: Run) -> dict:
     # Energies of the training sample, another draw from the spectrum of the reference.
     truth = Showers(*(a[:num] for a in train))
     results = run.cached("judged/truth", judge, config, run, "truth", reference, truth)
-    for name in config.samplers:
-        one, path = trained.with_sampler(name), run.path / f"{name}.h5"
+    for name, one in load_generators(config, run, trained, truth.energies).items():
+        path = run.path / f"{name}.h5"
         args = one.model, one.params, run.key("sample"), truth.energies, geometry
         run.cached(f"samples/{name}", generate_showers, path, *args, batch_size=config.sample_batch)
         made = read_showers(path, geometry)
@@ -161,7 +185,29 @@ def compute(config: Config, run: Run) -> dict:
     return results
 
 
-def milliseconds(trained: Trained, energies: np.ndarray, size: int) -> float:
+def load_generators(
+    config: Config, run: Run, trained: Trained, energies: np.ndarray
+) -> dict[str, Trained | calodream.Trained]:
+    """All that are compared, by name."""
+    found = {name: trained.with_sampler(name) for name in config.samplers}
+    if config.calodream:
+        known = run.cached("calodream", lambda: {"folder": str(Path(config.calodream).resolve())})
+        if Path(known["folder"]) != Path(config.calodream).resolve():
+            raise ValueError(
+                f"this run has been compared with {known['folder']}, not {config.calodream}; give "
+                "that one, or another --out"
+            )
+        found["calodream"] = other = calodream.load(config.calodream)
+        low, high = other.energy_range
+        if energies.min() < low * (1 - 1e-3) or energies.max() > high * (1 + 1e-3):
+            raise ValueError(
+                f"{config.calodream} was trained from {low:.6g} to {high:.6g} MeV, but showers of "
+                f"{energies.min():.6g} to {energies.max():.6g} MeV are compared"
+            )
+    return found
+
+
+def milliseconds(trained: Trained | calodream.Trained, energies: np.ndarray, size: int) -> float:
     """A shower, in batches of a size."""
     args = trained.model, trained.params, jax.random.key(0), energies
     return milliseconds_per_shower(*args, (size,), repeats=20 if size < 10 else 3)[size]
@@ -220,7 +266,7 @@ def read_generated(run: Run, name: str) -> Showers:
 def report(config: Config, run: Run, results: dict) -> str:
     """Draw the observables, single showers as points, and what `experiments evaluate` draws."""
     geometry, (_, reference) = get_geometry(config.geometry), load_showers(config)
-    made = {label: read_generated(run, name) for name, label in config.samplers.items()}
+    made = {label: read_generated(run, name) for name, label in config.generators.items()}
     true = whole_showers(config, reference)
     others = {label: whole_showers(config, showers) for label, showers in made.items()}
     panels = []
@@ -236,7 +282,7 @@ def report(config: Config, run: Run, results: dict) -> str:
         name: [*(results[f"w1/{name}/{observable}"] for observable in WHOLE)]
         + [results[f"distance/{name}/E_voxel"], results[f"auc/{name}"]]
         + [results.get(f"ms_per_shower/{name}/{size}") for size in config.timing]
-        for name in ("truth", *config.samplers)
+        for name in ("truth", *config.generators)
     }
     columns = [*WHOLE, "E_voxel", "AUC", *(f"ms, {size}" for size in config.timing)]
     text = [table(columns, rows, title="W1 / sd")]
@@ -299,7 +345,7 @@ PRESETS = {
     "ablation-epic": variant(ABLATION, network="epic"),
     "ablation-transformer": variant(ABLATION, network="set_transformer"),
 }
-STUDY = Study(PRESETS, compute, report, check, build, load_showers)
+STUDY = Study(PRESETS, compute, report, check, build, load_showers, stored)
 
 if __name__ == "__main__":
     main(STUDY)

@@ -22,7 +22,12 @@ from jgen.arrays import (
     real_array,
     sample_array,
 )
-from jgen.checks import check_open_fraction, check_positive_or_infinite, check_whole
+from jgen.checks import (
+    check_open_fraction,
+    check_positive_or_infinite,
+    check_whole,
+    check_wholes,
+)
 
 # Events that are sorted into bins at once.
 _CHUNK = 2**18
@@ -244,7 +249,7 @@ def median_splits(
     sample = _events(sample)
     num, d = sample.shape
     axes = tuple(i % d for i in range(levels)) if axes is None else tuple(axes)
-    check_whole(0, d - 1, axes=axes)
+    check_wholes(0, d - 1, axes=axes)
     if len(axes) != levels:
         raise ValueError(f"{levels} levels need as many axes from 0 to {d - 1}, got {axes}")
     if num < 2**levels:

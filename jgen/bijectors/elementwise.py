@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from jgen.arrays import cast_array
 from jgen.sets import masked
 from jgen.typing import Cond, PyTree
 
@@ -72,6 +73,13 @@ def _constant(what, values):
     real = jnp.issubdtype(array.dtype, np.floating) or jnp.issubdtype(array.dtype, np.integer)
     if not real or not np.isfinite(np.asarray(array, np.float64)).all():
         raise ValueError(f"the {what} must be finite real numbers, got {array}")
+    if not jax.config.jax_enable_x64:
+        small = cast_array(np.asarray(array), f"the {what}")
+        if ((small == 0) & (np.asarray(array) != 0)).any():
+            raise ValueError(
+                f"the {what} have numbers that single precision takes for zero, the least of them "
+                f"{np.abs(array).min():.3g}: choose other units"
+            )
     return array
 
 

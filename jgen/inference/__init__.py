@@ -1,4 +1,4 @@
-"""What is concluded with a trained model: weights, integrals, Markov chains, posteriors."""
+"""What is concluded with a trained model: weights, integrals, chains, posteriors, unfolding."""
 
 from jgen.inference import anomalies
 from jgen.inference.adaptive_grid import adapted_grid
@@ -66,6 +66,13 @@ from jgen.inference.reweighting import (
     uncovered_fraction,
     weighted_mean,
 )
+from jgen.inference.unfolding import (
+    Simulation,
+    Unfolded,
+    UnfoldingConfig,
+    iterated_generation,
+    omnifold,
+)
 
 __all__ = [
     "AutocorrelationTime",
@@ -78,6 +85,9 @@ __all__ = [
     "Points",
     "Prior",
     "Ranks",
+    "Simulation",
+    "Unfolded",
+    "UnfoldingConfig",
     "Unweighted",
     "Unweighting",
     "Weighted",
@@ -102,12 +112,14 @@ __all__ = [
     "importance_sampler",
     "independence_metropolis",
     "integral",
+    "iterated_generation",
     "largest_share",
     "likelihood_flow",
     "local_test",
     "log_partition",
     "log_weights",
     "normal_prior",
+    "omnifold",
     "overweight_limit",
     "posterior_flow",
     "posterior_matching",

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jgen.bijectors import Bijector, grid
-from jgen.checks import check_not_negative, check_sizes, check_whole
+from jgen.checks import check_not_negative, check_sizes, check_whole, check_wholes
 from jgen.inference.importance import Integrand
 from jgen.random import stream
 from jgen.typing import Key
@@ -46,7 +46,7 @@ def adapted_grid(
     check_sizes(num=num)
     check_whole(2, 10_000, num_bins=num_bins)
     check_not_negative(damping=damping)
-    check_whole(1, sizes=tuple(sizes))
+    check_wholes(sizes=tuple(sizes))
     edges = np.tile(np.linspace(0, 1, num_bins + 1), (num, 1))
     values = jax.jit(jax.vmap(integrand))
     for i, size in enumerate(sizes):

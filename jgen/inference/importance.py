@@ -83,7 +83,7 @@ def importance_sampler(
 
     The losses, of weights w in units of the integral, f by its absolute value in "kl":
     variance: (sum_i sd_i)^2, sd_i^2 the variance of w in channel i: that of the integral with
-      the best numbers of points (2311.01548, Eq. 16). Events of an earlier flow q' count
+      the best numbers of points (2311.01548). Events of an earlier flow q' count
       w w' with the weight w' = f / q' that they came with.
     kl: sum_i E[w log w], the Kullback-Leibler divergence of all channels together in nats.
     Beyond 30 times their mean weights are soft, 30 arcsinh(w / 30), so that no event rules a step.

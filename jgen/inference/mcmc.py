@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from jgen.arrays import double_array, real_array
 from jgen.checks import check_positive, check_whole
 from jgen.estimate import Estimate
+from jgen.random import check_key
 from jgen.typing import Cond, Energy, Key
 
 _WOLFF_S = 1.5
@@ -67,6 +68,7 @@ def independence_metropolis(key: Key, log_weight: Real[Array, " *chains num"]) -
         +inf, which the chain would never leave. Under `jax.vmap` or `jax.jit` values cannot be
         looked at: give all chains at once instead.
     """
+    check_key(key)
     if not isinstance(log_weight, jax.core.Tracer):
         log_weight = real_array(log_weight, "log_weight")
     log_weight = jnp.asarray(log_weight, float)
@@ -130,7 +132,7 @@ def random_walk(
         no finite number, from where it would never move.
     """
     check_positive(width=width)
-    _check_chains(energy, start, cond, num, thin)
+    _check_chains(key, energy, start, cond, num, thin)
     return _run(_Walk(float(width)), energy, num, thin, key, jnp.asarray(start, float), cond)
 
 
@@ -167,7 +169,7 @@ def hamiltonian(
     """
     check_positive(step_size=step_size)
     check_whole(max_steps=max_steps)
-    _check_chains(energy, start, cond, num, thin)
+    _check_chains(key, energy, start, cond, num, thin)
     rule = _Hamiltonian(float(step_size), int(max_steps))
     return _run(rule, energy, num, thin, key, jnp.asarray(start, float), cond)
 
@@ -310,7 +312,8 @@ def _run(rule, energy, num, thin, key, start, cond):
     return Chains(*jax.vmap(chain)(jax.random.split(key, len(start)), start))
 
 
-def _check_chains(energy, start, cond, num, thin):
+def _check_chains(key, energy, start, cond, num, thin):
+    check_key(key)
     check_whole(num=num, thin=thin)
     if not isinstance(start, jax.core.Tracer):
         real_array(start, "start")

@@ -14,13 +14,23 @@ import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Real
 
-from jgen.arrays import double_array, edge_array, finite_array, real_array, sample_array
+from jgen.arrays import (
+    double_array,
+    edge_array,
+    event_arrays,
+    explained,
+    finite_array,
+    real_array,
+    sample_array,
+)
 from jgen.checks import check_finite, check_positive, check_whole
 from jgen.estimate import Estimate
 from jgen.generative_model import GenerativeModel, check_one_member, draw, num_events
+from jgen.random import check_key
 from jgen.typing import Cond, Energy, Key, Params, PyTree
 
 
@@ -89,16 +99,21 @@ def log_weights(
       batch_size: events computed at once.
 
     Raises:
-      ValueError: if the model has no density, or a weight is not a number.
+      ValueError: if the model has no density, a weight is not a number, or for events that are no
+        numbers or that the model does not take.
     """
     _check_density(model)
     check_one_member(model, params)
+    check_key(key)
     check_whole(batch_size=batch_size)
+    dtype = np.dtype(jnp.result_type(float))
+    x, cond = event_arrays(x, "x", dtype), event_arrays(cond, "cond", dtype, integers=True)
     num = num_events((x, cond))
-    keys = jax.random.split(key, num)
-
-    chunk = min(batch_size, num)
-    return _checked(_weigh(model.log_prob, energy, chunk, params, keys, x, cond))
+    if not num:
+        raise ValueError("there are no events: x is empty")
+    keys, chunk = jax.random.split(key, num), min(batch_size, num)
+    with explained("the density or the energy", x=x, cond=cond):
+        return _checked(_weigh(model.log_prob, energy, chunk, params, keys, x, cond))
 
 
 def effective_sample_size(log_weight: Real[np.ndarray, " num"]) -> Estimate:

@@ -31,6 +31,7 @@ from jgen.jets.features import (
     write_features,
 )
 from jgen.jets.kinematics import finished, jet_kinematics, mean_image
+from jgen.jets.observables import OBSERVABLES, jet_observable, jet_observables, smeared
 from jgen.jets.particles import (
     CHARGE_STATES,
     DISPLACED,
@@ -49,6 +50,7 @@ from jgen.jets.preprocessing import (
     feature_map,
     point_map,
 )
+from jgen.jets.soft_drop import Groomed, soft_drop
 from jgen.jets.substructure import n_subjettiness
 
 __all__ = [
@@ -57,10 +59,12 @@ __all__ = [
     "DISTANCES",
     "FEATURES",
     "LABELS",
+    "OBSERVABLES",
     "PARTICLES",
     "PARTICLE_FEATURES",
     "SAMPLE_PT_RANGE",
     "Constituents",
+    "Groomed",
     "JetFeatures",
     "JetSample",
     "ParticleMap",
@@ -80,6 +84,8 @@ __all__ = [
     "graphs",
     "jet_distances",
     "jet_kinematics",
+    "jet_observable",
+    "jet_observables",
     "jet_sample",
     "mean_image",
     "n_subjettiness",
@@ -93,6 +99,8 @@ __all__ = [
     "read_jets",
     "sample_jets_path",
     "sample_path",
+    "smeared",
+    "soft_drop",
     "to_columns",
     "write_features",
     "write_jetnet",

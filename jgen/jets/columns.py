@@ -78,7 +78,8 @@ def from_columns(columns: Mapping[str, Any], rows: int | None = None) -> Constit
         impact = table(flat["part_d0val"], flat["part_dzval"])
     mass = np.sqrt(np.maximum(energy**2 - (pt * np.cosh(eta)) ** 2, 0))
     labels = np.stack([of_jets[f"label_{c}"] for c in classes], axis=1)
-    if not (labels.astype(bool).sum(axis=1) == 1).all():
+    # Not as truth values, of which a half or NaN is one.
+    if not ((labels == 1).sum(axis=1) == 1).all() or not ((labels == 0) | (labels == 1)).all():
         raise ValueError("every jet needs one label_NAME that is one, the others zero")
     jets = np.stack([pt, eta, phi, mass], axis=1).astype(np.float32)
     label = labels.argmax(axis=1).astype(np.int8)

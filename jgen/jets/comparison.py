@@ -15,7 +15,7 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array, eye_array, kron, vstack
 from scipy.spatial.distance import cdist
 
-from jgen.arrays import finite_array, quiet_samples, real_array
+from jgen.arrays import cast_array, finite_array, quiet_samples, real_array
 from jgen.checks import check_whole
 from jgen.estimate import Estimate, mean_estimate
 from jgen.generative_model import draw
@@ -23,6 +23,7 @@ from jgen.jets.energy_flow import energy_flow_polynomials, graphs, prime_graphs
 from jgen.jets.kinematics import jet_kinematics
 from jgen.metrics import frechet_physics_distance, kernel_physics_distance, wasserstein
 from jgen.random import numpy_generator, stream
+from jgen.sets import count_array
 from jgen.typing import Key
 
 DISTANCES = ("W1-M", "W1-P", "W1-EFP", "multiplicity", "FPD", "KPD", "coverage", "MMD")
@@ -57,11 +58,10 @@ def jet_sample(
     Raises:
       ValueError: for points that are not finite, or a pT that is negative.
     """
-    points, n = real_array(points, "points").astype(np.float32), real_array(n, "n")
-    if points.ndim != 3 or points.shape[2] != 3 or n.shape != points.shape[:1]:
-        raise ValueError(
-            f"jets are points [num, rows, 3] with numbers [num], got {points.shape} and {n.shape}"
-        )
+    points = cast_array(real_array(points, "points"), "points")
+    if points.ndim != 3 or points.shape[2] != 3 or not points.size:
+        raise ValueError(f"jets are points [num, rows, 3], got the shape {points.shape}")
+    n = count_array(n, *points.shape[:2])
     points = np.where((np.arange(points.shape[1]) < n[:, None])[..., None], points, 0)
     if not np.isfinite(points).all() or (points[..., 2] < 0).any():
         raise ValueError("points must be finite, and pT not negative: set it to a floor")

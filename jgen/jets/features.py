@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from jgen.arrays import real_array
+from jgen.arrays import cast_array, real_array
 from jgen.files import atomic_path
 from jgen.jets.substructure import n_subjettiness
 from jgen.tables import hdf5_dataset, open_hdf5, read_rows
@@ -55,7 +55,9 @@ def read_features(path: str | os.PathLike) -> JetFeatures:
     """
     features, labels = _read(path, "features", "label")
     check_features(JetFeatures(features, labels), path)
-    return JetFeatures(features.astype(np.float32, copy=False), labels.astype(np.int8, copy=False))
+    return JetFeatures(
+        cast_array(features, f"{path}: features"), labels.astype(np.int8, copy=False)
+    )
 
 
 def write_features(path: str | os.PathLike, jets: JetFeatures) -> None:
@@ -67,7 +69,9 @@ def write_features(path: str | os.PathLike, jets: JetFeatures) -> None:
     check_features(jets, path)
     options = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
     with atomic_path(path) as partial, h5py.File(partial, "w") as file:
-        file.create_dataset("features", data=np.asarray(jets.features, np.float32), **options)
+        file.create_dataset(
+            "features", data=cast_array(np.asarray(jets.features), f"{path}: features"), **options
+        )
         file.create_dataset("label", data=np.asarray(jets.labels, np.int8), **options)
 
 

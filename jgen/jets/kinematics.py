@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jgen.arrays import edge_array, finite_array, real_array
+from jgen.arrays import cast_array, edge_array, finite_array
+from jgen.checks import check_positive
+from jgen.sets import count_array
 
 
 def jet_kinematics(points: Float[Array, "n 3"]) -> Float[Array, " 4"]:
@@ -57,8 +59,9 @@ def finished(
       ValueError: for points that are not finite.
     """
     points = finite_array(points, "points", 3)
-    rows = np.arange(points.shape[1]) < real_array(n, "n")[:, None]
-    points = np.where(rows[..., None], points, 0).astype(np.float32)
+    check_positive(**{"the smallest pT": pt_range[0], "the largest pT": pt_range[1]})
+    rows = np.arange(points.shape[1]) < count_array(n, *points.shape[:2])[:, None]
+    points = cast_array(np.where(rows[..., None], points, 0), "points")
     points[..., 2] = np.where(rows, np.clip(points[..., 2], *pt_range), 0)
     if centre:
         axis = np.asarray(jax.vmap(jet_kinematics)(points))[:, None, 1:3]

@@ -6,10 +6,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import gaussian_kde
 
-from jgen.arrays import sample_array
+from jgen.arrays import finite_array, sample_array
 from jgen.bijectors import Bijector, per_point, standardize
 from jgen.checks import check_finite, check_whole
 from jgen.random import numpy_generator
+from jgen.sets import count_array
 from jgen.typing import Key
 
 SAMPLE_PT_RANGE = (500.0, 1000.0)
@@ -57,9 +58,10 @@ def point_map(points: Float[np.ndarray, "num rows 3"], n: Int[np.ndarray, " num"
       n: numbers of points.
 
     Raises:
-      ValueError: for a pT that is not positive.
+      ValueError: for a pT that is not positive, or numbers that no events have.
     """
-    there = np.asarray(points, np.float64)[np.arange(points.shape[1]) < n[:, None]]
+    points = finite_array(points, "points", 3)
+    there = points[np.arange(points.shape[1]) < count_array(n, *points.shape[:2])[:, None]]
     if not (len(there) and (there[:, 2] > 0).all()):
         raise ValueError("points need a positive pT: take those that are there")
     there[:, 2] = np.log(there[:, 2])
@@ -103,6 +105,8 @@ def draw_multiplicities(
         sample_array(values, name)
         for name, values in (("total", total), ("labels", labels), ("wanted", wanted))
     )
+    if total.dtype.kind not in "iu" or total.min() < 1:
+        raise ValueError("numbers of constituents must be whole and positive: pass those of jets")
     if total.shape != labels.shape:
         raise ValueError(f"{len(total)} jets need as many labels, got {len(labels)}")
     rng, out = numpy_generator(key), np.zeros(len(wanted), np.int32)

@@ -1,12 +1,14 @@
 """N-subjettiness of one jet with exclusive-kT axes (1011.2268), in pure jnp."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jgen.arrays import finite_array
-from jgen.checks import check_positive, check_whole
+from jgen.checks import check_positive, check_wholes
 
 
 def n_subjettiness(
@@ -28,8 +30,32 @@ def n_subjettiness(
     Raises:
       ValueError: if a number of axes or the radius is not positive, or constituents are not [n, 3].
     """
-    check_whole(nums=tuple(nums))
+    check_wholes(nums=nums)
     check_positive(radius=radius)
+    vectors, there = pseudojets(constituents)
+    pt = jnp.where(there, jnp.asarray(constituents)[:, 0], 0)
+    # The same particles as four-vectors, of which those below are sums.
+    place = place_of(vectors)[:, 1:]
+    total = jnp.sum(pt)
+    norm = radius * jnp.where(total > 0, total, 1)
+    state, taus = (vectors, there, distances(vectors, there, kt_distance), ()), {}
+    for num in sorted(set(nums), reverse=True):
+        state = cluster(state, num, kt_distance)
+        axes, alive, *_ = state
+        to_axes = jnp.where(
+            alive, squared_angle(place[:, None], place_of(axes)[None, :, 1:]), jnp.inf
+        )
+        nearest = jnp.sqrt(jnp.min(to_axes, axis=1))
+        taus[num] = jnp.sum(pt * nearest) / norm
+    return jnp.stack([taus[num] for num in nums])
+
+
+def pseudojets(constituents: Float[Array, "n 3"]) -> tuple[Float[Array, "n 4"], Bool[Array, " n"]]:
+    """Constituents as vectors (E + pz, px, py, E - pz), and which of them are no padding.
+
+    Raises:
+      ValueError: if they are not [n, 3] or not finite.
+    """
     if np.ndim(constituents) != 2 or np.shape(constituents)[1] != 3:
         raise ValueError(
             f"constituents need the shape [n, 3], got {np.shape(constituents)}; use jax.vmap for "
@@ -45,27 +71,30 @@ def n_subjettiness(
     vectors = pt[:, None] * jnp.stack(
         [jnp.exp(eta), jnp.cos(phi), jnp.sin(phi), jnp.exp(-eta)], axis=-1
     )
-    # The same particles as four-vectors, of which those below are sums.
-    place = _place(vectors)[:, 1:]
-    total = jnp.sum(pt)
-    norm = radius * jnp.where(total > 0, total, 1)
-    state, taus = (vectors, there, _distances(_place(vectors), there)), {}
-    for num in sorted(set(nums), reverse=True):
-        state = _cluster(state, num)
-        axes, alive, _ = state
-        to_axes = jnp.where(
-            alive, _squared_angle(place[:, None], _place(axes)[None, :, 1:]), jnp.inf
-        )
-        nearest = jnp.sqrt(jnp.min(to_axes, axis=1))
-        taus[num] = jnp.sum(jnp.where(there, pt * nearest, 0)) / norm
-    return jnp.stack([taus[num] for num in nums])
+    return vectors, there
 
 
-def _cluster(state, num: int):
-    """Merge the closest pair until `num` pseudojets are left, each in the row of one it is of."""
+Distance = Callable[[Float[Array, "*#n 3"], Float[Array, "*#n 3"]], Float[Array, "*n"]]
+"""Of two pseudojets at (pT, rapidity, phi)."""
+
+
+def cluster(
+    state: tuple,
+    num: int,
+    distance: Distance,
+    combine: Callable[[Array, Array, Array, Array], Array] | None = None,
+) -> tuple:
+    """Merge the closest pair until `num` pseudojets are left, each in the row of one it is of.
+
+    Args:
+      state: (vectors [n, 4], alive [n], distances [n, n], carried [n, ...] or ()).
+      num: pseudojets to leave.
+      distance: of two pseudojets.
+      combine: (vector, vector, carried, carried) of the two -> what the merged one carries.
+    """
 
     def merge(_, state):
-        vectors, alive, distances = state
+        vectors, alive, distances, carried = state
         n = len(vectors)
         # Row by row: one argmin over all pairs takes many times as long on a CPU.
         first = jnp.argmin(jnp.min(distances, axis=1))
@@ -73,22 +102,24 @@ def _cluster(state, num: int):
         go_on = jnp.sum(alive) > num
         is_first = (jnp.arange(n) == first) & go_on
         is_second = (jnp.arange(n) == second) & go_on
+        if combine is not None:
+            both = (vectors[first], vectors[second], carried[first], carried[second])
+            carried = jnp.where(is_first[:, None], combine(*both)[None], carried)
         added = jnp.sum(jnp.where((is_first | is_second)[:, None], vectors, 0), axis=0)
         vectors = jnp.where(is_first[:, None], added[None], vectors)
         alive = alive & ~is_second
-        place = _place(vectors)
-        row = _kt_distance(_place(added), place)
+        row = distance(place_of(added), place_of(vectors))
         row = jnp.where(alive & ~is_first, row, jnp.inf)
         gone = is_second[:, None] | is_second[None]
         distances = jnp.where(is_first[:, None], row[None], distances)
         distances = jnp.where(is_first[None], row[:, None], distances)
-        return vectors, alive, jnp.where(gone, jnp.inf, distances)
+        return vectors, alive, jnp.where(gone, jnp.inf, distances), carried
 
     # Fewer are left where the caller clustered before; the surplus rounds do nothing.
     return jax.lax.fori_loop(0, max(len(state[0]) - num, 0), merge, state)
 
 
-def _place(vectors: Float[Array, "*n 4"]) -> Float[Array, "*n 3"]:
+def place_of(vectors: Float[Array, "*n 4"]) -> Float[Array, "*n 3"]:
     """(pT, rapidity, phi) of vectors (E + pz, px, py, E - pz); finite for a vector of zeros."""
     plus, px, py, minus = jnp.moveaxis(vectors, -1, 0)
     plus, minus = (jnp.where(p > 0, p, 1) for p in (plus, minus))
@@ -96,19 +127,23 @@ def _place(vectors: Float[Array, "*n 4"]) -> Float[Array, "*n 3"]:
     return jnp.stack([jnp.hypot(px, py), rapidity, jnp.arctan2(py, px)], axis=-1)
 
 
-def _squared_angle(a: Float[Array, "*#n 2"], b: Float[Array, "*#n 2"]) -> Float[Array, "*n"]:
+def squared_angle(a: Float[Array, "*#n 2"], b: Float[Array, "*#n 2"]) -> Float[Array, "*n"]:
     """Squared distance in (rapidity, phi)."""
     phi = jnp.mod(a[..., 1] - b[..., 1] + jnp.pi, 2 * jnp.pi) - jnp.pi
     return (a[..., 0] - b[..., 0]) ** 2 + phi**2
 
 
-def _kt_distance(a: Float[Array, "*#n 3"], b: Float[Array, "*#n 3"]) -> Float[Array, "*n"]:
+def kt_distance(a: Float[Array, "*#n 3"], b: Float[Array, "*#n 3"]) -> Float[Array, "*n"]:
+    """min(pT)^2 dR^2, of the kT algorithm."""
     least = jnp.minimum(a[..., 0], b[..., 0])
-    return least**2 * _squared_angle(a[..., 1:], b[..., 1:])
+    return least**2 * squared_angle(a[..., 1:], b[..., 1:])
 
 
-def _distances(place: Float[Array, "n 3"], there) -> Float[Array, "n n"]:
+def distances(
+    vectors: Float[Array, "n 4"], there: Bool[Array, " n"], distance: Distance
+) -> Float[Array, "n n"]:
     """Of all pairs; infinite to itself and to padding."""
-    distances = _kt_distance(place[:, None], place[None])
+    place = place_of(vectors)
+    found = distance(place[:, None], place[None])
     pairs = there[:, None] & there[None] & ~jnp.eye(len(there), dtype=bool)
-    return jnp.where(pairs, distances, jnp.inf)
+    return jnp.where(pairs, found, jnp.inf)

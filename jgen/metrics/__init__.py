@@ -65,6 +65,7 @@ from jgen.metrics.manifold import (
     precision_recall_density_coverage,
 )
 from jgen.metrics.members import Calibrated, MemberBins, join_bins, member_bins
+from jgen.metrics.ratios import RatioConfig, weighted_log_ratio
 from jgen.metrics.set_classifier import SetClassifierConfig, set_classifier_auc
 from jgen.metrics.two_sample import c2st
 
@@ -95,6 +96,7 @@ __all__ = [
     "KernelPhysicsDistance",
     "Manifold",
     "Moments",
+    "RatioConfig",
     "Separation",
     "SetClassifierConfig",
     "QuadraticReplicas",
@@ -125,4 +127,5 @@ __all__ = [
     "sliced_wasserstein",
     "trained_classifier",
     "wasserstein",
+    "weighted_log_ratio",
 ]

@@ -20,22 +20,33 @@ class Wasserstein(NamedTuple):
 
     Attributes:
       value: the distance, in the units of the column.
-      error: its bootstrap spread, the standard deviation of the replicas; NaN without replicas.
+      error: how far it scatters from one pair of samples to another, see `floor_error`; NaN
+        without replicas.
       replicas: distances of bootstrapped samples [num_bootstrap, *columns]. A replica draws the
         same events for every column, so errors of means over columns follow from it.
+      null: what they would be of samples of one distribution: integral of |D* - D| for the
+        differences D* and D of the distribution functions of resampled and given samples.
     """
 
     value: Float[np.ndarray, " *columns"]
     error: Float[np.ndarray, " *columns"]
     replicas: Float[np.ndarray, " num_bootstrap *columns"]
+    null: Float[np.ndarray, " num_bootstrap *columns"]
+
+    @property
+    def mean(self) -> "Wasserstein":
+        """Of the mean over columns."""
+        value, (replicas, null) = (
+            np.mean(self.value),
+            (a.reshape(len(a), self.value.size).mean(axis=1) for a in (self.replicas, self.null)),
+        )
+        return Wasserstein(value, _error(value, replicas, null), replicas, null)
 
     @property
     def estimate(self) -> Estimate:
-        """Mean over the columns; its error is the spread of the replicas' means."""
-        if not len(self.replicas):
-            return Estimate(float(np.mean(self.value)), float("nan"))
-        means = self.replicas.reshape(len(self.replicas), -1).mean(axis=1)
-        return Estimate(float(np.mean(self.value)), float(np.std(means)))
+        """Mean over the columns; its error comes from the means of the replicas."""
+        mean = self.mean
+        return Estimate(float(mean.value), float(mean.error))
 
     def __str__(self) -> str:
         """As an `Estimate`."""
@@ -53,9 +64,9 @@ def wasserstein(
 ) -> Wasserstein:
     """Exact W1 = integral |F(z) - G(z)| dz of the weighted empirical distributions.
 
-    Events are resampled with replacement, both samples independently. The replicas give a
-    spread, not the bias: W1 of two samples of one distribution is positive (about
-    1.8 sigma / sqrt(n) for normal samples of n events each), and that of replicas is larger still.
+    Events are resampled with replacement, both samples independently. The error is a spread, not
+    the bias: W1 of two samples of one distribution is positive (about 1.8 sigma / sqrt(n) for
+    normal samples of n events each), and that of replicas is larger still.
 
     Args:
       reference: one sample, [n] or [n, k]; the columns are compared one by one.
@@ -88,18 +99,20 @@ def wasserstein(
     order = np.argsort(values, axis=0, kind="stable")
     gaps = np.diff(np.take_along_axis(values, order, axis=0), axis=0)
     # F - G just above each value is the running sum of the weights of x less those of y.
-    value = _distance(_signed(x_weights[None], y_weights[None]), order, gaps)[0]
+    signed = _signed(x_weights[None], y_weights[None])
+    value = _distance(signed, order, gaps)[0]
 
     rng = numpy_generator(key)
     size = max(1, _CHUNK // len(values))
-    replicas = [np.empty((0, len(value)))]
+    replicas = [np.empty((2, 0, len(value)))]
     for first in range(0, num_bootstrap, size):
         num = min(size, num_bootstrap - first)
         replica = _signed(_resample(rng, x_weights, num), _resample(rng, y_weights, num))
-        replicas.append(_distance(replica, order, gaps))
-    replicas = np.concatenate(replicas).reshape(num_bootstrap, *columns)
-    error = np.std(replicas, axis=0) if num_bootstrap else np.full(columns, np.nan)
-    return Wasserstein(value.reshape(columns), np.asarray(error), replicas)
+        both = _distance(replica, order, gaps), _distance(replica - signed, order, gaps)
+        replicas.append(np.stack(both))
+    replicas, null = np.concatenate(replicas, axis=1).reshape(2, num_bootstrap, *columns)
+    value = value.reshape(columns)
+    return Wasserstein(value, np.asarray(_error(value, replicas, null)), replicas, null)
 
 
 def sliced_wasserstein(
@@ -148,9 +161,39 @@ def sliced_wasserstein(
         num_bootstrap=num_bootstrap,
         key=key,
     )
-    replicas = along.replicas.mean(axis=1)
-    error = np.std(replicas) if num_bootstrap else np.array(np.nan)
-    return Wasserstein(along.value.mean(), error, replicas)
+    return along.mean
+
+
+def floor_error(
+    value: Float[np.ndarray, "*columns"],
+    near: Float[np.ndarray, "*columns"],
+    far: Float[np.ndarray, "*columns"],
+    floor: Float[np.ndarray, "*columns"],
+) -> Float[np.ndarray, "*columns"]:
+    """Standard error of a number that is positive for samples of one distribution, too.
+
+    There its noise has not the size that replicas of the samples show: what they have by chance
+    seems to be true, and they scatter about it, by 1.3 times as much as W1 does. So the spread of
+    truth counts up to one standard deviation above the mean of truth, that of replicas from two on,
+    and in between variances are interpolated. The law of truth is skewed, so that the right error
+    covers 65 to 78 % of it.
+
+    Args:
+      value: the number.
+      near: its standard deviation for samples of one distribution.
+      far: that in replicas.
+      floor: its mean for samples of one distribution.
+    """
+    above = np.where(near > 0, (value - floor) / np.where(near > 0, near, 1), np.inf)
+    share = np.clip(above - 1, 0, 1)
+    between = np.sqrt(near**2 + share * np.maximum(far**2 - near**2, 0))
+    return np.where(share < 1, between, far)
+
+
+def _error(value, replicas, null):
+    if not len(replicas):
+        return np.full(np.shape(value), np.nan)
+    return floor_error(value, null.std(axis=0), replicas.std(axis=0), null.mean(axis=0))
 
 
 def quantile_divergence(

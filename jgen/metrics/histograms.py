@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Real
 from jgen.arrays import double_array, edge_array
 from jgen.checks import check_positive_or_infinite, check_whole
 from jgen.estimate import Estimate
-from jgen.metrics.distances import event_weights
+from jgen.metrics.distances import event_weights, floor_error
 from jgen.random import numpy_generator
 from jgen.typing import Key
 
@@ -86,7 +86,13 @@ def histogram(
         raise ValueError(f"{bad} of {len(weights)} weights are infinite: drop those events")
     index, num_bins = _bins(values, edges), len(edges) - 1
     sums = np.bincount(index, weights, num_bins + 2)
-    squares = np.bincount(index, weights**2, num_bins + 2)
+    with np.errstate(over="ignore"):
+        squares = np.bincount(index, weights**2, num_bins + 2)
+    if not np.isfinite(squares).all():
+        raise ValueError(
+            f"weights reach {np.abs(weights).max():.3g}, and their squares are infinite: divide "
+            "them by their mean"
+        )
     return Histogram(edges, sums[1:-1], squares[1:-1], float(sums[0]), float(sums[-1]))
 
 
@@ -119,6 +125,8 @@ def separation(
     reference: Histogram, generated: Histogram, *, num_bootstrap: int = 200, key: Key | None = None
 ) -> Separation:
     """Separation power S = 1/2 sum_i (p_i - q_i)^2 / (p_i + q_i + 1e-16) of contents p and q.
+
+    Also called the triangular discriminator, in unfolding (1911.09107).
 
     As in the CaloChallenge (arXiv:2410.21611, Sec. 4.2) the contents are normalised to one *inside
     the edges*, so a wrong rate of entries outside them is invisible in the value; look at the
@@ -167,7 +175,8 @@ class QuadraticReplicas(NamedTuple):
     term by itself, V, is the variance of `null`, and what belongs to delta is left of the replicas'
     variance if 2 V is taken off, or if it is scaled by (m + 2 s) / (3 m + 2 s) for a number that
     is larger by s than its mean m in `null`. The error is the root of the largest of the three,
-    since each of them fails low where bins have few entries, and at most that of the replicas.
+    since each of them fails low where bins have few entries, and at most that of the replicas; for
+    numbers that are no larger than those of truth it is the root of V, see `floor_error`.
 
     Attributes:
       observed: the number.
@@ -193,7 +202,8 @@ class QuadraticReplicas(NamedTuple):
         # Nothing is observed and nothing drawn: whatever the share, the spread is zero.
         share = (floor + 2 * above) / np.maximum(3 * floor + 2 * above, _EMPTY)
         largest = np.maximum(np.maximum(null, spread - 2 * null), spread * share)
-        return np.sqrt(np.minimum(largest, spread))
+        far = np.sqrt(np.minimum(largest, spread))
+        return floor_error(self.observed, np.sqrt(null), far, floor)
 
     @property
     def mean(self) -> "QuadraticReplicas":

@@ -10,6 +10,7 @@ from jgen.models.bib_ae import (
     vae_gan,
     voxel_score,
 )
+from jgen.models.bridge import bridge
 from jgen.models.consistency import (
     consistency,
     consistency_function,
@@ -60,6 +61,7 @@ __all__ = [
     "bernoulli",
     "bib_ae",
     "binned",
+    "bridge",
     "consistency",
     "consistency_function",
     "diffusion",

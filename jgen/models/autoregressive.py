@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.arrays import cast_array, finite_array, real_array
 from jgen.checks import check_finite, check_sizes
 from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.models.parts import check_contexts
@@ -186,7 +187,7 @@ def binned(edges: Float[np.ndarray, "num edges"]) -> Head:
     Raises:
       ValueError: if `edges` are not [num, bins + 1], finite and increasing in single precision.
     """
-    edges = np.asarray(edges, np.float32)
+    edges = cast_array(real_array(edges, "edges"), "edges")
     if edges.ndim != 2 or edges.shape[1] < 2:
         raise ValueError(f"edges must have the shape [num, bins + 1], got {edges.shape}")
     if not (np.all(np.isfinite(edges)) and np.all(np.diff(edges) > 0)):
@@ -223,9 +224,10 @@ def equal_bins(data: Float[np.ndarray, "n num"], bins: int) -> Float[np.ndarray,
       bins: of each component.
 
     Raises:
-      ValueError: if `bins` is no positive whole number.
+      ValueError: if `bins` is no positive whole number, or data are not finite [n, num].
     """
     check_sizes(bins=bins)
+    data = finite_array(data, "data", 2)
     low, high = data.min(axis=0), data.max(axis=0)
     beyond = 0.1 * (high - low)
     return np.linspace(low - beyond, high + beyond, bins + 1, axis=1)

@@ -26,6 +26,7 @@ from jgen.checks import (
     check_shape,
     check_sizes,
     check_whole,
+    check_wholes,
 )
 from jgen.nets.convolution import NONE, ONE, Triple, convolve, transposed_convolve
 from jgen.nets.dense import Dense, fan_in_uniform
@@ -262,7 +263,8 @@ def _latent_shape(shape, config):
         raise ValueError(f"a shower has the axes (layer, angle, radius), got the shape {shape}")
     check_literals(config)
     check_sizes(channels=config.channels, latent_channels=config.latent_channels)
-    check_sizes(cond_width=config.cond_width, kernel=config.kernel, stride=config.stride)
+    check_sizes(cond_width=config.cond_width)
+    check_wholes(1, LARGEST_SIZE, kernel=config.kernel, stride=config.stride)
     check_whole(0, LARGEST_SIZE, angular_padding=config.angular_padding)
     if not len(config.kernel) == len(config.stride) == 3:
         raise ValueError(f"kernel and stride have three axes, got {config.kernel}, {config.stride}")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgen.checks import check_cond, check_whole, check_widths
+from jgen.checks import check_cond, check_whole, check_wholes, check_widths
 from jgen.nets.causal import CausalNetwork
 from jgen.nets.dense import Dense, matmul
 
@@ -133,7 +133,8 @@ def made(
         call, if the condition has not `num_cond` numbers.
     """
     check_widths(1, hidden=hidden)
-    check_whole(1, _LARGEST_MASK, num=num, num_outputs=num_outputs, hidden=hidden)
+    check_whole(1, _LARGEST_MASK, num=num, num_outputs=num_outputs)
+    check_wholes(1, _LARGEST_MASK, hidden=hidden)
     check_cond(num_cond)
     module = _Made(num, num_outputs, num_cond, tuple(hidden), activation)
 

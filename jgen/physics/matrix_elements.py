@@ -1,8 +1,9 @@
 """Squared matrix elements at leading order from textbooks; cross-sections in GeV^-2.
 
-Summed over final spins and colours, averaged over initial ones, in natural units. All are functions
-of the invariant mass squared s [GeV^2] and the cosine of the angle between the first incoming and
-the first outgoing particle, elementwise.
+As in Ellis, Stirling, Webber, QCD and Collider Physics: summed over final spins and colours,
+averaged over initial ones, in natural units. All are functions of the invariant mass squared s
+[GeV^2] and the cosine of the angle between the first incoming and the first outgoing particle,
+elementwise.
 """
 
 import math
@@ -35,7 +36,7 @@ def muon_pair(
     cosine: Float[Array, "..."],
     parameters: ElectroweakParameters = ElectroweakParameters(),
 ) -> Float[Array, "..."]:
-    """|M|^2 of e+ e- -> gamma*, Z -> mu+ mu-, massless (Ellis, Stirling, Webber, Eq. 8.4 ff.).
+    """|M|^2 of e+ e- -> gamma*, Z -> mu+ mu-, massless (Ellis, Stirling, Webber).
 
     16 pi^2 alpha^2 [(1 + c^2) A + c B], c of the angle between electron and muon.
     """
@@ -72,7 +73,7 @@ def quarks_to_top(
     mass: float = 172.5,
     alpha_s: float = 0.118,
 ) -> Float[Array, "..."]:
-    """|M|^2 of q qbar -> t tbar, t of `mass` [GeV] (Ellis, Stirling, Webber, Table 10.2).
+    """|M|^2 of q qbar -> t tbar, t of `mass` [GeV] (Ellis, Stirling, Webber).
 
     g^4 (4 / 9) (tau_1^2 + tau_2^2 + rho / 2), tau = (1 -+ beta c) / 2 and rho = 4 m^2 / s.
     """
@@ -86,7 +87,7 @@ def gluons_to_top(
     mass: float = 172.5,
     alpha_s: float = 0.118,
 ) -> Float[Array, "..."]:
-    """|M|^2 of g g -> t tbar, t of `mass` [GeV] (Ellis, Stirling, Webber, Table 10.2).
+    """|M|^2 of g g -> t tbar, t of `mass` [GeV] (Ellis, Stirling, Webber).
 
     g^4 (1 / (6 tau_1 tau_2) - 3 / 8) (tau_1^2 + tau_2^2 + rho - rho^2 / (4 tau_1 tau_2)).
     """
@@ -108,7 +109,7 @@ def top_cross_sections(
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Totals of q qbar and of g g -> t tbar in GeV^-2, zero below the threshold.
 
-    In closed form (Nason, Dawson, Ellis, Nucl. Phys. B303 (1988) 607, Eqs. 14, 15), in float64 on
+    In closed form (Nason, Dawson, Ellis, Nucl. Phys. B303 (1988) 607), in float64 on
     the host.
     """
     s = np.asarray(s, np.float64)

@@ -4,7 +4,7 @@
 `jgen.showers.box` has square cells, and `jgen.showers.bib_ae` models of showers in them.
 """
 
-from jgen.showers import bib_ae, box, calodream, clouds
+from jgen.showers import bib_ae, box, calodream, clouds, super_resolution
 from jgen.showers.calodream import ShowerPreprocessing, generate_showers
 from jgen.showers.data import (
     GEOMETRIES,
@@ -96,6 +96,7 @@ __all__ = [
     "shower_judge",
     "shower_observables",
     "summary_table",
+    "super_resolution",
     "voxelise",
     "write_showers",
 ]

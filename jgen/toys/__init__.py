@@ -30,6 +30,17 @@ from jgen.toys.gaussian_mixture import (
 from jgen.toys.integrands import ToyIntegrand, camel, cut_ring
 from jgen.toys.mixtures import eight_gaussians, pinwheel
 from jgen.toys.ring import ring, spherical
+from jgen.toys.smeared import Normal, unfolded_gaussian
+from jgen.toys.string_break import (
+    KAON,
+    PION,
+    BreakMoments,
+    Chain,
+    break_moments,
+    fragment,
+    mean_z,
+    string_break,
+)
 from jgen.toys.toy import (
     Marginal,
     Toy,
@@ -40,14 +51,20 @@ from jgen.toys.toy import (
 )
 
 __all__ = [
+    "KAON",
+    "PION",
+    "BreakMoments",
+    "Chain",
     "DoubleWell",
     "Fit",
     "FitError",
     "GaussianMixture",
     "Marginal",
+    "Normal",
     "Toy",
     "ToyIntegrand",
     "bootstrap_weights",
+    "break_moments",
     "camel",
     "camel_back",
     "circles",
@@ -56,9 +73,11 @@ __all__ = [
     "eight_gaussians",
     "entropy",
     "fit_error",
+    "fragment",
     "gaussian",
     "gaussian_mixture",
     "ideal_amplification",
+    "mean_z",
     "memoriser",
     "mixture_on_path",
     "mixture_prediction",
@@ -72,5 +91,7 @@ __all__ = [
     "region_probability",
     "ring",
     "spherical",
+    "string_break",
     "true_events",
+    "unfolded_gaussian",
 ]

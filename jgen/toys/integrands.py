@@ -35,7 +35,7 @@ class ToyIntegrand(NamedTuple):
 
 
 def camel(dim: int, width: float = 0.2) -> ToyIntegrand:
-    """Two Gaussian humps on the diagonal, at 1/3 and 2/3 (VEGAS; 2001.05486, Eq. 29).
+    """Two Gaussian humps on the diagonal, at 1/3 and 2/3 (VEGAS; 2001.05486).
 
     f = (exp(-|x - 1/3|^2 / w^2) + exp(-|x - 2/3|^2 / w^2)) / (2 (w sqrt(pi))^dim), which is
     normalised in all of space. No grid of single components can have two humps on a diagonal.

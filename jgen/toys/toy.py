@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 from scipy.special import ndtr, ndtri
 
-from jgen.checks import check_sizes
+from jgen.checks import check_sizes, check_whole
+from jgen.random import check_key
 from jgen.typing import Key
 
 
@@ -158,7 +159,13 @@ def _inverse(probability, lower, upper, bracket):
 
 
 def true_events(toy: Toy, key: Key, num: int) -> Float[np.ndarray, "num dim"]:
-    """Independent events of a toy; those of one and the same toy come from one program."""
+    """Independent events of a toy; those of one and the same toy come from one program.
+
+    Raises:
+      ValueError: if `num` is not positive and whole, or for a key that `check_key` refuses.
+    """
+    check_key(key)
+    check_whole(num=num)
     return np.asarray(_sample(toy.sample, jax.random.split(key, num)))
 
 

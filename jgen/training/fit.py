@@ -129,8 +129,8 @@ def fit(
       FloatingPointError: naming step and members when a loss is not finite.
     """
     check_key(key)
-    data = _as_batch(Batch(None) if data is None else data, "data", model)
-    validation = validation if validation is None else _as_batch(validation, "validation", model)
+    data = as_batch(Batch(None) if data is None else data, "data", model)
+    validation = validation if validation is None else as_batch(validation, "validation", model)
     _check(data, validation, score, config)
     check_memory(jax.eval_shape(model.init, jax.random.key(0)), copies=config.ensemble)
     if folder is not None:
@@ -454,7 +454,7 @@ def _unit_weight(data: Batch, data_sets: int) -> Batch:
     return data._replace(weight=weight.reshape(-1).astype(np.float32))
 
 
-def _as_batch(data: Batch, name: str, model: GenerativeModel) -> Batch:
+def as_batch(data: Batch, name: str, model: GenerativeModel) -> Batch:
     """Events and weights in the precision of the model; conditions may be labels."""
     if not isinstance(data, Batch):
         raise ValueError(

@@ -25,7 +25,7 @@ from jgen.files import atomic_path, load, read_json, save
 from jgen.generative_model import Batch, GenerativeModel
 from jgen.random import stream
 from jgen.training.config import TrainConfig
-from jgen.training.fit import Fitted, fit
+from jgen.training.fit import Fitted, as_batch, fit
 from jgen.training.log import MetricsLog
 from jgen.training.record import check_record, file_digest, training_record
 from jgen.typing import Key, PyTree
@@ -156,9 +156,10 @@ class RunFolder:
         key = self.key(name) if key is None else key
         if self._is_there(folder / "params.npz"):
             if not self.read_only:  # it may be of other data, which are then refused
-                data = _made(data)
-                data = Batch(None) if data is None else data
-                validation = _made(options.get("validation"))
+                data, validation = _made(data), _made(options.get("validation"))
+                # As `fit` takes them, whatever precision they came in.
+                data = as_batch(Batch(None) if data is None else data, "data", model)
+                validation = validation and as_batch(validation, "validation", model)
                 record = training_record(data, validation, key, config, options.get("initial"))
                 check_record(folder, record, extend=False, is_writer=self.is_writer)
             advice = "delete it, and the training ends again from its last checkpoint"

@@ -90,4 +90,6 @@ def test_jets_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="pT not negative"):
         jet_sample(-x, n)
     with pytest.raises(ValueError, match="points \\[num, rows, 3\\]"):
+        jet_sample(x[0], n)
+    with pytest.raises(ValueError, match="10 events need as many whole numbers of points"):
         jet_sample(x, n[:4])

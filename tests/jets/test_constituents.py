@@ -11,6 +11,7 @@ from jgen.jets import (
     finished,
     from_columns,
     jet_kinematics,
+    jet_sample,
     mean_image,
     point_map,
     read_jetnet,
@@ -21,6 +22,7 @@ from jgen.jets import (
     write_jets,
 )
 from jgen.sets import SetCondition
+from jgen.sets import points as points_of_events
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +184,40 @@ def test_generated_points_are_finished_as_published():
     centred = finished(points, np.array([2, 1]), (0.01, 1.0), centre=True)
     axes = np.asarray(jax.vmap(jet_kinematics)(centred))[:, 1:3]
     np.testing.assert_allclose(axes, 0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("n", "message"),
+    [
+        ([3, 1], "numbers of points must be from 0 to 2, got 1 to 3"),
+        ([-1, 1], "numbers of points must be from 0 to 2, got -1 to 1"),
+        ([2.0, 1.0], "2 events need as many whole numbers of points"),
+        ([np.nan, 1.0], "2 events need as many whole numbers of points"),
+        ([1], "2 events need as many whole numbers of points"),
+        (np.ma.masked_equal([1, 2], 2), "1 of 2 entries of numbers of points are masked"),
+    ],
+    ids=str,
+)
+def test_numbers_of_points_that_no_jet_has_are_refused(n, message):
+    x, n = np.full((2, 2, 3), 0.1, np.float32), n if np.ma.isMaskedArray(n) else np.array(n)
+    for use in (
+        jet_sample,
+        point_map,
+        points_of_events,
+        lambda x, n: finished(x, n, (0.01, 1.0)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use(x, n)
+
+
+@pytest.mark.parametrize("label", [0.4, np.nan, 2.0, -1.0, 0.0])
+def test_a_column_of_labels_is_one_or_zero(label):
+    columns = {name: [[1.0, 2.0], [3.0]] for name in ("part_px", "part_py", "part_pz")}
+    columns |= {"jet_pt": [4.0, 5.0], "jet_eta": [0.1, 0.2], "jet_phi": [0.1, 0.2]}
+    columns |= {"jet_energy": [9.0, 9.0], "label_a": [1.0, 0.0], "label_b": [0.0, 1.0]}
+    from_columns(columns)
+    with pytest.raises(ValueError, match="every jet needs one label_NAME that is one"):
+        from_columns(columns | {"label_b": [0.0, label]})
 
 
 def test_images_hold_all_pt_inside():

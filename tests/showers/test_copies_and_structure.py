@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from scipy.stats import nhypergeom
 
-from jgen.showers import Showers, get_geometry
+from jgen.showers import Showers, get_geometry, read_showers, sample_path
 from jgen.showers.evaluation import (
     Fingerprints,
     LayerMoments,
     alignments,
     azimuths,
     copies,
+    deep_holes,
     fingerprints,
+    hole_depths,
     holes,
     layer_moments,
     layer_residuals,
@@ -166,6 +168,48 @@ def test_the_numbers_of_a_shower_are_exact():
     assert found["structure/correlation_p"] == (1, 1)
 
 
+def with_depths(depths):
+    """Showers of three layers, the second of them empty."""
+    layers = np.stack([depths, 0 * depths, 2 * depths], axis=1)
+    return LayerMoments(np.ones(len(depths)), layers, layers + 0j)
+
+
+def test_deep_holes_have_the_law_of_order_statistics():
+    layers = np.array([[3.0, 0, 2, 0, 5], [3, 0, 0, 1, 1], [3, 1, 1, 1, 1], [0, 0, 4, 0, 1]])
+    some = LayerMoments(np.ones(4), layers, layers + 0j)
+    np.testing.assert_array_equal(hole_depths(some), [2, 0, 0, 1])
+    rng, counts, p = np.random.default_rng(0), [], []
+    for _ in range(300):
+        found, chance = deep_holes(*(with_depths(d) for d in rng.exponential(size=(2, 300))))
+        counts.append(round(300 * found.value))
+        p.append(chance)
+    # As many as before the third of the reference come, in a random order of 300 and 300.
+    law = nhypergeom(600, 300, 3)
+    assert np.mean(counts) == pytest.approx(law.mean(), abs=4 * law.std() / 300**0.5)
+    for count in (0, 3, 8):
+        assert p[counts.index(count)] == pytest.approx(law.sf(count - 1))
+    for level in (0.05, 0.3):
+        assert np.mean(np.array(p) <= level) < level + 3 * (level / 300) ** 0.5
+    # Without a hole in either there is nothing to see.
+    full = with_depths(np.zeros(300))
+    assert structure(full, full, full, num_bootstrap=1)["structure/deep_holes_p"] == (1, 1)
+
+
+def test_a_layer_dropped_in_three_per_cent_of_a_thousand_showers_is_seen():
+    pool = layer_moments(GEOMETRY, read_showers(sample_path(), GEOMETRY))
+    rng, seen, false = np.random.default_rng(1), 0, 0
+    for _ in range(40):
+        reference, made, holdout = np.split(rng.permutation(3200)[:3000], 3)
+        layers = pool.layers.copy()
+        for row in made[:30]:
+            layers[row, rng.choice(np.flatnonzero(layers[row]))] = 0
+        faulty = pool._replace(layers=layers)
+        seen += deep_holes(pool.rows(reference), faulty.rows(made))[1] < 0.05
+        false += deep_holes(pool.rows(reference), pool.rows(holdout))[1] < 0.05
+    assert seen >= 38
+    assert false <= 5
+
+
 def test_residuals_do_not_know_the_incident_energy():
     sample = showers(0)
     residuals = layer_residuals(sample)
@@ -178,6 +222,7 @@ def test_quoted_errors_of_the_structure_cover_truth():
     for name, low, high in (
         ("alignment", 0.5, 0.82),
         ("holes", 0.5, 0.82),
+        ("deep_holes", 0.5, 0.85),
         ("correlation", 0.5, 0.85),
         ("rayleigh", 0.75, 0.98),
     ):

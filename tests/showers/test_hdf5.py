@@ -1,9 +1,11 @@
+import warnings
 from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
+from jgen.arrays import SampleWarning
 from jgen.showers.data.geometry import get_geometry
 from jgen.showers.data.hdf5 import (
     Showers,
@@ -151,6 +153,11 @@ BROKEN = {
     "virtual": "'showers' takes its values from gone.h5, which is not there",
     "virtual dataset": "'showers' takes its values from 'x' of other.h5, which is not there",
     "raw": "'showers' takes its values from gone.raw, which is not there",
+    "raw cut": "'showers' takes its values from short.raw, which is shorter than 4416 bytes",
+    "virtual shrunk": r"from 'x' of other.h5, which has the shape \(2, 368\) and is too small",
+    "virtual part": "takes its values from files that it names for 736 of 1104 only",
+    "virtual twice": "'showers' takes its values from gone.h5, which is not there",
+    "unwritten": r"'showers' has the shape \(3, 368\), but no values were ever written",
     "zero energy": "incident energy of shower 1 is 0.0",
     "nan energy": "incident energy of shower 2 is nan",
 }
@@ -192,6 +199,24 @@ def write_odd(path, kind):
             case "raw":
                 external = [("gone.raw", 0, h5py.h5f.UNLIMITED)]
                 file.create_dataset("showers", (3, 368), "f4", external=external)
+            case "raw cut":
+                s.voxels[:2].tofile(path.parent / "short.raw")
+                external = [("short.raw", 0, h5py.h5f.UNLIMITED)]
+                file.create_dataset("showers", (3, 368), "f4", external=external)
+            case "virtual shrunk":
+                write_raw(path.parent / "other.h5", x=s.voxels[:2])
+                file.create_virtual_dataset("showers", virtual("other.h5"))
+            case "virtual part":
+                write_raw(path.parent / "other.h5", x=s.voxels[:2])
+                layout = h5py.VirtualLayout((3, 368), np.float32)
+                layout[:2] = h5py.VirtualSource("other.h5", "x", (2, 368))
+                file.create_virtual_dataset("showers", layout)
+            case "virtual twice":
+                with h5py.File(path.parent / "other.h5", "w") as other:
+                    other.create_virtual_dataset("x", virtual("gone.h5"))
+                file.create_virtual_dataset("showers", virtual("other.h5"))
+            case "unwritten":
+                file.create_dataset("showers", (3, 368), "f4")
             case "text":
                 file["showers"] = s.voxels
     return path
@@ -207,7 +232,12 @@ def test_links_and_virtual_files_that_are_whole_are_read(tmp_path):
     with h5py.File(tmp_path / "virtual.h5", "w") as file:
         file["incident_energies"] = s.energies
         file.create_virtual_dataset("showers", virtual("other.h5"))
-    for name in ("links.h5", "virtual.h5"):
+    s.voxels.tofile(tmp_path / "whole.raw")
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file["incident_energies"] = s.energies
+        external = [(str(tmp_path / "whole.raw"), 0, 4416)]
+        file.create_dataset("showers", (3, 368), "f4", external=external)
+    for name in ("links.h5", "virtual.h5", "raw.h5"):
         found = read_showers(tmp_path / name, PHOTONS)
         assert_equal(found, s)
         # In the machine's order, and still double precision.
@@ -215,7 +245,8 @@ def test_links_and_virtual_files_that_are_whole_are_read(tmp_path):
 
 
 ODD = ("group", "null", "lists", "compound", "complex", "text", "booleans", "soft link")
-ODD += ("external link", "virtual", "virtual dataset", "raw")
+ODD += ("external link", "virtual", "virtual dataset", "raw", "raw cut", "virtual shrunk")
+ODD += ("virtual part", "virtual twice", "unwritten")
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -296,6 +327,13 @@ def test_showers_of_one_energy_and_without_calibration_are_fine(energy):
     check_units(showers, PHOTONS)
 
 
+def test_showers_that_were_never_written_are_noticed():
+    showers = read_showers(sample_path(), get_geometry("ds2"), 0, 40)
+    showers.voxels[15:] = 0
+    with pytest.raises(ValueError, match="25 of 40 showers have no energy at all"):
+        check_units(showers, get_geometry("ds2"))
+
+
 def test_a_threshold_in_other_units_is_noticed():
     geometry = get_geometry("ds2")
     showers = read_showers(sample_path(), geometry, 0, 100)
@@ -305,6 +343,52 @@ def test_a_threshold_in_other_units_is_noticed():
     other = replace(geometry, threshold=500.0)
     with pytest.raises(ValueError, match="of the energy is in voxels below the threshold of 500"):
         check_units(showers, other)
+
+
+@pytest.mark.parametrize("energy", [1.5e5, 3e5])
+def test_showers_of_one_possible_energy_in_other_units_are_recognised(energy):
+    """In GeV 150 is a possible number of MeV; so is 1.5e6 keV, of a shower of 1.5 GeV."""
+    geometry = get_geometry("ds2")
+    showers = read_showers(sample_path(), geometry, 0, 3000)
+    some = (showers.energies > 2e4) & (showers.energies < 2.8e4)
+    # What scales with the energy; more cells are hit in truth, which is easier to see.
+    factor = (energy / showers.energies[some])[:, None]
+    high = Showers(np.full(some.sum(), energy), np.where(some[:, None], showers.voxels, 0)[some])
+    high = high._replace(voxels=high.voxels * factor)
+    check_showers(high, geometry)
+    check_units(high, geometry)
+    giga = Showers(high.energies / 1e3, high.voxels / 1e3)
+    check_showers(giga, geometry)  # of generated ones nobody knows
+    with pytest.raises(ValueError, match="are below the threshold of 0.01515 MeV, .* like GeV"):
+        check_units(giga, geometry)
+    some = np.argsort(np.abs(showers.energies - 1500))[:10]
+    kilo = Showers(np.full(10, 1.5e6), showers.voxels[some] * 1e3)
+    check_showers(kilo, geometry)
+    with pytest.raises(ValueError, match="a thousand times the threshold .* look like keV"):
+        check_units(kilo, geometry)
+
+
+@pytest.mark.parametrize(
+    ("energy", "resolution", "unit"),
+    [(256e3, 0.013, "GeV"), (256e3, 0.07, "GeV"), (1e6, 0.01, "GeV"), (256, 0.2, "keV")],
+)
+def test_without_a_threshold_the_resolution_tells_units(energy, resolution, unit):
+    """Photons and pions of dataset 1, of a resolution as published for ATLAS."""
+    rng = np.random.default_rng(0)
+
+    def made(energy, resolution):
+        total = energy * (1 + resolution * rng.normal(size=(200, 1)))
+        return Showers(np.full(200, float(energy)), np.repeat(total / 368, 368, axis=1))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for true in ((energy, resolution), (256, 0.25), (256, 0.9), (4e6, 0.008), (1e6, 0.08)):
+            check_units(made(*true), PHOTONS)
+    factor = UNITS[unit]
+    other = Showers(*(a * factor for a in made(energy, resolution)))
+    check_showers(other, PHOTONS)
+    with pytest.warns(SampleWarning, match=f"has a resolution of .*; are these {unit}"):
+        check_units(other, PHOTONS)
 
 
 def test_a_file_counts_once(tmp_path):

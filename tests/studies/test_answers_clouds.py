@@ -1,13 +1,14 @@
 """The study of CaloClouds: observables of a shower as a whole, its summary and its options."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from experiments.showers import clouds
 from experiments.showers.clouds import SMOKE, WHOLE, whole_showers
-from jgen.showers import Showers
+from jgen.showers import Showers, get_geometry, read_showers
 
 
 def test_observables_of_a_shower_of_two_voxels():
@@ -47,6 +48,24 @@ def test_the_summary_is_of_one_call_and_many(smoke):
     assert 16.5 < metrics["ms_per_shower/geant4"] < 16.5 * SMOKE.max_energy / 1e3
 
 
+@pytest.mark.study
+def test_a_finished_run_takes_up_a_calodream(smoke, command, tmp_path):
+    """At the same incident energies; what was there stays as it is."""
+    out = tmp_path / "clouds"
+    shutil.copytree(smoke("clouds"), out)
+    before = json.loads((out / "metrics.json").read_text())
+    found = command("clouds", "--calodream", smoke("calodream"), "--out", out)
+    assert {name: found[name] for name in before} == before
+    added = {name.split("/")[0] for name in found if "/calodream" in name}
+    assert added == {"w1", "distance", "auc", "ms_per_shower"}
+    made = [read_showers(out / f"{n}.h5", get_geometry("ds2")) for n in ("student", "calodream")]
+    np.testing.assert_array_equal(*(showers.energies for showers in made))
+    other = tmp_path / "other"
+    shutil.copytree(smoke("calodream"), other)
+    with pytest.raises(SystemExit, match="this run has been compared with"):
+        command("clouds", "--calodream", other, "--out", out)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -54,6 +73,7 @@ def test_the_summary_is_of_one_call_and_many(smoke):
         (("--num-test", 10), "num_test must be at least 40"),
         (("--max-energy", -1.0), "max_energy must be at least 0"),
         (("--num-validation", 0), "num_validation"),
+        (("--calodream", "nowhere"), "nowhere holds no run"),
         (("--geometry", "ds3"), "give --data FILE"),
         (("--max-energy", 1100.0), "too few for 100"),
     ],

@@ -71,7 +71,7 @@ def test_bad_options_are_refused():
     for options, said in (
         ({"targets": ("camel-4", "camel-4")}, "targets must be different ones"),
         ({"repetitions": 2}, "repetitions must be at least 3"),
-        ({"training": dataclasses.replace(integration.SMOKE.training, ensemble=2)}, "one flow"),
+        ({"low": dataclasses.replace(integration.SMOKE.low, ensemble=2)}, "one flow"),
     ):
         with pytest.raises(ValueError, match=said):
             integration.check(dataclasses.replace(integration.SMOKE, **options))
@@ -81,7 +81,7 @@ def test_bad_options_are_refused():
 def test_a_short_training_is_right_and_better_than_flat_points(command, tmp_path):
     metrics = command(
         "integration", "--out", tmp_path / "run", "--targets", "top-channels", "camel-2",
-        "--training.steps", 300, "--training.batch-size", 256, "--num", 1000,
+        "--low.steps", 300, "--low.batch-size", 256, "--num", 1000,
     )  # fmt: skip
     for name in ("top-channels", "camel-2"):
         value, error, exact = (metrics[f"{name}/integral{end}"] for end in ("", "_error", "_truth"))

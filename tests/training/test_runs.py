@@ -159,6 +159,16 @@ def test_a_training_is_done_once(tmp_path):
         assert run.fit("line", LINE, unused, TRAINING).one == fitted.one
 
 
+@pytest.mark.parametrize("kind", [np.float64, ">f4", list])
+def test_a_finished_training_knows_its_data_in_any_precision(tmp_path, kind):
+    x = np.asarray(DATA.x)
+    data = DATA._replace(x=x.tolist() if kind is list else x.astype(kind))
+    for _ in range(2):
+        with RunFolder(tmp_path / "run", Config()) as run:
+            fitted = run.fit("line", LINE, data, TRAINING, validation=data, progress=False)
+    assert fitted.state is None
+
+
 def test_reading_only_changes_nothing_and_misses_what_is_not_there(tmp_path):
     path = tmp_path / "run"
     with pytest.raises(ValueError, match="holds no run to read"):

@@ -12,11 +12,12 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from jgen.arrays import real_array
+from jgen.arrays import cast_array, real_array
 from jgen.checks import check_known
 from jgen.files import load as load_params
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.models import reconstruct
+from jgen.random import check_key
 from jgen.showers.calodream.model import (
     CaloDreamConfig,
     Part,
@@ -93,11 +94,13 @@ class Trained:
         Raises:
           ValueError: if the energies are not one or more positive numbers [n].
         """
-        energies = real_array(energies, "energies").astype(np.float32)
-        if energies.ndim != 1 or not len(energies) or not np.all(energies > 0):
+        energies = cast_array(real_array(energies, "energies"), "energies")
+        inside = (energies > 0) & (energies < np.inf)
+        if energies.ndim != 1 or not len(energies) or not np.all(inside):
             raise ValueError(
-                "energies must be one or more positive numbers [n] in MeV, got shape "
-                f"{energies.shape}, the least {energies.min(initial=np.inf)}"
+                "energies must be one or more positive finite numbers [n] in MeV, got shape "
+                f"{energies.shape}, from {energies.min(initial=np.inf)} to "
+                f"{energies.max(initial=-np.inf)}"
             )
         num = len(energies)
         voxels = draw(
@@ -119,6 +122,7 @@ class Trained:
         """
         if self.config.space != "latent":
             raise ValueError("there is no autoencoder in a model of voxels to reconstruct with")
+        check_key(key)
         batch = training_data(showers, self.preprocessing).shape
         coder = self.parts["autoencoder"].network
 

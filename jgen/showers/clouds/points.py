@@ -7,6 +7,9 @@ Networks without interaction make independent points, and of independent points 
 same voxel: as many points as a shower of 10 GeV has hits give only 80 % of them. So a voxel becomes
 several points, in equal parts. In a place where a share p of the voxels is hit, independent points
 of rate -log(1 - p) hit as many, and their number in a voxel that is hit is Poisson without zero.
+Voxels of more energy are more points, though not strictly: were the number independent of the
+energy, a part of a voxel would often have less energy than any voxel has, and were it a function of
+the energy, all parts would have about the same.
 (The published points are finer than voxels to begin with, 2305.04847; those of a voxel are all that
 a file in the CaloChallenge's layout has.)
 """
@@ -16,6 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Int
 
 from jgen.sets import valid
@@ -26,6 +30,12 @@ from jgen.typing import Key
 _MARGIN = 1e-4
 # Points of one voxel; a Poisson number of mean 4 exceeds it once in 10^6.
 _MOST_PARTS = 16
+# Correlation of the number of points of a voxel with its energy. Of 0, 0.3, 0.45 and 0.6 the one
+# with which independent points of Geant4 showers make Geant4's voxel energies best: their log10 has
+# W1 distances of 0.042, 0.017, 0.021 and 0.030.
+_CORRELATION = 0.3
+# Steps of Newton's method for the Moebius map, and the largest |a| of one.
+_STEPS, _LONGEST_STEP = 10, 0.5
 
 
 class Totals(NamedTuple):
@@ -43,15 +53,26 @@ class Totals(NamedTuple):
 
 
 def poisson_parts(
-    key: Key, voxels: Float[Array, "layers angles rings"], rates: Float[Array, "layers rings"]
+    key: Key,
+    voxels: Float[Array, "layers angles rings"],
+    scores: Float[Array, "layers angles rings"],
+    rates: Float[Array, "layers rings"],
 ) -> Int[Array, "layers angles rings"]:
-    """Numbers of points: Poisson of these rates, but not zero, of voxels with energy; else zero."""
+    """Numbers of points: Poisson of these rates, but not zero, of voxels with energy; else zero.
+
+    Args:
+      key: of the numbers.
+      voxels: energies [MeV].
+      scores: normal scores of the energies among those of their places.
+      rates: of the Poisson distributions.
+    """
     k = jnp.arange(1, _MOST_PARTS)[None, None]
     rates = jnp.maximum(rates, 1e-6)[..., None]
     log_p = k * jnp.log(rates) - jax.scipy.special.gammaln(k + 1.0) - jnp.log(jnp.expm1(rates))
     below = jnp.cumsum(jnp.exp(log_p), axis=-1)[:, None]
-    u = jax.random.uniform(key, (voxels.size,)).reshape(*voxels.shape, 1)
-    return jnp.where(voxels > 0, 1 + jnp.sum(u > below, axis=-1), 0)
+    noise = jax.random.normal(key, (voxels.size,)).reshape(voxels.shape)
+    u = ndtr(_CORRELATION * scores + np.sqrt(1 - _CORRELATION**2) * noise)
+    return jnp.where(voxels > 0, 1 + jnp.sum(u[..., None] > below, axis=-1), 0)
 
 
 def to_points(
@@ -116,8 +137,11 @@ def totals(
 def calibrated(points: Float[Array, "slots 4"], target: Totals, num_layers: int) -> Array:
     """Points with the numbers of `target`: of groups of layers, their energies, the centre in x, y.
 
-    As published (2309.05704, Sec. 3.3): points are sorted in depth and given to the groups by
-    number, the energies of a group are scaled, and all points are shifted. In groups of one layer
+    As published (2309.05704, Sec. 3.3), points are sorted in depth and given to the groups by
+    number, and the energies of a group are scaled. The published third step shifts all points to
+    the centre of gravity, which moves the narrow core of an electron shower, fills the rings around
+    it and makes the mean radius of all showers wrong by a standard deviation. Here the points are
+    turned about the axis, see `turned`: radii and energies stay. In groups of one layer
     only the layer of a point counts; in wider ones its depth is stretched, linearly between the
     borders of the groups, and stays as it is where a border is already between the right points.
 
@@ -145,12 +169,48 @@ def calibrated(points: Float[Array, "slots 4"], target: Totals, num_layers: int)
     z = (group + share) * width
     energy = jnp.where(rows, points[:, 3], 0)
     energy = energy * _factors(jax.ops.segment_sum(energy, group, groups), target.energy)[group]
-    total = jnp.sum(energy)
-    plane = points[:, :2]
-    now = jnp.sum(energy[:, None] * plane, axis=0) / jnp.where(total > 0, total, 1)
-    plane = plane + (target.centre[:2] - now)[None]
+    plane = turned(points[:, :2], energy, target.centre[:2])
     moved = jnp.concatenate([plane, z[:, None], energy[:, None]], axis=1)
     return jnp.where(rows[:, None], moved, 0)
+
+
+def turned(
+    plane: Float[Array, "slots 2"], energy: Float[Array, " slots"], centre: Float[Array, "2"]
+) -> Float[Array, "slots 2"]:
+    """Points turned about the axis until their centre of gravity is `centre`.
+
+    The Moebius map z -> (z + a) / (1 + conj(a) z) of the unit circle takes angles to one side and
+    keeps their order. Its two numbers are found by Newton's method. A centre that points of these
+    radii and energies hardly have, of few points most of all, is approached and not reached.
+
+    Args:
+      plane: x and y [mm].
+      energy: of each point, zero of padding.
+      centre: of gravity, x and y [mm].
+    """
+    radius = jnp.hypot(plane[:, 0], plane[:, 1])
+    direction = jax.lax.complex(*(plane / jnp.where(radius > 0, radius, 1)[:, None]).T)
+    weight = energy * radius / jnp.maximum(jnp.sum(energy), 1e-30)
+    wanted, total = jax.lax.complex(centre[0], centre[1]), jnp.sum(weight)
+
+    def step(_, state):
+        z, nearest, least = state
+        missing = wanted - jnp.sum(weight * z)
+        nearer = jnp.abs(missing) < least
+        nearest = jnp.where(nearer, z, nearest)
+        # To first order a map moves the centre by total * a + second * conj(a).
+        second = -jnp.sum(weight * z**2)
+        determinant = jnp.maximum(total**2 - jnp.abs(second) ** 2, 1e-6 * total**2 + 1e-30)
+        a = (missing * total - jnp.conj(missing) * second) / determinant
+        a = a * jnp.minimum(1.0, _LONGEST_STEP / jnp.maximum(jnp.abs(a), 1e-30))
+        # Maps one after the other are one of the kind.
+        z = (z + a) / (1 + jnp.conj(a) * z)
+        return z, nearest, jnp.where(nearer, jnp.abs(missing), least)
+
+    start = direction, direction, jnp.full_like(total, jnp.inf)
+    _, z, _ = jax.lax.fori_loop(0, _STEPS, step, start)
+    z = z / jnp.maximum(jnp.abs(z), 1e-30)  # many maps are rounded
+    return radius[:, None] * jnp.stack([z.real, z.imag], axis=1)
 
 
 def cut(

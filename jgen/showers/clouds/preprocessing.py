@@ -40,6 +40,7 @@ _MAXIMUM = 1
 # Most points of a voxel, on average: 98 % of the voxels are then hit.
 _HIGHEST_RATE = 4.0
 _RATE_BINS = 8
+_FEW_HITS = 10
 # No shower has more: a voxel has 4.1 on average where most are made of one.
 _POINTS_A_HIT = 4.2
 # Points of each shower, and quantiles of all of them, for the distribution of energies.
@@ -54,7 +55,9 @@ class Statistics(NamedTuple):
     Attributes:
       energies: least and largest incident energy [MeV].
       rate_energies: incident energies [MeV] at which `rates` are known.
-      rates: points of a voxel by layer and ring, see `jgen.showers.clouds.points`.
+      rates: points of a voxel by layer and ring, see `jgen.showers.clouds.points`,
+      log_mean: mean of the logarithm of its energy [MeV],
+      log_std: and standard deviation.
       number_mean: coefficients in powers of the scaled incident energy of the numbers' means,
       number_log_std: and of the logarithms of their standard deviations,
       number_factor: and the triangular factor of their correlations.
@@ -67,6 +70,8 @@ class Statistics(NamedTuple):
     energies: Float[np.ndarray, "2"]
     rate_energies: Float[np.ndarray, " bins"]
     rates: Float[np.ndarray, "bins layers rings"]
+    log_mean: Float[np.ndarray, "bins layers rings"]
+    log_std: Float[np.ndarray, "bins layers rings"]
     number_mean: Float[np.ndarray, "4 num"]
     number_log_std: Float[np.ndarray, "3 num"]
     number_factor: Float[np.ndarray, "num num"]
@@ -120,10 +125,12 @@ class CloudPreprocessing:
         """Points of a shower, see `jgen.showers.clouds.points`, and how many."""
         key_parts, key_points = jax.random.split(key)
         s, voxels = self.statistics, voxels.reshape(self.geometry.shape)
-        at = lambda rate: jnp.interp(jnp.log(energy), np.log(s.rate_energies), rate)
-        rates = jax.vmap(at)(jnp.asarray(s.rates.reshape(len(s.rates), -1).T, jnp.float32))
-        rates = rates.reshape(self.geometry.num_layers, -1)
-        parts = poisson_parts(key_parts, voxels, rates)
+        at = lambda values: jnp.interp(jnp.log(energy), np.log(s.rate_energies), values)
+        known = np.stack([s.rates, s.log_mean, s.log_std])
+        known = jax.vmap(at)(jnp.asarray(np.moveaxis(known, 1, -1).reshape(-1, len(s.rates))))
+        rates, mean, std = known.reshape(3, self.geometry.num_layers, -1)
+        scores = (jnp.log(jnp.maximum(voxels, 1e-9)) - mean[:, None]) / std[:, None]
+        parts = poisson_parts(key_parts, voxels, scores, rates)
         return to_points(self.geometry, key_points, voxels, parts, slots)
 
     def encode(
@@ -332,15 +339,26 @@ def _shares(counts: np.ndarray) -> np.ndarray:
     return counts / counts[-1]
 
 
-def _rates(showers, geometry) -> tuple[np.ndarray, np.ndarray]:
-    """Points of a voxel by layer and ring, in bins of the incident energy with equal numbers."""
-    order = np.argsort(showers.energies)
-    shape, energies, rates = geometry.shape, [], []
+def _rates(showers, geometry) -> tuple[np.ndarray, ...]:
+    """Of voxels by layer and ring, in bins of the incident energy with equal numbers.
+
+    Incident energies, points, and mean and standard deviation of log energy.
+    """
+    order, found = np.argsort(showers.energies), []
     for rows in np.array_split(order, _RATE_BINS):
-        hit = (showers.voxels[rows] > 0).reshape(-1, *shape).mean(axis=(0, 2))
-        energies.append(np.exp(np.log(showers.energies[rows]).mean()))
-        rates.append(-np.log(np.maximum(1 - hit, np.exp(-_HIGHEST_RATE))))
-    return np.array(energies, np.float64), np.stack(rates)
+        voxels = showers.voxels[rows].reshape(-1, *geometry.shape)
+        hit = voxels > 0
+        logs = np.log(np.where(hit, voxels, 1), dtype=np.float64)
+        # Places with few hits have the moments of all, as if these were a few hits more.
+        num, first, second = (a.sum(axis=(0, 2)) for a in (hit, logs, logs**2))
+        shares = (_FEW_HITS * a.sum() / max(num.sum(), 1) for a in (num, first, second))
+        few, first_few, second_few = shares
+        mean = (first + first_few) / (num + few)
+        std = np.sqrt(np.maximum((second + second_few) / (num + few) - mean**2, 1e-4))
+        rates = -np.log(np.maximum(1 - hit.mean(axis=(0, 2)), np.exp(-_HIGHEST_RATE)))
+        energy = np.exp(np.log(showers.energies[rows]).mean())
+        found.append((np.float64(energy), rates, mean, std))
+    return tuple(np.stack(values).astype(np.float32) for values in zip(*found, strict=True))
 
 
 def _polynomials(values, full, energy) -> tuple[np.ndarray, np.ndarray]:

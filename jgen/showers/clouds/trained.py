@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jgen.arrays import real_array
+from jgen.arrays import cast_array, real_array
 from jgen.checks import check_known
 from jgen.files import load as load_params
 from jgen.generative_model import Batch, GenerativeModel, SampleFunction, draw
@@ -165,7 +165,7 @@ class Trained:
     def _checked(self, energies: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Incident energies as float32; beyond the training sample numbers mean nothing."""
         low, high = self.energy_range
-        energies = real_array(energies, "energies").astype(np.float32)
+        energies = cast_array(real_array(energies, "energies"), "energies")
         inside = (energies >= low * (1 - 1e-3)) & (energies <= high * (1 + 1e-3))
         if energies.ndim != 1 or not len(energies) or not np.all(inside):
             raise ValueError(

@@ -6,6 +6,7 @@ larger than memory. Every refusal names the file and says what to do.
 """
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float
 
-from jgen.arrays import real_array
+from jgen.arrays import SampleWarning, cast_array, real_array
 from jgen.files import atomic_path
 from jgen.showers.data.geometry import GEOMETRIES, Geometry
 from jgen.tables import hdf5_dataset, open_hdf5, read_rows
@@ -26,6 +27,12 @@ VOXELS = "showers"
 _LOWEST_ENERGY, _HIGHEST_ENERGY = 100.0, 1e7
 # Median E_tot / E_inc of showers, of sampling calorimeters without calibration, too.
 _RESPONSES, _FEWEST_FOR_UNITS = (2e-3, 10.0), 20
+# A minimum-ionising particle leaves about 200 thresholds in a cell, so that cells with energy have
+# 300 and more on average; in GeV, showers of 100 GeV to a few TeV have fewer than 60.
+_FEWEST_THRESHOLDS, _FEWEST_HITS = 60, 1000
+# Resolution a / sqrt(E / GeV) + b of E_tot: nothing that samples is better than the first, and no
+# shower that is contained worse than the second.
+_SHARPEST, _WIDEST = 0.05, (0.5, 0.1)
 _CHUNK_VOXELS = 720  # per HDF5 chunk: whole layers of DS2, and the best compression measured
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
@@ -207,10 +214,23 @@ def check_showers(showers: Showers, geometry: Geometry, source: object = "shower
 
 
 def check_units(showers: Showers, geometry: Geometry, source: object = "showers") -> None:
-    """Refuse true showers whose voxels are of other units than their incident energies.
+    """Refuse true showers of other units than MeV, as far as they can be told.
 
-    A sampling calorimeter sees a few per cent of an incident energy at least, without any
-    calibration, and never ten times as much. Fewer than 20 showers with energy tell nothing.
+    Voxels of other units than the incident energies: a sampling calorimeter sees a few per cent of
+    these at least, without any calibration, and never ten times as much. It takes 20 showers with
+    energy to tell.
+
+    Both in other units, where `check_showers` finds the incident energies possible: voxels of
+    datasets 2 and 3 begin at the threshold of the read-out, so in keV at a thousand of it and in
+    GeV at a thousandth, from where on those with energy have 60 thresholds on average or less
+    (1000 of them tell). Dataset 1 has no threshold. There the resolution tells, and is only warned
+    of: less than 5 % / sqrt(E / GeV) is too sharp for a sampling calorimeter, as showers in GeV
+    seem to be, and more than 50 % / sqrt(E / GeV) + 10 % is too wide, as those in keV seem to be.
+    Not seen are, on dataset 1, photons in keV from 1 GeV on, showers in GeV of more than a few TeV,
+    and responses that do not scatter at all; on datasets 2 and 3, showers in GeV of more than a few
+    TeV or that were read out without a threshold.
+
+    Also refused are showers half of which are empty, as those are that were never written.
 
     Args:
       showers: true ones; a bad generator may make anything.
@@ -220,32 +240,82 @@ def check_units(showers: Showers, geometry: Geometry, source: object = "showers"
     Raises:
       ValueError: with what the units look like.
     """
-    total = np.sum(showers.voxels, axis=1, dtype=np.float64)
+    energies, voxels = np.asarray(showers.energies), np.asarray(showers.voxels)
+    total = np.sum(voxels, axis=1, dtype=np.float64)
     some = total > 0
-    if some.sum() < _FEWEST_FOR_UNITS:
-        return
-    response = float(np.median(total[some] / showers.energies[some]))
+    enough = some.sum() >= _FEWEST_FOR_UNITS
+    response = float(np.median(total[some] / energies[some])) if enough else 1.0
     if not _RESPONSES[0] < response < _RESPONSES[1]:
         raise ValueError(
             f"{source}: the median E_tot/E_inc is {response:.2g}; these look like voxels in "
             f"{'GeV' if response < 1 else 'keV'} beside incident energies in MeV, or the other way "
             "round; both must be in MeV"
         )
-    below = np.asarray(showers.voxels) < geometry.threshold
-    faint = np.sum(showers.voxels, where=below, dtype=np.float64) / total.sum()
+    if len(some) >= _FEWEST_FOR_UNITS and np.mean(some) < 0.5:
+        raise ValueError(
+            f"{source}: {np.sum(~some)} of {len(some)} showers have no energy at all; was the file "
+            "written to its end?"
+        )
+    if geometry.threshold > 0:
+        _check_hits(voxels, geometry.threshold, source)
+    elif enough:
+        _warn_of_resolution(energies[some], total[some], source)
+
+
+def _check_hits(voxels: np.ndarray, threshold: float, source: object) -> None:
+    """Refuse voxels that begin elsewhere than at the threshold of the read-out [MeV]."""
+    hit, below = voxels > 0, voxels < threshold
+    num, total = int(hit.sum()), float(np.sum(voxels, dtype=np.float64))
+    # Voxels reach down to the threshold. In keV they end at a thousand of it, but for rounding.
+    lowest = float(np.min(voxels, where=hit, initial=np.inf))
+    if num and lowest > 990 * threshold:
+        raise ValueError(
+            f"{source}: no voxel has less than {lowest:.3g}, a thousand times the threshold of "
+            f"{threshold:g} MeV; these look like keV, but energies must be in MeV"
+        )
+    if num < _FEWEST_HITS:
+        return
+    faint = float(np.sum(voxels, where=below, dtype=np.float64)) / total
     if faint > 0.5:
         raise ValueError(
             f"{source}: {100 * faint:.0f} % of the energy is in voxels below the threshold of "
-            f"{geometry.threshold:g} MeV, which are read as empty; these look like GeV, or the "
-            "threshold is of other units"
+            f"{threshold:g} MeV, which are read as empty; these look like GeV, or the threshold is "
+            "of other units"
         )
-    # Voxels reach down to the threshold. In keV they end at a thousand of it, but for rounding.
-    lowest = float(np.min(showers.voxels, where=np.asarray(showers.voxels) > 0, initial=np.inf))
-    if 0 < 990 * geometry.threshold < lowest:
+    share = float(np.sum(hit & below)) / num
+    begins = lowest > 0.99e-3 * threshold
+    if begins and share > 0.01 and total < _FEWEST_THRESHOLDS * threshold * num:
         raise ValueError(
-            f"{source}: no voxel has less than {lowest:.3g}, a thousand times the threshold of "
-            f"{geometry.threshold:g} MeV; these look like keV, but energies must be in MeV"
+            f"{source}: {100 * share:.0f} % of the voxels with energy are below the threshold of "
+            f"{threshold:g} MeV, and on average they have {total / num:.3g}; these look like GeV, "
+            "but energies must be in MeV"
         )
+
+
+def _warn_of_resolution(energies: np.ndarray, total: np.ndarray, source: object) -> None:
+    """Warn where the response scatters as it does at other energies; both in MeV."""
+    response = total / energies
+    off = response / np.median(response) - 1
+    root = np.sqrt(energies / 1e3)
+    # Robust standard deviations.
+    sharp, wide = (1.48 * float(np.median(np.abs(z))) for z in (off * root, off / _wide(root)))
+    if 1e-4 < sharp < _SHARPEST:
+        found, unit = f"{100 * sharp:.2g} % / sqrt(E / GeV), sharper than any calorimeter,", "GeV"
+    elif wide > 1:
+        found, unit = f"{wide:.2g} times as wide as a calorimeter's at these energies", "keV"
+    else:
+        return
+    warnings.warn(
+        f"{source}: E_tot/E_inc has a resolution of {found}; are these {unit}? All energies must "
+        "be in MeV",
+        SampleWarning,
+        stacklevel=3,
+    )
+
+
+def _wide(root):
+    stochastic, constant = _WIDEST
+    return stochastic / root + constant
 
 
 def _check_incident_energies(energies: np.ndarray, source: object) -> None:
@@ -334,6 +404,6 @@ def _read_rows(path: Path, geometry: Geometry, start: int, stop: int) -> Showers
         energies = energies.astype(np.float32, copy=False)
     else:
         energies = energies.astype(np.float64, copy=False)
-    showers = Showers(energies.reshape(-1), voxels.astype(np.float32, copy=False))
+    showers = Showers(energies.reshape(-1), cast_array(voxels, f"{path}: {VOXELS}"))
     check_showers(showers, geometry, source=f"{path} (rows counted from {start})")
     return showers

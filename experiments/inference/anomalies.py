@@ -249,6 +249,7 @@ DEFAULT = Config()
 SMOKE = variant(
     DEFAULT,
     cases=("independent",),
+    methods=("supervised", "CATHODE"),
     num_background=4000,
     num_signal=100,
     num_test=200,

@@ -286,7 +286,7 @@ _BRIEF = {"steps": 20, "batch_size": 32, "ensemble": 2, "validate_every": 10}
 SMOKE = variant(
     DEFAULT,
     tasks=("two_moons",),
-    methods=("flow", "ratio"),
+    methods=("flow",),
     candidates=200,
     trials=2,
     num_simulations=200,

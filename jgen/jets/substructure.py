@@ -46,7 +46,8 @@ def n_subjettiness(
             alive, squared_angle(place[:, None], place_of(axes)[None, :, 1:]), jnp.inf
         )
         nearest = jnp.sqrt(jnp.min(to_axes, axis=1))
-        taus[num] = jnp.sum(pt * nearest) / norm
+        # Without particles there is no axis, and the distance to it is infinite.
+        taus[num] = jnp.sum(jnp.where(there, pt * nearest, 0)) / norm
     return jnp.stack([taus[num] for num in nums])
 
 

@@ -102,7 +102,9 @@ def test_zeros_and_both_signs_of_an_integrand_are_numbers():
     for function in (zero, none):
         for divergence in ("variance", "kl"):
             model = importance_sampler(tilted(), function, divergence=divergence).model
-            loss, gradients = jax.value_and_grad(model.loss)(params, jax.random.key(0), batch)
+            loss, gradients = jax.jit(jax.value_and_grad(model.loss))(
+                params, jax.random.key(0), batch
+            )
             assert np.isfinite(loss)
             assert np.isfinite(gradients["flow"]).all()
     sampler = importance_sampler(tilted(), zero)
@@ -119,7 +121,8 @@ def test_channels_add_up_whatever_their_shares_and_numbers():
     assert [len(w) for w in weights] == [8000, 2000]
     estimate = integral(weights)
     assert abs(estimate.value - 5 / 6) < 4 * estimate.error
-    x = jax.vmap(sampler.model.sample, (None, 0))(params, jax.random.split(jax.random.key(1), 4000))
+    sample = jax.jit(jax.vmap(sampler.model.sample, (None, 0)))
+    x = sample(params, jax.random.split(jax.random.key(1), 4000))
     # Half of them have the density 1 + 0.3 (2 x - 1), half are u^2 with 1 - 0.4 (2 u - 1).
     assert abs(x.mean() - 0.5 * (0.55 + 1 / 3 - 0.4 / 6)) < 4 * 0.3 / 4000**0.5
 

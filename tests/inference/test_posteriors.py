@@ -131,17 +131,17 @@ def test_bad_simulations_are_refused(make, data, message):
 @pytest.mark.study
 def test_a_neural_ratio_is_the_exact_ratio(key, optimized):
     """log r = log p(x | theta) - log p(x), both normal."""
-    theta = np.asarray(jax.vmap(PRIOR.sample)(jax.random.split(key, 20_000)))
+    theta = np.asarray(jax.vmap(PRIOR.sample)(jax.random.split(key, 10_000)))
     x = theta + WIDTH * np.random.default_rng(0).normal(size=theta.shape).astype(np.float32)
-    model = ratio_model(PRIOR, x, candidates=1000)
-    options = TrainConfig(3000, 256, optimizer=OptimizerConfig(2e-3))
+    model = ratio_model(PRIOR, x, hidden=(32, 32), candidates=1000)
+    options = TrainConfig(1000, 256, optimizer=OptimizerConfig(5e-3))
     params = fit(model, Batch(theta, x), key, options, progress=False).one
     one = lambda theta, x: model.log_prob(params, key, theta, x) - PRIOR.log_prob(theta)
     found = np.asarray(jax.vmap(one)(theta[:2000], x[:2000]))
     total = np.sqrt(np.array([1.0, 4.0]) + WIDTH**2)
     right = (stats.norm.logpdf(x, theta, WIDTH) - stats.norm.logpdf(x, 0.0, total)).sum(axis=1)
-    assert np.mean(found - right[:2000]) == pytest.approx(0, abs=0.1)
-    assert np.std(found - right[:2000]) < 0.3
+    assert np.mean(found - right[:2000]) == pytest.approx(0, abs=0.15)
+    assert np.std(found - right[:2000]) < 0.5
     # Its samples are those of the posterior.
     observed = np.array([[0.7, -3.0]], np.float32)
     draws = draw(model, params, key, 1000, observed)

@@ -204,7 +204,7 @@ def test_a_loaded_model_draws_what_the_trained_one_does(trained):
     one = loaded.model.sample(loaded.params, jax.random.fold_in(jax.random.key(1), 0), energies[0])
     np.testing.assert_allclose(one.ravel(), second.voxels[0], rtol=1e-4, atol=1e-3)
     for bad in (energies[0], -energies, energies[:0]):
-        with pytest.raises(ValueError, match="positive numbers"):
+        with pytest.raises(ValueError, match="positive finite numbers"):
             loaded.draw(jax.random.key(1), bad)
     # Parameters are those of the first member.
     stored = RunFolder(trained.folder, trained.config, read_only=True)

@@ -9,8 +9,8 @@ searches never see. Then the features are correlated with the mass, under which 
 collapse, and once more there is no signal at all. Cuts must not carve a bump into the background.
 
 `--data FOLDER` reads the feature files of the LHC Olympics that hold the signal region alone
-(`innerdata_*.npy`, columns m_jj [TeV], m_j1, dm, tau21_1, tau21_2, label): idealised and
-supervised searches only, for there are no sidebands.
+(`innerdata_train`, `_val`, `_test` and `_extrasig_train.npy`, columns m_jj [TeV], m_j1, dm,
+tau21_1, tau21_2, label; give `--methods supervised idealised` with it, for there are no sidebands).
 
 Numbers: results/inference.md.
 """
@@ -44,7 +44,7 @@ CASES = {"independent": (0.0, True), "correlated": (2.5, True), "no signal": (0.
 """Case -> shift of the first feature with the mass [1 / TeV], one standard deviation over the
 window, and whether there is signal."""
 REGION, NARROW = Region(3.3, 3.7), Region(3.1, 3.9)
-_FILES = ("innerdata_train", "innerdata_extrabkg_train", "innerdata_test")
+_FILES = ("innerdata_train", "innerdata_val", "innerdata_extrasig_train", "innerdata_test")
 
 
 @dataclass(frozen=True)
@@ -120,18 +120,18 @@ def inputs(config: Config) -> dict[str, np.ndarray] | None:
 
 
 def samples(config: Config, run: Run, case: str) -> dict[str, Events]:
-    """The data, and in its window true background, and background and signal for the judgement."""
+    """The data, and in its window true background, labelled signal, and both for the judgement."""
     if config.data:
-        arrays = olympics(config.data)
-        events = {name: Events(a[:, 0], a[:, 1:-1]) for name, a in arrays.items()}
-        test, label = events["innerdata_test"], arrays["innerdata_test"][:, -1] == 1
-        true = events["innerdata_extrabkg_train"]
-        data = events["innerdata_train"]
+        events, is_signal = {}, {}
+        for name, a in olympics(config.data).items():
+            short = name.removeprefix("innerdata_")
+            events[short], is_signal[short] = Events(a[:, 0], a[:, 1:-1]), a[:, -1] == 1
         return {
-            "data": data,
-            "true": true,
-            "background": test.take(~label),
-            "signal": test.take(label),
+            "data": events["train"],
+            "true": events["val"].take(~is_signal["val"]),
+            "labelled": events["extrasig_train"].take(is_signal["extrasig_train"]),
+            "background": events["test"].take(~is_signal["test"]),
+            "signal": events["test"].take(is_signal["test"]),
         }
     shift, has_signal = CASES[case]
     toy = Resonance(shift=shift)
@@ -145,6 +145,7 @@ def samples(config: Config, run: Run, case: str) -> dict[str, Events]:
     return {
         "data": data,
         "true": inside("true", num),
+        "labelled": toy.signal(key("labelled"), config.num_test).inside(REGION),
         "background": inside("test", config.num_test),
         "signal": toy.signal(key("test signal"), config.num_test // 2).inside(REGION),
     }
@@ -163,16 +164,9 @@ def search(config: Config, run: Run, case: str, method: str) -> dict:
         narrow = data.inside(NARROW)
         score = anomalies.cwola(narrow, REGION, key, classifier)
     elif method == "supervised":
-        # True signal of its own, as much as half of the test's.
-        toy = Resonance(shift=CASES[case][0])
-        signal = (
-            tested["signal"].take(np.s_[::2]) if config.data else toy.signal(key, config.num_test)
-        )
-        if config.data:
-            tested["signal"] = tested["signal"].take(np.s_[1::2])
-        score = anomalies.classifier(
-            signal.features, sample["true"].features[: 4 * len(signal.masses)], key, classifier
-        )
+        signal = sample["labelled"].features
+        background = sample["true"].features[: 4 * len(signal)]
+        score = anomalies.classifier(signal, background, key, classifier)
     else:
         reference = sample["true"].features
         if method == "CATHODE":

@@ -23,6 +23,7 @@ from jgen import Batch, GenerativeModel, OptimizerConfig, TrainConfig, draw, inf
 from jgen.estimate import mean_estimate
 from jgen.metrics import c2st
 from jgen.plotting import Plane
+from jgen.random import numpy_generator
 from jgen.toys.simulators import SIMULATORS, Simulator, observations
 from jgen.transforms import mixture
 from jgen.typing import Params
@@ -210,7 +211,7 @@ def second_round(config: Config, run: Run, model: GenerativeModel, params: Param
         second = simulations(simulator, run.key(f"round {name}"), num, proposed)
         theta, x = (np.concatenate(pair) for pair in zip(second, first, strict=True))
         # In any order, since the first rows validate.
-        order = np.random.default_rng(config.seed).permutation(len(x))
+        order = numpy_generator(run.key("order")).permutation(len(x))
         fitted = train(config, run, f"two_moons/{name}", "flow", simulator, theta[order], x[order])
         draws = posterior(config, "flow", simulator, *fitted, run.key(name), observed[None])
         results[name] = accuracies(truth, draws, run.key("c2st"))[0]

@@ -224,7 +224,9 @@ def panels(of_class: str, shown: dict[str, JetSample]) -> list[plotting.Panel]:
         reference = values.pop("truth")
         low, high = np.quantile(reference, [0.001, 0.999])
         whole = label == "constituents"
-        edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high, 31)
+        edges = np.linspace(low, high, 31)
+        if whole:
+            edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
         label = f"{of_class}: {label}"
         made.append(plotting.Panel(edges, reference, values, label, log_y=whole))
     return made

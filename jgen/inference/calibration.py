@@ -166,6 +166,8 @@ def local_test(
             f"data need the shape [pairs, n] and the observation [n], got {data.shape} and "
             f"{observed.shape} for {len(truth)} pairs"
         )
+    if seen.ndim != 2 or seen.shape[1] != truth.shape[1] or not len(seen):
+        raise ValueError(f"observed_draws need the shape [num, {truth.shape[1]}], got {seen.shape}")
     true, made = (np.concatenate([theta, data], 1) for theta in (truth, draws[:, 0]))
     at = np.concatenate([seen, np.broadcast_to(observed, (len(seen), len(observed)))], 1)
     rng, found = numpy_generator(stream(key, "labels")), []

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 from jgen import bijectors, models, nets
-from jgen.arrays import SampleWarning, real_array
+from jgen.arrays import SampleWarning, explained, real_array
 from jgen.checks import check_open_fraction, check_whole
 from jgen.generative_model import GenerativeModel, draw, log_densities, num_events
 from jgen.inference.priors import Prior
@@ -56,11 +56,8 @@ def posterior_flow(
       hidden: widths of each coupling's network.
     """
     condition, num_data = _condition(data)
-    element = bijectors.rational_quadratic(num_bins, 5.0)
-    # A coupling needs two components.
-    recipe = bijectors.coupling_flow if prior.dim > 1 else bijectors.autoregressive_flow
-    flow = recipe(prior.dim, element, depth, num_data, hidden=hidden)
-    return preprocessed(models.flow(flow, prior.dim), prior.normalized, condition)
+    flow = _spline_flow(prior.dim, num_data, depth, num_bins, hidden)
+    return preprocessed(flow, prior.normalized, condition)
 
 
 def posterior_matching(
@@ -102,11 +99,8 @@ def likelihood_flow(
       hidden: widths of each coupling's network.
     """
     scale, num_data = _scale(data)
-    recipe = bijectors.coupling_flow if num_data > 1 else bijectors.autoregressive_flow
-    element = bijectors.rational_quadratic(num_bins, 5.0)
-    flow = recipe(num_data, element, depth, prior.dim, hidden=hidden)
-    condition = lambda theta: prior.normalized.forward(theta)[0]
-    return preprocessed(models.flow(flow, num_data), scale, condition)
+    flow = _spline_flow(num_data, prior.dim, depth, num_bins, hidden)
+    return preprocessed(flow, scale, lambda theta: prior.normalized.forward(theta)[0])
 
 
 def ratio_model(
@@ -141,6 +135,8 @@ def ratio_model(
         num = num_events(batch)
         if num < 2:
             raise ValueError("a ratio learns from minibatches of two events or more")
+        if batch.cond is None:
+            raise ValueError("a ratio learns from Batch(theta, x); there are no data x")
         others = (jnp.arange(num) + jax.random.randint(key, (), 1, num)) % num
         each = jax.vmap(log_ratio, in_axes=(None, 0, 0))
         joint = jax.nn.softplus(-each(params, batch.x, batch.cond))
@@ -196,7 +192,8 @@ def sample_posterior(
     observed = jnp.asarray(_observation(observed), jnp.float32)
     keys = [stream(key, name) for name in ("candidates", "choice", "moves")]
     z = jax.random.normal(keys[0], (candidates, prior.dim))
-    log_l = np.asarray(_log_likelihoods(prior, log_likelihood, z, observed), np.float64)
+    with explained("log_likelihood", observed=observed):
+        log_l = np.asarray(_log_likelihoods(prior, log_likelihood, z, observed), np.float64)
     if np.isnan(log_l).any() or np.isposinf(log_l).any():
         raise ValueError("log_likelihood is NaN or infinite for some parameters of the prior")
     if not np.isfinite(log_l).any():
@@ -270,6 +267,13 @@ def truncated_draws(
         found.append(theta[inside > threshold])
         looked_at += len(theta)
     return np.concatenate(found)[:num]
+
+
+def _spline_flow(num, num_cond, depth, num_bins, hidden):
+    element = bijectors.rational_quadratic(num_bins, 5.0)
+    # A coupling needs two components.
+    recipe = bijectors.coupling_flow if num > 1 else bijectors.autoregressive_flow
+    return models.flow(recipe(num, element, depth, num_cond, hidden=hidden), num)
 
 
 def _scale(data):

@@ -33,11 +33,12 @@ def c2st(
       The accuracy and its statistical error, of all events.
 
     Raises:
-      ValueError: if the samples have not the same size.
+      ValueError: if the samples have not the same shape.
     """
-    if len(reference) != len(generated):
+    if np.ndim(reference) != 2 or np.shape(reference) != np.shape(generated):
         raise ValueError(
-            f"an accuracy needs samples of one size, got {len(reference)} and {len(generated)}"
+            "an accuracy needs samples of one size [n, d], got the shapes "
+            f"{np.shape(reference)} and {np.shape(generated)}"
         )
     width = 10 * np.shape(reference)[1]
     config = ClassifierConfig(

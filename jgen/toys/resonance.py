@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy import optimize, stats
 
-from jgen.checks import check_fraction, check_positive, check_whole
+from jgen.checks import check_fraction, check_open_fraction, check_positive, check_whole
 from jgen.inference.anomalies import Events
 from jgen.typing import Key
 
@@ -78,6 +78,8 @@ class Resonance(NamedTuple):
         """The largest eps_S / sqrt(eps_B) of all cuts that keep more than `least` of background."""
         check_fraction(least=least)
         check_positive(distance=self.distance)
+        # Of a wider signal the spheres of the best cut turn inside out.
+        check_open_fraction(width=self.width)
 
         def negative(radius):
             signal, background = self.efficiencies(np.array(radius))

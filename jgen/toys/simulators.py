@@ -160,12 +160,17 @@ def slcp() -> Simulator:
 def _rejected(prior, proposal):
     """Draws of `proposal(key, x)` that lie in the prior's support; NaN is nowhere."""
 
+    @jax.jit
+    def proposals(keys, x):
+        theta = jax.vmap(proposal, in_axes=(0, None))(keys, x)
+        return theta, jax.vmap(prior.log_prob)(theta)
+
     def posterior(key, x, num):
         found, round_ = [], 0
         while sum(map(len, found)) < num:
             keys = jax.random.split(jax.random.fold_in(key, round_), 2 * num + 100)
-            theta = np.asarray(jax.vmap(proposal, in_axes=(0, None))(keys, jnp.asarray(x)))
-            found.append(theta[np.isfinite(np.asarray(jax.vmap(prior.log_prob)(theta)))])
+            theta, log_prior = map(np.asarray, proposals(keys, jnp.asarray(x)))
+            found.append(theta[np.isfinite(log_prior)])
             round_ += 1
             if round_ == 100:
                 raise ValueError(f"x = {x} is not possible under this prior")

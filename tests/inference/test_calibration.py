@@ -95,3 +95,11 @@ def test_what_does_not_fit_is_refused(test, truth, draws, message):
         test(truth, draws, jax.random.key(0))
     with pytest.raises(ValueError, match="same true value"):
         tarp(np.zeros((5, 2)), np.zeros((5, 3, 2)), jax.random.key(0))
+
+
+def test_draws_at_the_observation_have_the_parameters_columns(key):
+    theta = np.zeros((8, 2))
+    with pytest.raises(ValueError, match=r"observed_draws need the shape .num, 2., got \(5, 3\)"):
+        local_test(theta, theta, theta, theta[0], np.zeros((5, 3)), key)
+    with pytest.raises(ValueError, match="and the observation"):
+        local_test(theta, theta, theta, np.zeros(3), theta, key)

@@ -17,5 +17,6 @@ def test_shifted_normals(shift, key):
 
 
 def test_samples_of_two_sizes_are_refused(key):
-    with pytest.raises(ValueError, match="samples of one size, got 20 and 30"):
-        c2st(np.zeros((20, 1)), np.zeros((30, 1)), key)
+    for others in (np.zeros((30, 1)), np.zeros(20), np.zeros((20, 2))):
+        with pytest.raises(ValueError, match="samples of one size"):
+            c2st(np.zeros((20, 1)), others, key)

@@ -6,8 +6,8 @@ A Gaussian behind a smearing, of which the answer of every iteration is known; t
 bootstrap ensemble in repeated experiments; and six observables of jets after a detector, from a
 simulation with another mixture of classes than the data, beside a truth that is other jets.
 
-The bundled jets are gluons and tops; `--data FILE --classes gluon quark` reads others in the layout
-of `jgen.jets.read_jets`. Numbers: results/inference.md.
+The bundled jets are gluons and tops; `--data FILE --classes gluon "light quark"` reads others in
+the layout of `jgen.jets.read_jets`. Numbers: results/inference.md.
 """
 
 import functools
@@ -34,7 +34,7 @@ PRIOR, TRUTH, RESOLUTION = Normal(0.2, 0.8), Normal(0.0, 1.0), 0.5
 METHODS = ("OmniFold", "flow matching", "bridge")
 _LABELS = (
     "jet mass [GeV]",
-    "constituents above 1 % of $p_T$",
+    "constituents above 1.5 % of $p_T$",
     "jet width",
     r"$\ln\rho$",
     r"$\tau_{21}$",

@@ -80,6 +80,10 @@ def set_classifier_auc(
     parts = [], [], []
     rng = numpy_generator(stream(key, "split"))
     for points, cond in (reference, generated):
+        if not isinstance(cond, SetCondition):
+            raise ValueError(
+                "a set needs its number of points: give (points, SetCondition(n, cond))"
+            )
         check_counts(cond, points)
         num = len(points)
         first = round(config.train_fraction * num)

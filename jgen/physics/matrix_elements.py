@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.checks import check_positive
+
 GEV2_TO_PB = 0.3893793721e9
 """Picobarn in a GeV^-2, (hbar c)^2."""
 
@@ -50,6 +52,7 @@ def muon_pair_cross_section(
     s: float, parameters: ElectroweakParameters = ElectroweakParameters()
 ) -> float:
     """The total, 4 pi alpha^2 A / (3 s), in GeV^-2."""
+    check_positive(s=s)
     symmetric, _ = _muon_couplings(s, parameters)
     return 4 * math.pi * parameters.alpha**2 / (3 * s) * float(symmetric)
 

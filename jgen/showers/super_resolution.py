@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.checks import check_not_negative, check_open_fraction, check_shape
-from jgen.generative_model import Batch, GenerativeModel
+from jgen.generative_model import Batch, GenerativeModel, loss_at
 from jgen.typing import Cond
 
 Shape = tuple[int, ...]
@@ -117,9 +117,10 @@ def conserving(
         shares = jnp.where(empty, 1 / size, parts / jnp.where(empty, 1, total))
         return stick_lengths(shares + least), total[..., 0]
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         u = jax.vmap(lambda x: shared(x)[0])(batch.x)
-        return model.loss(params, key, batch._replace(x=u, cond=jax.vmap(features)(batch.cond)))
+        batch = batch._replace(x=u, cond=jax.vmap(features)(batch.cond))
+        return loss_at(model, params, key, batch, progress)
 
     def sample(params, key, cond):
         shares, _ = stick_breaking(model.sample(params, key, features(cond)))
@@ -149,13 +150,13 @@ def each_cell(model: GenerativeModel) -> GenerativeModel:
     def flat(values):
         return values.reshape(-1, values.shape[-1])
 
-    def loss(params, key, batch):
+    def loss(params, key, batch, progress=1.0):
         # Cells are the events: each has the same weight.
         cells = batch._replace(x=jax.vmap(flat)(batch.x), cond=jax.vmap(flat)(batch.cond))
         num = cells.x.shape[1]
         merged = jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), (cells.x, cells.cond))
         weight = None if batch.weight is None else jnp.repeat(batch.weight, num)
-        return model.loss(params, key, Batch(*merged, weight))
+        return loss_at(model, params, key, Batch(*merged, weight), progress)
 
     def sample(params, key, cond):
         keys = jax.random.split(key, flat(cond).shape[0])

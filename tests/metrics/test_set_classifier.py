@@ -51,6 +51,8 @@ def test_sets_that_cannot_be_used_are_refused():
     points, cond = same = sets(0.0, 1000, 4)
     with pytest.raises(ValueError, match="2 events are too few"):
         set_classifier_auc(sets(0.0, 2, 0), same, KEY, CONFIG)
+    with pytest.raises(ValueError, match="a set needs its number of points"):
+        set_classifier_auc((points, cond.n), same, KEY, CONFIG)
     with pytest.raises(ValueError, match="numbers of points must be from 0 to 3"):
         set_classifier_auc((points[:, :3], cond), same, KEY, CONFIG)
     with pytest.raises(ValueError, match="must leave events to test on, got 0.9 and 0.1"):

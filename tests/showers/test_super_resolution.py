@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jgen import Batch, GenerativeModel
+from jgen.generative_model import loss_at
 from jgen.showers.super_resolution import (
     coarsened,
     conserving,
@@ -105,3 +106,12 @@ def test_cells_are_events_that_are_independent():
     drawn = np.asarray(model.sample({}, jax.random.key(0), cond[0])) - cond[0]
     assert drawn.shape == (3, 2, 4)
     assert len(np.unique(drawn)) == 24
+
+
+def test_losses_that_change_on_the_way_know_how_far_it_is(key):
+    schedule = GenerativeModel(
+        lambda key: {}, lambda params, key, batch, progress=1.0: jnp.asarray(progress), None
+    )
+    model = conserving(each_cell(schedule), (2,), features=lambda c: c[..., None])
+    batch = Batch(jnp.ones((1, 4)), 2 * jnp.ones((1, 2)))
+    assert float(loss_at(model, {}, key, batch, 0.25)) == 0.25

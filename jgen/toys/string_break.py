@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jgen.arrays import double_array
 from jgen.checks import check_fraction, check_positive, check_whole
 from jgen.random import normal
 from jgen.toys.toy import Toy
@@ -93,29 +94,28 @@ def break_moments(mass: float, a: float = _A, b: float = _B) -> BreakMoments:
     check_positive(mass=mass, a=a, b=b)
     # pT^2 / (2 sigma^2) is exponential.
     nodes, weights = np.polynomial.laguerre.laggauss(40)
-    mean, entropy = mean_z(np.sqrt(2 * nodes) * SIGMA, mass, a, b), []
-    for node in nodes:
-        z, p = _distribution(mass**2 + 2 * node * SIGMA**2, a, b)
-        density = p / (z * (1 - z) * (_LOGITS[1] - _LOGITS[0]))
-        entropy.append(-np.sum(p * np.log(np.maximum(density, 1e-300))))
+    z, p = _distribution(mass**2 + 2 * nodes * SIGMA**2, a, b)
+    density = p / (z * (1 - z) * (_LOGITS[1] - _LOGITS[0]))
+    entropy = -np.sum(p * np.log(np.maximum(density, 1e-300)), axis=1)
     of_p = 1 + math.log(2 * math.pi * SIGMA**2)
-    return BreakMoments(of_p + float(weights @ entropy), float(weights @ mean))
+    return BreakMoments(of_p + float(weights @ entropy), float(weights @ (p @ z)))
 
 
 def mean_z(
     pt: Float[np.ndarray, " n"], mass: float, a: float = _A, b: float = _B
 ) -> Float[np.ndarray, " n"]:
     """Mean of z at transverse momenta [GeV]."""
-    rows = (_distribution(mass**2 + float(p) ** 2, a, b) for p in pt)
-    return np.array([z @ p for z, p in rows])
+    z, p = _distribution(mass**2 + double_array(pt, "pt") ** 2, a, b)
+    return p @ z
 
 
 def _distribution(transverse, a, b):
-    """Z on the grid and the probabilities of its cells."""
+    """Z on the grid [cells] and the probabilities of its cells [n, cells]."""
     z = 1 / (1 + np.exp(-_LOGITS))
-    log_p = -(a + 1) * np.log1p(np.exp(_LOGITS)) - b * transverse * (1 + np.exp(-_LOGITS))
-    p = np.exp(log_p - log_p.max())
-    return z, p / p.sum()
+    log_p = -(a + 1) * np.log1p(np.exp(_LOGITS))
+    log_p = log_p - b * transverse[:, None] * (1 + np.exp(-_LOGITS))
+    p = np.exp(log_p - log_p.max(axis=1, keepdims=True))
+    return z, p / p.sum(axis=1, keepdims=True)
 
 
 class Chain(NamedTuple):

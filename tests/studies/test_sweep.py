@@ -135,26 +135,25 @@ def test_a_dry_run_takes_an_option_or_says_what_is_wrong(name, smoke, monkeypatc
 
 
 def numbers(config):
-    """(option, its type, its annotation) of all fields that are numbers, blocks included."""
+    """(option, its annotation) of all fields that are numbers, blocks included."""
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from ((f"{field.name}.{name}", *rest) for name, *rest in numbers(value))
+            yield from ((f"{field.name}.{name}", kind) for name, kind in numbers(value))
         elif type(value) in (int, float):
-            yield field.name, type(value), hints[field.name]
+            yield field.name, hints[field.name]
 
 
 @pytest.mark.parametrize("name", sorted(set(studies()) - {"evaluate", "generate"}))
 def test_what_is_no_number_is_refused_by_the_command_line(name, command, capsys):
     config, tried = importlib.import_module(studies()[name][0]).STUDY.presets["smoke"], set()
-    for option, kind, annotation in numbers(config):
-        # It goes by the annotation alone, so that one option of each kind stands for all.
-        assert annotation is kind, option
+    for option, kind in numbers(config):
+        # Parsing goes by the annotation alone, so that one option of each kind stands for all.
         if kind in tried:
             continue
         tried.add(kind)
-        for text in ("x", "nan", "1.5") if kind is int else ("x",):
+        for text in ("x",) if float in (kind, *typing.get_args(kind)) else ("x", "nan", "1.5"):
             with pytest.raises(SystemExit) as ended:
                 command(name, f"--{option.replace('_', '-')}", text, "--dry-run")
             assert ended.value.code == 2

@@ -18,14 +18,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jgen import bijectors
+from jgen import bijectors, nets
 from jgen.bijectors import TrainableBijector
 from jgen.checks import check_depths, check_sizes, check_widths
-from jgen.generative_model import GenerativeModel, SampleFunction, loss_at
-from jgen.models import flow
-from jgen.nets import mlp
+from jgen.generative_model import Batch, GenerativeModel, SampleFunction, loss_at, mean_loss
+from jgen.models import flow, guided_loss
+from jgen.models.guided_flow import Layers
+from jgen.nets import Network
 from jgen.showers.layer_flows.preprocessing import LayerPreprocessing
 from jgen.transforms import causal_layers, chain, preprocessed
+from jgen.transforms.causal_layers import by_layer
+from jgen.typing import Key, Params
 
 _BOUND = 6.0
 """Of the splines: of energies in MeV all logarithms are within."""
@@ -102,9 +105,16 @@ def parts(
         preprocessing.energy_map,
         lambda energy: preprocessing.energy(energy)[None],
     )
-    one = flow(cells_flow(cells, preprocessing, student=student), preprocessing.num_cells - 1)
-    one = preprocessed(one, preprocessing.cell_map, preprocessing.features)
+    one = layer_model(cells, preprocessing, student=student)
     return Parts(first, causal_layers(one, layers, preprocessing.num_cells, cells.before))
+
+
+def layer_model(
+    config: CellsConfig, preprocessing: LayerPreprocessing, *, student: bool = False
+) -> GenerativeModel:
+    """Cells of one layer, given (cells of the layers before, (its energy, incident energy))."""
+    one = flow(cells_flow(config, preprocessing, student=student), preprocessing.num_cells - 1)
+    return preprocessed(one, preprocessing.cell_map, preprocessing.features)
 
 
 def energies_flow(config: EnergyConfig, preprocessing: LayerPreprocessing) -> TrainableBijector:
@@ -120,14 +130,20 @@ def cells_flow(
     config: CellsConfig, preprocessing: LayerPreprocessing, *, student: bool = False
 ) -> TrainableBijector:
     """The flow of the cells of one layer, given `LayerPreprocessing.features`."""
-    num = preprocessing.num_cells
-    *hidden, last = config.embedding
-    embedding = mlp(config.before * num + 2, last, hidden=tuple(hidden))
-    spline = bijectors.rational_quadratic(config.bins, _BOUND)
+    embedding, layers = cell_networks(config, preprocessing)
     make = bijectors.inverse_autoregressive_flow if student else bijectors.autoregressive_flow
-    return bijectors.embedded(
-        make(num - 1, spline, config.depth, last, hidden=config.hidden), embedding
-    )
+    sizes = layers.num, layers.element, config.depth, config.embedding[-1]
+    return bijectors.embedded(make(*sizes, hidden=config.hidden), embedding)
+
+
+def cell_networks(config: CellsConfig, preprocessing: LayerPreprocessing) -> tuple[Network, Layers]:
+    """The network of the condition, and the form of one autoregressive layer."""
+    *hidden, last = config.embedding
+    num = preprocessing.num_cells
+    embedding = nets.mlp(config.before * num + 2, last, hidden=tuple(hidden))
+    spline = bijectors.rational_quadratic(config.bins, _BOUND)
+    network = nets.made(num - 1, spline.num_params, last, hidden=config.hidden)
+    return embedding, Layers(network, spline, num - 1)
 
 
 def cells_condition(energy: jax.Array, layers: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -175,9 +191,7 @@ def trained_cells(made: Parts, preprocessing: LayerPreprocessing) -> GenerativeM
     """The model of cells, which learns from showers given incident energies, for training alone."""
 
     def loss(params, key, batch, progress=1.0):
-        key, cells = _filled(preprocessing, key, batch)
-        cond = jax.vmap(cells_condition)(batch.cond, jnp.sum(cells, axis=2))
-        batch = batch._replace(x=cells, cond=cond)
+        key, batch = _cells_batch(preprocessing, key, batch)
         return loss_at(made.cells, params, key, batch, progress)
 
     return GenerativeModel(made.cells.init, loss, made.cells.sample)
@@ -199,6 +213,55 @@ def _filled(preprocessing, key, batch):
     key_noise, key = jax.random.split(key)
     cells = jax.vmap(preprocessing.cells)(batch.x)
     return key, preprocessing.filled(key_noise, cells)[0]
+
+
+def student_cells(
+    config: CellsConfig, preprocessing: LayerPreprocessing, teacher: Params
+) -> GenerativeModel:
+    """The student of trained flows of cells, which learns from showers, for training alone.
+
+    See `jgen.models.guided_loss`. All layers learn under one vmap, from true layers before them. It
+    is best started from the teacher's parameters.
+    """
+    embedding, layers = cell_networks(config, preprocessing)
+    cells = parts(EnergyConfig(), config, preprocessing, student=True).cells
+
+    def one(teacher, params, key, batch):
+        def single(key, x, cond):
+            features = preprocessing.features(cond)
+            seen = [embedding.apply(p["network"], features) for p in (teacher, params)]
+            pair = teacher["bijector"], params["bijector"]
+            return guided_loss(layers, *pair, key, preprocessing.cell_map.forward(x, cond)[0], seen)
+
+        return mean_loss(single, key, batch)
+
+    def loss(params, key, batch):
+        key_noise, key = jax.random.split(key)
+        batch = layer_batch(preprocessing, key_noise, batch, config.before)
+        keys = jax.random.split(key, preprocessing.geometry.num_layers)
+        axes = (0, 0, 0, Batch(0, 0, None))
+        return jnp.sum(jax.vmap(one, axes)(teacher, params, keys, batch))
+
+    return GenerativeModel(cells.init, loss, cells.sample)
+
+
+def _cells_batch(preprocessing, key, batch):
+    """The same as a batch of the model of cells."""
+    key, cells = _filled(preprocessing, key, batch)
+    cond = jax.vmap(cells_condition)(batch.cond, jnp.sum(cells, axis=2))
+    return key, batch._replace(x=cells, cond=cond)
+
+
+def layer_batch(preprocessing: LayerPreprocessing, key: Key, batch: Batch, before: int) -> Batch:
+    """What each layer's flow learns from showers, layers on the first axis of all arrays.
+
+    Args:
+      preprocessing: of the showers.
+      key: of the noise in cells without energy.
+      batch: showers given incident energies.
+      before: layers before it that one is given.
+    """
+    return by_layer(_cells_batch(preprocessing, key, batch)[1], before)
 
 
 def layers_and_cells(made: Parts, preprocessing: LayerPreprocessing) -> SampleFunction:

@@ -32,6 +32,9 @@ _CENTRE, _SCALE = -1.0, 3.0
 # for numbers that are rarely zero in single precision, as far below.
 _NOISE, _WIDTH = 1 / 15, 0.3 * float(np.log(10))
 
+# What is left of an energy and exp(v) stay finite in single precision, whatever v is drawn.
+_LEAST, _LARGEST_LOG = 1e-30, 60.0
+
 
 def logs_of_parts(
     parts: Float[Array, " size"],
@@ -51,14 +54,15 @@ def parts_of_logs(
 ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
     """The inverse of `logs_of_parts` for parts of a given sum, and log |d parts / d v|."""
 
-    def take(log_left, v):
-        log_part = log_left - jax.nn.softplus(log_left - v)
-        return log_left - jax.nn.softplus(v - log_left), log_part
+    # In the units of parts, where a step is a few products; in logarithms it would be two softplus.
+    scale = jnp.exp(jnp.minimum(v, _LARGEST_LOG))
 
-    # Unrolled, these few operations a part are one loop over events; a scan would be many.
-    log_left, log_parts = jax.lax.scan(take, jnp.log(total), v, unroll=True)
-    parts = jnp.exp(jnp.append(log_parts, log_left))
-    return parts, jnp.sum(2 * log_parts - v)
+    def take(left, scale):
+        return jnp.maximum(left * (left / (left + scale)), _LEAST), left * (scale / (left + scale))
+
+    # Unrolled, all parts are one loop over events; a scan would be many.
+    left, parts = jax.lax.scan(take, total, scale, unroll=True)
+    return jnp.append(parts, left), jnp.sum(2 * jnp.log(parts) - v)
 
 
 @dataclass(frozen=True, eq=False)

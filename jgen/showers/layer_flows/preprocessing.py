@@ -53,7 +53,6 @@ def parts_of_logs(
     v: Float[Array, " d"], total: Float[Array, ""]
 ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
     """The inverse of `logs_of_parts` for parts of a given sum, and log |d parts / d v|."""
-
     # In the units of parts, where a step is a few products; in logarithms it would be two softplus.
     scale = jnp.exp(jnp.minimum(v, _LARGEST_LOG))
 

@@ -91,7 +91,7 @@ class Config:
     """Training of the first; it keeps the parameters of smallest validation loss."""
     cell_training: TrainConfig = variant(_BEST, steps=1200)
     """Training of the others, likewise."""
-    student_training: TrainConfig = variant(_BEST, steps=500)
+    student_training: TrainConfig = variant(_BEST, steps=400, batch_size=32)
     """Training of the student, likewise, from the parameters of the teacher."""
     sample_batch: int = 100
     """Showers generated at a time."""

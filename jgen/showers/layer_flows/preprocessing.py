@@ -12,7 +12,6 @@ most cells, and that what remains for the end is not a small difference. The sum
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -178,10 +177,6 @@ class LayerPreprocessing:
             return jnp.flip(x), log_det + log_total + logarithm
 
         return Bijector(forward, inverse)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fitted numbers, to be kept and given to this class again beside the geometry."""
-        return {"log_response": self.log_response, "energies": self.energies}
 
 
 def fit_preprocessing(showers: Showers, geometry: Geometry) -> LayerPreprocessing:

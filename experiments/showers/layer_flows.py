@@ -350,7 +350,11 @@ def report(config: Config, run: Run, results: dict) -> str:
     run.save("layer_energies", plotting.histogram_grid(panels))
     panels = []
     for name, label in WHOLE.items():
-        edges = np.linspace(*np.quantile(true[name], [0.002, 0.998]), 31)
+        low, high = np.quantile(true[name], [0.002, 0.998])
+        edges = np.linspace(low, high, 31)
+        if name == "hits":  # bins of as many whole numbers each
+            step = max(1, round((high - low) / 30))
+            edges = np.arange(np.floor(low) - 0.5, high + step, step)
         samples = {sampler: values[name] for sampler, values in others.items()}
         panels.append(_panel(edges, true[name], samples, label, False))
     hits = lambda showers: showers.voxels[showers.voxels > geometry.threshold]

@@ -18,6 +18,7 @@ from jgen.showers.layer_flows import (
     layers_and_cells,
     parts,
     shower_model,
+    student_cells,
     trained_cells,
     trained_energies,
 )
@@ -153,6 +154,21 @@ def test_the_parts_learn_what_the_whole_does(small):
     trained = {"energies": trained_energies, "cells": trained_cells}
     parts = [f(made, PREPROCESSING).loss(params[n], key, batch) for n, f in trained.items()]
     assert losses[0] == pytest.approx(float(sum(parts)), rel=1e-5)
+
+
+def test_a_student_that_is_its_teacher_has_no_loss(small):
+    """Where networks see no cells of their layer; in all layers at once."""
+    _, params = small
+    teacher = jax.tree.map(lambda a: a, params["cells"])
+    first = teacher["bijector"][0]["layers_0"]
+    first["kernel"] = 0 * first["kernel"]
+    batch = Batch(jnp.ones((2, *SMALL.shape)), jnp.array([2000.0, 1500.0]))
+    model = student_cells(CONFIG[1], PREPROCESSING, teacher)
+    loss = jax.jit(lambda p: model.loss(p, jax.random.key(0), batch))
+    assert float(loss(teacher)) == pytest.approx(0, abs=1e-6)
+    # Each layer has its own: one that differs is seen.
+    other = jax.tree.map(lambda a: a.at[2].add(0.1), teacher)
+    assert float(loss(other)) > 1e-3
 
 
 def test_noise_is_below_the_threshold_and_in_empty_cells_alone():

@@ -6,8 +6,7 @@ trains EPiC-FM, EPiC-JeDi, EPiC-GAN, flow matching with a set transformer, and a
 consistency function of one call on the leading constituents of gluon and top jets, given the class
 and the number of points, which comes from a density of its own, and, but for the GAN, the pT and
 mass of the whole jet, which a flow draws. Half of the jets are trained on, the other half is the
-truth: the distances between both halves stand beside those of the generators. An estimated 30 minutes on
-2 cores, not run as a whole yet.
+truth: the distances between both halves stand beside those of the generators.
 
 `--preset paper-jetnet30` and `paper-jetnet150` have the published sizes and read JetNet, the files
 `g.hdf5` and `t.hdf5` or `g150.hdf5` and `t150.hdf5` in the folder `--data`. Numbers:

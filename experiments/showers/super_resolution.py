@@ -301,7 +301,7 @@ SMOKE = variant(
     num_test=20,
     hidden=(16,),
     steps=2,
-    training={"steps": 10, "batch_size": 4},
+    training={"steps": 10, "batch_size": 8},
     digit_training={"steps": 10, "batch_size": 16},
     classifier={"hidden": (8,), "epochs": 2, "num_seeds": 1},
 )

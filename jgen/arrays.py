@@ -201,6 +201,23 @@ def event_arrays(
     return jax.tree_util.tree_map_with_path(cast, tree, is_leaf=is_leaf)
 
 
+def check_finite_events(tree: PyTree, name: str) -> None:
+    """Refuse NaN and infinities in arrays of events; integers have none.
+
+    Raises:
+      ValueError: says in which array, and for how many events.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        if not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all():
+            continue
+        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1) if array.ndim else [True]
+        raise ValueError(
+            f"{name}{jax.tree_util.keystr(path)} holds values that are not finite numbers, in "
+            f"{np.sum(bad)} of {len(bad)} events: drop or repair them"
+        )
+
+
 def warn_of_rounding(tree: PyTree, name: str) -> None:
     """Warn where single precision keeps hardly anything of how numbers differ from event to event.
 

@@ -19,11 +19,26 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from jgen.arrays import check_unmasked
 from jgen.typing import PyTree
 
 _HEADER = "__tree__"
 # numpy writes no other types; their bits are kept in integers of the same size.
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+      ValueError: if one of them is a file.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{error.filename} is in the way of a folder; choose another") from error
+    return path
 
 
 @contextmanager
@@ -33,7 +48,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     Makes the folder if need be. A process killed in the block leaves the old file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield partial
@@ -168,6 +183,7 @@ def _describe_array(leaf: Any, path: str, arrays: dict[str, np.ndarray]) -> dict
             f"{path} is a {type(leaf).__name__}{' of PRNG keys' if is_key else ''}; save arrays, "
             "numbers and strings (of a key, jax.random.key_data)"
         )
+    check_unmasked(leaf, path)
     array = np.asarray(leaf)
     if array.dtype.kind in "OSUMm":
         raise ValueError(f"{path} is an array of {array.dtype}; save numbers")

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
-from jgen.arrays import event_arrays, explained
+from jgen.arrays import check_finite_events, event_arrays, explained
 from jgen.checks import check_whole
 from jgen.random import check_key
 from jgen.sets import SetCondition, check_counts
@@ -186,10 +186,11 @@ def draw_chunks(
     if not start < num:
         raise ValueError(f"start must be one of the {num} events, got {start}")
     sample = model
+    cond = _rows_of_cond(cond, num, float_type(params))
     if isinstance(model, GenerativeModel):
         check_one_member(model, params)
+        check_finite_events(cond, "cond")
         sample = model.sample
-    cond = _rows_of_cond(cond, num, float_type(params))
     check_counts(cond)
     batch_size = min(batch_size, num)
     indices = jnp.arange(batch_size)
@@ -294,6 +295,7 @@ def _draw_buckets(model, params, key, num, cond, batch_size, buckets, progress):
     check_one_member(model, params)
     cond = _rows_of_cond(cond, num, float_type(params))
     check_counts(cond)
+    check_finite_events(cond, "cond")
     with explained("the model", conditions=cond):
         event = jax.eval_shape(model.sample, params, key, jax.tree.map(lambda c: c[0], cond))
     leaves = jax.tree.leaves(event)
@@ -374,6 +376,8 @@ def log_densities(
         raise ValueError("there are no events: x is empty")
     cond = _rows_of_cond(cond, num, float_type(params))
     check_counts(cond, x)
+    check_finite_events(x, "x")
+    check_finite_events(cond, "cond")
     batch_size = min(batch_size, num)
     out = np.empty(num, np.float32)
     for first in range(0, num, batch_size):

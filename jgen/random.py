@@ -59,12 +59,11 @@ def numpy_generator(key: Key | None) -> np.random.Generator:
     seed n.
 
     Raises:
-      TypeError: if `key` is neither a typed key nor None.
+      ValueError: if `key` is neither None nor one that `check_key` takes.
     """
     if key is None:
         return np.random.default_rng(0)
-    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
-        raise TypeError(f"a typed key is needed, got {key!r}: make one with jax.random.key(seed)")
+    check_key(key)
     words = np.asarray(jax.random.key_data(key), np.uint32).ravel()
     return np.random.default_rng(int.from_bytes(words.astype(">u4").tobytes(), "big"))
 

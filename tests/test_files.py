@@ -122,6 +122,7 @@ def test_another_tree_is_refused_by_its_first_path(tmp_path, like, message):
         ({"a": np.array(["x"])}, "a is an array of <U1; save numbers"),
         ({"a": {1: np.zeros(2)}}, "a has the key 1; keys must be strings"),
         ({"a": np.array([None])}, "a is an array of object"),
+        ({"a": np.ma.masked_less(np.arange(3), 1)}, "1 of 3 entries of a are masked"),
     ],
 )
 def test_what_is_no_tree_of_numbers_is_refused(tmp_path, tree, message):
@@ -130,6 +131,13 @@ def test_what_is_no_tree_of_numbers_is_refused(tmp_path, tree, message):
     with pytest.raises(ValueError, match="metadata must be what JSON can hold"):
         save(tmp_path / "a.npz", {}, metadata={"path": tmp_path})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
+    (tmp_path / "runs").write_text("")
+    for path in ("runs/a.npz", "runs/deeper/a.npz"):
+        with pytest.raises(ValueError, match="runs.* is in the way of a folder; choose another"):
+            save(tmp_path / path, {})
 
 
 def test_a_file_that_was_cut_off_or_is_another_is_refused(tmp_path):

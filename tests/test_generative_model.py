@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.generative_model import Batch, GenerativeModel, draw, draw_chunks, mean_loss
+from jgen.generative_model import (
+    Batch,
+    GenerativeModel,
+    draw,
+    draw_chunks,
+    log_densities,
+    mean_loss,
+)
 from jgen.random import member_keys, stream
 
 NORMAL = GenerativeModel(
@@ -66,3 +73,9 @@ def test_bad_input(key):
         draw(NORMAL, jnp.zeros(4), key, 5)
     with pytest.raises(ValueError, match=r"got lengths \[2, 3\]"):
         draw(NORMAL, jnp.float32(0.0), key, 2, (np.zeros(3), np.zeros(2)))
+    dense = NORMAL._replace(log_prob=lambda params, key, x, cond=None: -((x - params) ** 2))
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="cond holds values that are not finite .* 1 of 2"):
+            draw(NORMAL, jnp.float32(0.0), key, 2, np.array([1.0, bad]))
+        with pytest.raises(ValueError, match="x holds values that are not finite .* 1 of 2"):
+            log_densities(dense, jnp.float32(0.0), key, np.array([1.0, bad]))

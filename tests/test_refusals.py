@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jgen import amplification, inference, lattice, metrics, showers
+from jgen import amplification, inference, jets, lattice, metrics, showers
 
 RNG, KEY = np.random.default_rng(0), jax.random.key(0)
 X, Y = RNG.normal(size=200), RNG.normal(size=180)
@@ -17,6 +17,7 @@ MEMBERS = np.stack([X + RNG.normal(size=200) for _ in range(5)])
 ENERGIES, RESPONSE = RNG.uniform(1e3, 1e4, 200), RNG.normal(1, 0.1, 200)
 PIXELS, MSE, HISTOGRAM = (X2 > 0) * 1.0, np.array([0.1, 0.2]), metrics.histogram(X, EDGES)
 KDTREE = amplification.median_splits(X2, 2)
+POINTS = np.abs(RNG.normal(0, 0.1, (12, 3, 3)))
 SHOWERS = showers.Showers(ENERGIES, np.abs(RNG.normal(size=(200, 6))))
 
 # Function and arguments by name, which all are arrays of numbers or numbers.
@@ -169,7 +170,31 @@ CALLS = [
         ),
     ),
     (showers.shower_coordinates, dict(positions=X2, inner_radius=1000.0)),
-    (lambda threshold: showers.apply_threshold(SHOWERS, threshold), dict(threshold=0.1)),
+    (
+        lambda energies, voxels, threshold: showers.apply_threshold(
+            showers.Showers(energies, voxels), threshold
+        ),
+        dict(energies=ENERGIES, voxels=SHOWERS.voxels, threshold=0.1),
+    ),
+    (
+        lambda energies, voxels: showers.low_level_inputs(showers.Showers(energies, voxels)),
+        dict(energies=ENERGIES, voxels=SHOWERS.voxels),
+    ),
+    (
+        lambda reference, generated, num_jets, num_batches: jets.coverage_and_mmd(
+            reference, generated, KEY, num_jets, num_batches
+        ),
+        dict(reference=POINTS, generated=POINTS[::-1], num_jets=2, num_batches=2),
+    ),
+    (jets.energy_movers_distance, dict(a=POINTS[0], b=POINTS[1])),
+    (jets.mean_image, dict(points=POINTS, edges=EDGES)),
+    (
+        lambda total, labels, wanted, largest: jets.draw_multiplicities(
+            total, labels, wanted, KEY, largest
+        ),
+        dict(total=np.arange(9) + 1, labels=np.arange(9) % 2, wanted=np.arange(2), largest=5),
+    ),
+    (jets.jet_sample, dict(points=POINTS[:4], n=np.array([3, 2, 0, 1]))),
     (
         lambda reference: showers.binning(showers.get_geometry("ds2"), "E_tot", reference),
         dict(reference=RESPONSE),
@@ -206,8 +231,8 @@ LEGAL = {
     "None": {"sizes of differential_amplification", "sizes of differential_on_training_set"}
     | {"log_weight of bin_probabilities", "min_samples", "max_samples"}
     | {"reference_weights", "weights", "others"},
-    "empty": {"positions"},
-    "NaN": {"positions"},
+    "empty": {"positions", "a", "b"},
+    "NaN": {"positions", "energies of apply_threshold"},
 }
 
 
@@ -217,7 +242,9 @@ def name_of(function):
         return function.__name__
     names = [name for name in function.__code__.co_names if name.islower()]
     return next(
-        n for n in names if n not in ("amplification", "inference", "metrics", "showers", "lattice")
+        n
+        for n in names
+        if n not in ("amplification", "inference", "jets", "metrics", "showers", "lattice")
     )
 
 

@@ -26,7 +26,9 @@ from jgen.training import game_optimizer, operations
 from jgen.transforms import preprocessed
 from jgen.typing import Key, Params
 
-GENERATORS = ("EPiC-FM", "EPiC-GAN", "MeanFlow", "EPiC-JeDi", "transformer-FM")
+GENERATORS = ("EPiC-FM", "EPiC-GAN", "MeanFlow", "consistency", "EPiC-JeDi", "transformer-FM")
+DISTILLED = "MeanFlow", "consistency"
+"""Generators of one call that learn from EPiC-FM."""
 # Signal rates at both ends of the path of EPiC-JeDi, alpha = sin(pi t / 2) (2310.00049).
 _RATES = 0.02, 0.999
 WHOLE = 2
@@ -38,7 +40,7 @@ class Generators:
     """Networks, trainings and samplers."""
 
     epic: nets.EpicConfig = nets.EpicConfig(64, 10, 6)
-    """Network of EPiC-FM, EPiC-JeDi and MeanFlow."""
+    """Network of all EPiC generators but the GAN."""
     transformer: nets.SetTransformerConfig = nets.SetTransformerConfig(64, 4, 3, 128)
     """Network of the other flow matching."""
     generator: nets.EpicConfig = nets.EpicConfig(64, 10, 4, 0.03)
@@ -55,7 +57,7 @@ class Generators:
     others: TrainConfig = TrainConfig(
         1200, 256, ema_decay=0.995, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
     )
-    """Training of the transformer and of MeanFlow, which learns from EPiC-FM."""
+    """Training of the transformer, of MeanFlow and of the consistency function."""
     game: TrainConfig = TrainConfig(
         2400, 128, keep="best", validate_every=200,
         optimizer=OptimizerConfig(5e-4, schedule="constant"),
@@ -67,8 +69,9 @@ class Generators:
 
     def calls(self, name: str) -> int:
         """Calls of the network a jet."""
-        many = {"EPiC-GAN": 1, "MeanFlow": 1, "EPiC-JeDi": 2 * self.steps + 1}
-        return many.get(name, 2 * self.steps)
+        if name in ("EPiC-GAN", *DISTILLED):
+            return 1
+        return 2 * self.steps + (name == "EPiC-JeDi")
 
     def network(self, name: str, num_cond: int) -> nets.Network:
         """What predicts a velocity or noise, given so many numbers of the jet."""
@@ -85,7 +88,7 @@ class Generators:
           name: one of `GENERATORS`.
           num_points: rows of an event.
           num_classes: of jets.
-          teacher: parameters of EPiC-FM, for the training of MeanFlow.
+          teacher: parameters of EPiC-FM, for the training of what is distilled from it.
         """
         shape = num_points, 3
         if name == "EPiC-GAN":
@@ -99,6 +102,8 @@ class Generators:
             velocity = self.network("EPiC-FM", num_classes + WHOLE).apply
             taught = None if teacher is None else functools.partial(velocity, teacher)
             return models.mean_flow(network, shape, teacher=taught)
+        if name == "consistency":
+            return models.consistency(network, shape, teacher=teacher)
         if name == "EPiC-JeDi":
             path = paths.cosine(0.0, *(2 / np.pi * np.arcsin(rate) for rate in _RATES))
             sampler = Denoised(DDIM(2 * self.steps))
@@ -177,7 +182,7 @@ def train(
     cond = condition(jets.n, jets.labels, num_classes, whole)
     z = np.asarray(jax.vmap(scale.forward)(jets.points, cond)[0])
     teacher = None
-    if name == "MeanFlow":
+    if name in DISTILLED:
         teacher = jax.tree.map(lambda a: jnp.asarray(a[0]), run.stage("EPiC-FM/params"))
     model = config.model(name, z.shape[1], num_classes, teacher)
     if name != "EPiC-GAN":

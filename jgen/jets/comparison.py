@@ -15,7 +15,13 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array, eye_array, kron, vstack
 from scipy.spatial.distance import cdist
 
-from jgen.arrays import cast_array, finite_array, quiet_samples, real_array
+from jgen.arrays import (
+    cast_array,
+    check_finite_events,
+    finite_array,
+    quiet_samples,
+    real_array,
+)
 from jgen.checks import check_whole
 from jgen.estimate import Estimate, mean_estimate
 from jgen.generative_model import draw
@@ -56,7 +62,8 @@ def jet_sample(
     """Masses and energy flow polynomials of jets, a fraction of a millisecond a jet.
 
     Raises:
-      ValueError: for points that are not finite, or a pT that is negative.
+      ValueError: for points that are not finite or so far out that the jet is not, or a pT that is
+        negative.
     """
     points = cast_array(real_array(points, "points"), "points")
     if points.ndim != 3 or points.shape[2] != 3 or not points.size:
@@ -67,6 +74,11 @@ def jet_sample(
         raise ValueError("points must be finite, and pT not negative: set it to a floor")
     key = jax.random.key(0)  # of nothing
     made = draw(_observables, None, key, len(points), points, batch_size=batch_size)
+    if bad := int((~np.isfinite(made[0]).all(axis=1)).sum()):
+        raise ValueError(
+            f"{bad} of {len(points)} jets have no finite mass: points are (eta, phi, pT) relative "
+            f"to the jet, got coordinates up to {np.abs(points[..., :2]).max():.3g}"
+        )
     return JetSample(points, n, *made)
 
 
@@ -99,6 +111,7 @@ def jet_distances(
       movers: jets in a batch and batches for coverage and MMD, whose time grows with the square of
         the first.
     """
+    check_whole(0, num_bootstrap=num_bootstrap)
     primes = [graphs(4).index((graph,)) for graph in prime_graphs(4, 4)]
     weighted = {
         "W1-M": lambda sample, jets: (sample.kinematics[:, 3:], jets),
@@ -166,6 +179,12 @@ def coverage_and_mmd(
     Raises:
       ValueError: for fewer jets than a batch has, or fewer than two batches.
     """
+    reference = cast_array(real_array(reference, "reference"), "reference")
+    generated = cast_array(real_array(generated, "generated"), "generated")
+    for jets, name in ((reference, "reference"), (generated, "generated")):
+        if jets.ndim != 3 or jets.shape[2] != 3:
+            raise ValueError(f"{name} jets are points [num, rows, 3], got the shape {jets.shape}")
+        check_finite_events(jets, name)
     check_whole(2, num_batches=num_batches)
     check_whole(1, min(len(reference), len(generated)), num_jets=num_jets)
     rng, covered, nearest = numpy_generator(key), [], []

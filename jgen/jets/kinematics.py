@@ -78,7 +78,12 @@ def mean_image(
     Args:
       points: (eta, phi, pT), relative; rows of pT zero are padding.
       edges: of the cells, in both directions; what is outside is left out.
+
+    Raises:
+      ValueError: for points of another shape, or that are not finite.
     """
     points, edges = finite_array(points, "points", 3), edge_array(edges)
+    if points.shape[2] != 3:
+        raise ValueError(f"jets are points [num, rows, 3], got the shape {points.shape}")
     eta, phi, pt = points.reshape(-1, 3).T
     return np.histogram2d(eta, phi, (edges, edges), weights=pt)[0] / len(points)

@@ -107,6 +107,10 @@ def draw_multiplicities(
     )
     if total.dtype.kind not in "iu" or total.min() < 1:
         raise ValueError("numbers of constituents must be whole and positive: pass those of jets")
+    if any(of.dtype.kind not in "iu" for of in (labels, wanted)):
+        raise ValueError(
+            f"classes are whole numbers, got labels {labels.dtype} and wanted {wanted.dtype}"
+        )
     if total.shape != labels.shape:
         raise ValueError(f"{len(total)} jets need as many labels, got {len(labels)}")
     rng, out = numpy_generator(key), np.zeros(len(wanted), np.int32)

@@ -144,6 +144,8 @@ def separation(
     """
     check_whole(0, num_bootstrap=num_bootstrap)
     p, q = reference, generated
+    if not isinstance(p, Histogram) or not isinstance(q, Histogram):
+        raise ValueError("histograms are compared: make them with histogram(values, edges)")
     if p.edges.shape != q.edges.shape or not np.allclose(p.edges, q.edges, rtol=1e-12, atol=0):
         raise ValueError("the histograms have different edges: fill both with those of one of them")
     for name, h in (("reference", p), ("generated", q)):

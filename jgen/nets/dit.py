@@ -99,19 +99,37 @@ class _Block(nn.Module):
     def __call__(self, x, modulation, mask):
         """One block on tokens x [n, width] with its modulation [6, width]."""
         n, width = x.shape
-        # [heads, queries, keys]: every query sees the valid keys.
-        mask = None if mask is None else mask[None, None, :]
         dense = lambda n, name: Dense(n, dtype=self.dtype, kernel_init=_xavier, name=name)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
 
         qkv = dense(3 * width, "qkv")(_modulate(x, shift_a, scale_a))
         q, k, v = jnp.moveaxis(qkv.reshape(n, 3, self.heads, -1), 1, 0)
-        attended = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=self.attention)
+        attended = _attend(q, k, v, mask, self.attention)
         x = x + gate_a[None] * dense(width, "attention_out")(attended.reshape(n, width))
 
         hidden = dense(self.mlp_width, "mlp_in")(_modulate(x, shift_m, scale_m))
         x = x + gate_m[None] * dense(width, "mlp_out")(_gelu(hidden))
         return x.astype(jnp.float32), None
+
+
+def _attend(q, k, v, mask, attention):
+    """Attention of [n, heads, width], where every query sees the valid keys; softmax in float32."""
+    mask = None if mask is None else mask[None, None, :]  # [heads, queries, keys]
+    if attention == "cudnn":
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
+    # As jax.nn's, but that sums are divided by after the product with the values, a smaller array,
+    # and that no gradient goes through the largest score: a third less time in training on a CPU.
+    scores = jnp.einsum("qhd,khd->hqk", q, k, preferred_element_type=jnp.float32)
+    scores *= q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - largest)
+    total = jnp.sum(weights, axis=-1).T[..., None]
+    summed = jnp.einsum(
+        "hqk,khd->qhd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
+    )
+    return (summed / total).astype(v.dtype)
 
 
 def _layer_norm(x):

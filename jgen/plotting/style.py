@@ -27,6 +27,8 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from jgen.files import make_folder
+
 REFERENCE = "#333333"
 """Colour of the truth."""
 BAND = "#c4c4c4"
@@ -182,7 +184,7 @@ def save(figure: Figure, path: str | Path) -> tuple[Path, Path]:
     path = Path(path)
     if path.suffix in (".pdf", ".png"):
         raise ValueError(f"{path} ends in {path.suffix}, but both kinds are written: leave it out")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     written = []
     for suffix in (".pdf", ".png"):
         final = path.with_name(path.name + suffix)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from jgen.files import make_folder
 from jgen.typing import PyTree
 
 
@@ -12,14 +13,20 @@ class Checkpoints:
     """Numbered checkpoints of one training in a folder; all processes call every method."""
 
     def __init__(self, folder: Path, keep: int = 2):
-        """Open (and make) the folder; the `keep` newest checkpoints stay."""
+        """Open (and make) the folder; the `keep` newest checkpoints stay.
+
+        Raises:
+          ValueError: if there is a file of that name.
+        """
         # It takes as long to import as all else, and a training without a folder needs none of it.
         import orbax.checkpoint as ocp
 
         self._args = ocp.args
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._path = Path(folder)
-        self._manager = ocp.CheckpointManager(self._path.resolve(), options=options)
+        make_folder(self._path)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._open = lambda: ocp.CheckpointManager(self._path.resolve(), options=options)
+        self._manager = self._open()
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint, None if there is none."""
@@ -57,6 +64,9 @@ class Checkpoints:
                     stacklevel=2,
                 )
                 self._manager.delete(step)
+                # What a manager takes for the layout of all comes from the newest when it opens.
+                self._manager.close()
+                self._manager = self._open()
         if steps:
             raise ValueError(
                 f"all checkpoints in {self._path} were damaged; delete the folder to begin anew"

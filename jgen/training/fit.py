@@ -15,7 +15,13 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array
 from tqdm import tqdm
 
-from jgen.arrays import event_arrays, explained, real_array, warn_of_rounding
+from jgen.arrays import (
+    check_finite_events,
+    event_arrays,
+    explained,
+    real_array,
+    warn_of_rounding,
+)
 from jgen.checks import check_memory
 from jgen.generative_model import Batch, GenerativeModel, float_type, num_events
 from jgen.random import check_key, member_keys, stream
@@ -500,11 +506,7 @@ def _check(data: Batch, validation: Batch | None, score, config: TrainConfig) ->
                 f"{what} has {num_events(batch)} events, which are not {config.data_sets} data "
                 "sets of equal size"
             )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-            array = np.asarray(leaf)
-            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-                where = jax.tree_util.keystr(path)
-                raise ValueError(f"{what}{where} holds values that are not finite numbers")
+        check_finite_events(batch, what)
         if batch.weight is not None:
             if np.shape(batch.weight) != (num_events(batch),):
                 raise ValueError(

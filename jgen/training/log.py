@@ -4,7 +4,7 @@ import json
 import warnings
 from pathlib import Path
 
-from jgen.files import atomic_path
+from jgen.files import atomic_path, make_folder
 
 
 class MetricsLog:
@@ -45,6 +45,6 @@ class MetricsLog:
     def append(self, row: dict) -> None:
         """Add one line."""
         if self.is_writer:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             with self.path.open("a") as file:
                 file.write(json.dumps(row) + "\n")

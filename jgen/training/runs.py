@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jgen.estimate import flatten
-from jgen.files import atomic_path, load, read_json, save
+from jgen.files import atomic_path, load, make_folder, read_json, save
 from jgen.generative_model import Batch, GenerativeModel
 from jgen.random import stream
 from jgen.training.config import TrainConfig
@@ -238,9 +238,7 @@ class RunFolder:
 
     def figure(self, name: str) -> Path:
         """Path without suffix for a figure."""
-        folder = self.path / "figures"
-        folder.mkdir(exist_ok=True)
-        return folder / name
+        return make_folder(self.path / "figures") / name
 
 
 _LOCK = ".lock"
@@ -257,7 +255,7 @@ def _lock(path: Path) -> Path:
     path = path.resolve()
     file, count = _OPEN.get(path, (None, 0))
     if file is None:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         file = (path / _LOCK).open("a+")
         try:
             if fcntl is not None:

@@ -91,5 +91,7 @@ def test_jets_that_cannot_be_are_refused():
         jet_sample(-x, n)
     with pytest.raises(ValueError, match="points \\[num, rows, 3\\]"):
         jet_sample(x[0], n)
+    with pytest.raises(ValueError, match="10 of 10 jets have no finite mass"):
+        jet_sample(x * [1e12, 1, 1], n)
     with pytest.raises(ValueError, match="10 events need as many whole numbers of points"):
         jet_sample(x, n[:4])

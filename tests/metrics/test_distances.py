@@ -149,9 +149,15 @@ def test_keys_are_the_seeds_of_numpy():
     np.testing.assert_array_equal(default, np.random.default_rng(0).random(3))
     first, second = (numpy_generator(k) for k in jax.random.split(jax.random.key(0)))
     assert first.random() != second.random()
-    for bad in (3, jax.random.PRNGKey(3)):
-        with pytest.raises(TypeError, match="a typed key is needed"):
-            numpy_generator(bad)
+    wrong = (
+        (3, "a typed key is needed"),
+        (jax.random.PRNGKey(3), "a typed key is needed"),
+        (jax.random.key(3, impl="rbg"), "keys of the kind 'rbg'"),
+        (jax.random.split(jax.random.key(3)), "one key is needed"),
+    )
+    for bad, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            wasserstein([0.0, 1.0], [0.5, 2.0], key=bad)
 
 
 def test_divergence_in_bins_of_equal_counts():

@@ -75,6 +75,10 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(finished, tmp_path):
             resumed = train(folder)
         assert_equal(resumed.params, finished[1])
         assert_equal(train(folder).params, finished[1])  # and the folder is whole again
+    folder = shutil.copytree(finished[0], tmp_path / "empty")
+    (folder / "checkpoints" / "99").mkdir()
+    with pytest.warns(UserWarning, match="checkpoint of step 99.*damaged"):
+        assert_equal(train(folder).params, finished[1])
     folder = shutil.copytree(finished[0], tmp_path / "all")
     for path in (folder / "checkpoints").rglob("*"):
         if path.is_file():

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float
 
-from jgen.files import atomic_path, read_json
+from jgen.files import atomic_path, make_folder, read_json
 from jgen.generative_model import GenerativeModel, SampleFunction, draw, draw_chunks
 from jgen.showers.data.geometry import Geometry
 from jgen.showers.data.hdf5 import Showers, read_showers, write_showers
@@ -140,7 +140,7 @@ def _open(parts: Path, fingerprint: dict) -> None:
             f"{parts} holds an unfinished generation of other showers, parameters, seed or batch "
             "size; finish that one with the same options, or delete the folder"
         )
-    parts.mkdir(parents=True, exist_ok=True)
+    make_folder(parts)
     with atomic_path(stored) as partial:
         partial.write_text(json.dumps(fingerprint) + "\n")
 

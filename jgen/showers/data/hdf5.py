@@ -167,6 +167,24 @@ def write_showers(
     return total
 
 
+def shower_arrays(showers: Showers, source: object = "showers") -> Showers:
+    """Showers as arrays on the host that belong together.
+
+    Raises:
+      ValueError: for a wrong shape, an empty set, masked entries or no numbers.
+    """
+    energies = real_array(showers.energies, f"{source}: energies", booleans=False)
+    voxels = real_array(showers.voxels, f"{source}: voxels", booleans=False)
+    if voxels.ndim != 2 or energies.shape != voxels.shape[:1]:
+        raise ValueError(
+            f"{source}: energies {energies.shape} and voxels {voxels.shape} do not belong "
+            "together; they must be (n,) and (n, number of voxels)"
+        )
+    if len(voxels) == 0:
+        raise ValueError(f"{source}: no showers; at least one is needed")
+    return Showers(energies, voxels)
+
+
 def check_showers(showers: Showers, geometry: Geometry, source: object = "showers") -> None:
     """Refuse showers that cannot be right.
 
@@ -180,15 +198,7 @@ def check_showers(showers: Showers, geometry: Geometry, source: object = "shower
         negative voxels, an incident energy that is not positive and finite, or energies that look
         like those of other units.
     """
-    energies = real_array(showers.energies, f"{source}: energies", booleans=False)
-    voxels = real_array(showers.voxels, f"{source}: voxels", booleans=False)
-    if voxels.ndim != 2 or energies.shape != voxels.shape[:1]:
-        raise ValueError(
-            f"{source}: energies {energies.shape} and voxels {voxels.shape} do not belong "
-            f"together; they must be (n,) and (n, {geometry.num_voxels})"
-        )
-    if len(voxels) == 0:
-        raise ValueError(f"{source}: no showers; at least one is needed")
+    energies, voxels = shower_arrays(showers, source)
     _check_num_voxels(voxels.shape[1], geometry, source)
     # Two reductions without temporaries; a NaN goes through both and a search follows only then.
     lowest, highest = voxels.min(), voxels.max()

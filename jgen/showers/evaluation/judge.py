@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jgen.arrays import quiet_samples
+from jgen.checks import check_whole
 from jgen.estimate import Estimate
 from jgen.metrics import (
     ClassifierConfig,
@@ -44,6 +45,7 @@ def observable_distances(
       generated: what is compared with them.
       num_bootstrap: resamplings behind each error.
     """
+    check_whole(0, num_bootstrap=num_bootstrap)
     first, second = (compared_observables(geometry, s) for s in (reference, generated))
     distances = {
         name: wasserstein(values, second[name], num_bootstrap=num_bootstrap).estimate

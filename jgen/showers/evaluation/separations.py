@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from jgen.arrays import cast_array, check_finite_events, finite_array, positive_array
 from jgen.checks import check_not_negative
 from jgen.estimate import Estimate, Judged
 from jgen.metrics import (
@@ -18,7 +19,7 @@ from jgen.metrics import (
 )
 from jgen.random import numpy_generator
 from jgen.showers.data.geometry import Geometry
-from jgen.showers.data.hdf5 import Showers
+from jgen.showers.data.hdf5 import Showers, shower_arrays
 from jgen.showers.observables.binning import binning, judged_observables, layers_of
 from jgen.typing import Key
 
@@ -30,9 +31,11 @@ def apply_threshold(showers: Showers, threshold: float) -> Showers:
     """Zero all voxels at or below a threshold [MeV] (arXiv:2405.09629, Eq. 20).
 
     Raises:
-      ValueError: for a threshold that is negative or not finite.
+      ValueError: for a threshold that is negative or not finite, or what is no table of voxels.
     """
     check_not_negative(threshold=threshold)
+    showers = shower_arrays(showers)
+    check_finite_events(showers.voxels, "voxels")
     return showers._replace(voxels=np.where(showers.voxels > threshold, showers.voxels, 0))
 
 
@@ -91,8 +94,16 @@ def _column_binning(geometry: Geometry) -> Callable[[str, np.ndarray], np.ndarra
 
 
 def low_level_inputs(showers: Showers) -> Float[np.ndarray, "n inputs"]:
-    """Inputs of the official low-level classifier: log10 E_inc, then voxels over E_inc."""
-    energies = np.asarray(showers.energies, np.float32)[:, None]
+    """Inputs of the official low-level classifier: log10 E_inc, then voxels over E_inc.
+
+    Raises:
+      ValueError: for incident energies that are not positive, voxels that are not finite, or
+        arrays that do not belong together.
+    """
+    showers = shower_arrays(showers)
+    check_finite_events(showers.voxels, "voxels")
+    energies = positive_array(finite_array(showers.energies, "energies"), "energies")
+    energies = cast_array(energies, "energies")[:, None]
     return np.concatenate([np.log10(energies), showers.voxels / energies], axis=1)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 from scipy.stats import hypergeom, norm
 
+from jgen.checks import check_whole
 from jgen.estimate import Estimate, Judged, mean_estimate
 from jgen.metrics import QuadraticReplicas, dealt_out
 from jgen.random import numpy_generator
@@ -164,6 +165,7 @@ def structure(
       num_bootstrap: resamplings behind the error and the p-value of the correlations.
       key: of the resampling.
     """
+    check_whole(0, num_bootstrap=num_bootstrap)
     samples = generated, holdout
     found = {}
     means = {

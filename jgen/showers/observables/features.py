@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jgen.checks import check_whole
 from jgen.showers.data.geometry import Geometry
-from jgen.showers.data.hdf5 import Showers, check_showers
+from jgen.showers.data.hdf5 import Showers, check_showers, shower_arrays
 
 _LAYER_ENERGY_OFFSET = 1e-8  # MeV, keeps the logarithm of an empty layer finite
 
@@ -175,6 +175,7 @@ def _apply_batch(function: Callable, geometry: Geometry, voxels: Array, energies
 
 def _map_batches(function: Callable, geometry: Geometry, showers: Showers, batch_size: int):
     check_showers(showers, geometry)
+    showers = shower_arrays(showers)
     check_whole(batch_size=batch_size)
     num = len(showers.energies)
     batch_size = min(batch_size, num)

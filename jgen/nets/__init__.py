@@ -7,6 +7,7 @@ from jgen.nets.conv_autoencoder import ConvAutoencoder, ConvAutoencoderConfig, c
 from jgen.nets.dense import Dense, NormalWeights
 from jgen.nets.elementwise import elementwise_map
 from jgen.nets.epic_gan import CRITIC_CONFIG, GENERATOR_CONFIG, epic_critic, epic_generator
+from jgen.nets.lgatr import LGATrConfig, lgatr
 from jgen.nets.made import made
 from jgen.nets.mlp import MLP, decoder_mlp, encoder_mlp, mlp, velocity_mlp
 from jgen.nets.network import AutoregressiveNetwork, Generator, Network, from_linen, num_parameters
@@ -35,6 +36,7 @@ __all__ = [
     "Dense",
     "EpicConfig",
     "Generator",
+    "LGATrConfig",
     "Network",
     "NormalWeights",
     "PointWiseConfig",
@@ -57,6 +59,7 @@ __all__ = [
     "generator_mlp",
     "image_conditioner",
     "latent_critic",
+    "lgatr",
     "made",
     "mlp",
     "num_parameters",

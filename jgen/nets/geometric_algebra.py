@@ -77,7 +77,12 @@ def geometric_product(
 
 def dual(x: Float[Array, "*n 16 c"]) -> Float[Array, "*n 16 c"]:
     """Product x e0123 with the pseudoscalar on the right."""
-    return (jnp.asarray(DUAL, x.dtype)[:, None] * x)[..., ::-1, :]
+    return weighed(DUAL, x)[..., ::-1, :]
+
+
+def weighed(factors: Float[np.ndarray, " 16"], x: Float[Array, "*n 16 c"]) -> Array:
+    """Every component times its factor."""
+    return jnp.asarray(factors.reshape(*(1,) * (x.ndim - 2), 16, 1), x.dtype) * x
 
 
 def embed_vector(p: Float[Array, "*n 4"]) -> Float[Array, "*n 16 1"]:

@@ -22,7 +22,14 @@ from jaxtyping import Array, Float
 from jgen.checks import check_depths, check_sizes
 from jgen.nets.attention import attend
 from jgen.nets.dense import Dense, is_matmul, matmul
-from jgen.nets.geometric_algebra import GRADES, INNER, PSEUDOSCALAR, dual, geometric_product
+from jgen.nets.geometric_algebra import (
+    GRADES,
+    INNER,
+    PSEUDOSCALAR,
+    dual,
+    geometric_product,
+    weighed,
+)
 from jgen.nets.network import Network, from_linen
 
 _FLOOR = 0.01  # of the squared norm that multivectors are divided by
@@ -129,8 +136,8 @@ def _uniform(bound: float | np.ndarray, centre: float = 0.0) -> Callable:
 
 def equi_norm(x: Float[Array, "*n 16 c"]) -> Float[Array, "*n 16 c"]:
     """Multivectors over the root of their mean sum_g abs(<x, x>_g), a Lorentz invariant."""
-    weighed = jnp.asarray(INNER, x.dtype)[:, None] * x**2
-    squares = sum(jnp.abs(jnp.sum(weighed[..., rows, :], axis=-2)) for rows in GRADES)
+    signed = weighed(INNER, x**2)
+    squares = sum(jnp.abs(jnp.sum(signed[..., rows, :], axis=-2)) for rows in GRADES)
     square = jnp.mean(squares, axis=-1)
     return x * jax.lax.rsqrt(jnp.maximum(square, _FLOOR))[..., None, None]
 
@@ -155,8 +162,7 @@ class _Attention(nn.Module):
         mv = mv.reshape(n, 16, 3, of_mv, c.heads).transpose(2, 0, 4, 1, 3)
         scalars = scalars.reshape(n, 3, of_s, c.heads).transpose(1, 0, 3, 2)
         mv = equi_norm(mv)  # [qkv, n, heads, 16, of_mv]
-        q = mv[0] * jnp.asarray(INNER, x.dtype)[:, None]
-        flat = jnp.stack([q, *mv[1:]]).reshape(3, n, c.heads, 16 * of_mv)
+        flat = jnp.stack([weighed(INNER, mv[0]), *mv[1:]]).reshape(3, n, c.heads, 16 * of_mv)
         out = attend(*jnp.concatenate([flat, scalar_norm(scalars)], axis=-1))
         mv, scalars = jnp.split(out, [16 * of_mv], axis=-1)
         mv = jnp.moveaxis(mv.reshape(n, c.heads, 16, of_mv), 1, 2).reshape(n, 16, -1)

@@ -37,8 +37,8 @@ def test_products_of_arrays():
     x, y = RNG.normal(size=(2, 3, 16, 5)).astype(np.float32)
     exact = np.einsum("abc,nak,nbk->nck", PRODUCT, x, y)
     np.testing.assert_allclose(geometric_product(x, y), exact, atol=1e-5)
-    pseudoscalar = np.zeros((16, 5), np.float32)
-    pseudoscalar[15] = 1
+    pseudoscalar = np.zeros_like(x)
+    pseudoscalar[:, 15] = 1
     np.testing.assert_allclose(dual(x), geometric_product(x, pseudoscalar), atol=1e-6)
     assert set(DUAL) == {-1.0, 1.0}
 
@@ -58,7 +58,7 @@ def outputs(params, network, p, s, spurion=None):
     x = embed_vector(p)
     if spurion is not None:
         x = jnp.concatenate([x, jnp.broadcast_to(spurion, x.shape)], axis=-1)
-    y, t = network.apply(params, x, s)
+    y, t = jax.jit(network.apply)(params, x, s)
     return extract_vector(y)[..., 0], t
 
 
@@ -151,7 +151,7 @@ def test_the_network_is_that_of_the_package():
     with jax.enable_x64(True):
         params["blocks"] = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
         network = lgatr((3, 5), (1, 2), SMALL)
-        y, t = jax.vmap(network.apply, (None, 0, 0))(params, x, s)
+        y, t = jax.jit(jax.vmap(network.apply, (None, 0, 0)))(params, x, s)
     with torch.no_grad():
         mv, scalars = theirs(torch.tensor(np.swapaxes(x, 2, 3)), torch.tensor(s))
     np.testing.assert_allclose(y, np.swapaxes(mv.numpy(), 2, 3), atol=1e-12)

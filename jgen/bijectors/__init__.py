@@ -11,13 +11,20 @@ from jgen.bijectors.grid import grid
 from jgen.bijectors.linear import actnorm, flip, householder, permutation, plu, qr
 from jgen.bijectors.multi_scale import level_shapes, multi_scale, squeeze
 from jgen.bijectors.planar import planar, radial
-from jgen.bijectors.recipes import autoregressive_flow, coupling_flow, cube_flow, glow
+from jgen.bijectors.recipes import (
+    autoregressive_flow,
+    coupling_flow,
+    cube_flow,
+    glow,
+    inverse_autoregressive_flow,
+)
 from jgen.bijectors.residual import residual
 from jgen.bijectors.splines import cubic, quadratic, rational_quadratic
 from jgen.bijectors.trainable import (
     TrainableBijector,
     compose,
     conditioned,
+    embedded,
     frozen,
     inverted,
     pixelwise,
@@ -42,12 +49,14 @@ __all__ = [
     "cube_flow",
     "cubic",
     "dequantize",
+    "embedded",
     "flip",
     "frozen",
     "from_distrax",
     "glow",
     "grid",
     "householder",
+    "inverse_autoregressive_flow",
     "inverted",
     "level_gaussian",
     "level_of",

@@ -70,6 +70,11 @@ def affine(max_log_scale: float = 3.0) -> Element:
     return Element(2, forward, inverse, LINE)
 
 
+def swapped(element: Element) -> Element:
+    """The inverse map as an element of the same parameters."""
+    return element._replace(forward=element.inverse, inverse=element.forward)
+
+
 def soft_clamp(x: Float[Array, "..."], bound: float) -> Float[Array, "..."]:
     """A number within +-bound, equal to x to first order at zero."""
     return bound * jnp.tanh(x / bound)

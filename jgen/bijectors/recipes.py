@@ -4,11 +4,18 @@ import numpy as np
 
 from jgen.bijectors.autoregressive import autoregressive
 from jgen.bijectors.coupling import coupling
-from jgen.bijectors.elements import Element, affine
+from jgen.bijectors.elements import Element, affine, swapped
 from jgen.bijectors.linear import actnorm, flip, permutation, plu
 from jgen.bijectors.multi_scale import level_shapes, multi_scale
 from jgen.bijectors.splines import rational_quadratic
-from jgen.bijectors.trainable import TrainableBijector, compose, pixelwise, repeated, stacked
+from jgen.bijectors.trainable import (
+    TrainableBijector,
+    compose,
+    inverted,
+    pixelwise,
+    repeated,
+    stacked,
+)
 from jgen.checks import LARGEST_SIZE, check_depths, check_whole
 from jgen.nets.conditioners import conditioner, image_conditioner
 from jgen.nets.made import made
@@ -137,6 +144,25 @@ def autoregressive_flow(
     """
     network = made(num, element.num_params, num_cond, hidden=hidden)
     return repeated(compose(autoregressive(network, element, num), flip()), depth)
+
+
+def inverse_autoregressive_flow(
+    num: int,
+    element: Element,
+    depth: int,
+    num_cond: int = 0,
+    *,
+    hidden: tuple[int, ...] = (64, 64),
+) -> TrainableBijector:
+    """`depth` inverse autoregressive layers: a sample in one pass, a density in `num` (1606.04934).
+
+    Its parameters have the shapes of `autoregressive_flow`'s, and where the networks see nothing
+    but the condition both are the same map with the same parameters: a student of such a flow. The
+    arguments are that one's.
+    """
+    network = made(num, element.num_params, num_cond, hidden=hidden)
+    layer = inverted(autoregressive(network, swapped(element), num))
+    return repeated(compose(layer, flip()), depth)
 
 
 def glow(

@@ -323,3 +323,29 @@ def conditioned(bijector: TrainableBijector, network: NetworkLike) -> TrainableB
         lambda params, z, cond=None, key=None: bijector.inverse(at(params, cond), z, cond, key),
         interval=bijector.interval,
     )
+
+
+def embedded(bijector: TrainableBijector, network: NetworkLike) -> TrainableBijector:
+    """A map that is given what a network makes of the condition, once for all of its layers.
+
+    For conditions of many numbers.
+
+    Args:
+      bijector: a map with a condition.
+      network: apply(params, cond) -> the numbers that `bijector` is conditioned on.
+    """
+    network = as_network(network)
+
+    def init(key):
+        key_bijector, key_network = jax.random.split(key)
+        return {"bijector": bijector.init(key_bijector), "network": network.init(key_network)}
+
+    def run(function, params, x, cond, key):
+        return function(params["bijector"], x, network.apply(params["network"], cond), key)
+
+    return TrainableBijector(
+        init,
+        lambda params, x, cond=None, key=None: run(bijector.forward, params, x, cond, key),
+        lambda params, z, cond=None, key=None: run(bijector.inverse, params, z, cond, key),
+        interval=bijector.interval,
+    )

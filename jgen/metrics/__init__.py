@@ -33,6 +33,7 @@ from jgen.metrics.cross_fitting import CrossFitted, cross_fitted_log_ratio
 from jgen.metrics.distances import (
     Wasserstein,
     quantile_divergence,
+    rank_correlation_distance,
     sliced_wasserstein,
     wasserstein,
 )
@@ -120,6 +121,7 @@ __all__ = [
     "polynomial_mmd",
     "precision_recall_density_coverage",
     "quantile_divergence",
+    "rank_correlation_distance",
     "separation",
     "separation_floor",
     "separation_replicas",

@@ -31,6 +31,7 @@ from jgen.models.diffusion import (
 from jgen.models.flow import Base, flow, sample_and_log_prob, standard_normal, uniform
 from jgen.models.flow_matching import flow_matching
 from jgen.models.gan import gan
+from jgen.models.guided_flow import guided_loss, student_pass, teacher_pass
 from jgen.models.likelihoods import Likelihood, bernoulli, distribution, gaussian, with_width
 from jgen.models.mean_flow import instantaneous, mean_flow, with_interval
 from jgen.models.mixed_flow_matching import MixedEvent, mixed_events, mixed_flow_matching
@@ -78,6 +79,7 @@ __all__ = [
     "gaussian",
     "gaussian_mixture",
     "guided",
+    "guided_loss",
     "importance_bound",
     "instantaneous",
     "log_importance_weights",
@@ -95,6 +97,8 @@ __all__ = [
     "sample_and_log_prob",
     "sorted_spectrum",
     "standard_normal",
+    "student_pass",
+    "teacher_pass",
     "trajectory_ends",
     "uniform",
     "vae",

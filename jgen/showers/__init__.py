@@ -1,10 +1,11 @@
-"""Calorimeter showers: geometry, files, observables, evaluation; CaloDREAM, CaloClouds and BIB-AE.
+"""Calorimeter showers: geometry, files, observables, evaluation; CaloDREAM, CaloClouds and others.
 
 `jgen.showers.calodream` and, as point clouds, `jgen.showers.clouds` make, train, load and draw;
-`jgen.showers.box` has square cells, and `jgen.showers.bib_ae` models of showers in them.
+`jgen.showers.layer_flows` are densities of showers; `jgen.showers.box` has square cells, and
+`jgen.showers.bib_ae` models of showers in them.
 """
 
-from jgen.showers import bib_ae, box, calodream, clouds, super_resolution
+from jgen.showers import bib_ae, box, calodream, clouds, layer_flows, super_resolution
 from jgen.showers.calodream import ShowerPreprocessing, generate_showers
 from jgen.showers.data import (
     GEOMETRIES,
@@ -19,6 +20,8 @@ from jgen.showers.data import (
     get_geometry,
     in_chunks,
     iterate_showers,
+    merged,
+    merged_geometry,
     read_showers,
     sample_path,
     shower_coordinates,
@@ -84,8 +87,11 @@ __all__ = [
     "judged_observables",
     "layer_distances",
     "layer_energies",
+    "layer_flows",
     "layer_observables",
     "low_level_inputs",
+    "merged",
+    "merged_geometry",
     "observable_distances",
     "official_binning",
     "read_showers",

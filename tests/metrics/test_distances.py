@@ -1,9 +1,14 @@
 import jax
 import numpy as np
 import pytest
-from scipy.stats import wasserstein_distance
+from scipy.stats import spearmanr, wasserstein_distance
 
-from jgen.metrics import quantile_divergence, sliced_wasserstein, wasserstein
+from jgen.metrics import (
+    quantile_divergence,
+    rank_correlation_distance,
+    sliced_wasserstein,
+    wasserstein,
+)
 from jgen.random import numpy_generator
 
 
@@ -169,3 +174,18 @@ def test_divergence_in_bins_of_equal_counts():
     for bad in ([np.nan, 1.0], [], [[1.0]]):
         with pytest.raises(ValueError, match="reference must be"):
             quantile_divergence(np.array(bad), x)
+
+
+def test_rank_correlations_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(60, 3)) @ rng.normal(size=(3, 3)) for _ in range(2))
+    x, y = np.maximum(x, 0).round(1), np.exp(y)  # with ties
+    expected = np.linalg.norm(spearmanr(x).statistic - spearmanr(y).statistic)
+    found = rank_correlation_distance(x, y, num_bootstrap=10)
+    assert found.value == pytest.approx(expected, rel=1e-10)
+    assert 0 < found.error < found.value
+    assert rank_correlation_distance(x, np.exp(x), num_bootstrap=2).value == pytest.approx(0)
+    constant = np.column_stack([x[:, 0], np.ones(60)])
+    assert rank_correlation_distance(constant, constant, num_bootstrap=0).value == 0
+    with pytest.raises(ValueError, match="need the shapes"):
+        rank_correlation_distance(x, x[:, :2])

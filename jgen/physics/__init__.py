@@ -1,5 +1,20 @@
-"""Phase space, matrix elements of textbooks and a toy parton density, in GeV and radians."""
+"""Four-vectors, phase space, matrix elements of textbooks, a toy parton density: GeV, radians."""
 
+from jgen.physics.four_vectors import (
+    angle_difference,
+    azimuth,
+    boost,
+    delta_r,
+    four_vector,
+    mass,
+    mass_squared,
+    minkowski,
+    pseudorapidity,
+    rapidity,
+    rotation,
+    transverse_momentum,
+    wrapped,
+)
 from jgen.physics.matrix_elements import (
     GEV2_TO_PB,
     ElectroweakParameters,
@@ -19,17 +34,30 @@ from jgen.physics.phase_space import (
 )
 
 __all__ = [
-    "GEV2_TO_PB",
     "ElectroweakParameters",
+    "GEV2_TO_PB",
+    "angle_difference",
+    "azimuth",
+    "boost",
     "boosted",
+    "delta_r",
+    "four_vector",
     "gluons_to_top",
+    "mass",
+    "mass_squared",
     "massless_volume",
+    "minkowski",
     "muon_pair",
     "muon_pair_cross_section",
+    "pseudorapidity",
     "quarks_to_top",
     "rambo",
+    "rapidity",
+    "rotation",
     "top_cross_sections",
     "toy_parton_density",
+    "transverse_momentum",
     "two_body",
     "two_body_volume",
+    "wrapped",
 ]

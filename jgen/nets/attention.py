@@ -1,0 +1,45 @@
+"""Softmax attention of one event's tokens, as fast in training as a CPU allows."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+Attention = Literal["xla", "cudnn"]
+"""Implementation: jgen's, compiled by XLA, or cuDNN's fused one on a GPU, for half precision."""
+
+
+def attend(
+    q: Float[Array, "n heads width"],
+    k: Float[Array, "m heads width"],
+    v: Float[Array, "m heads d"],
+    mask: Bool[Array, " m"] | None = None,
+    attention: Attention = "xla",
+) -> Float[Array, "n heads d"]:
+    """Values at the keys that a query is like, scores over sqrt(width), softmax in float32.
+
+    Args:
+      q: queries.
+      k: keys.
+      v: values.
+      mask: keys that are seen, all unless given.
+      attention: implementation.
+    """
+    mask = None if mask is None else mask[None, None, :]  # [heads, queries, keys]
+    if attention == "cudnn":
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
+    # As jax.nn's, but that sums are divided by after the product with the values, a smaller array,
+    # and that no gradient goes through the largest score: a third less time in training on a CPU.
+    accumulated = jnp.promote_types(q.dtype, jnp.float32)
+    scores = jnp.einsum("qhd,khd->hqk", q, k, preferred_element_type=accumulated)
+    scores *= q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - largest)
+    total = jnp.sum(weights, axis=-1).T[..., None]
+    summed = jnp.einsum(
+        "hqk,khd->qhd", weights.astype(v.dtype), v, preferred_element_type=accumulated
+    )
+    return (summed / total).astype(v.dtype)

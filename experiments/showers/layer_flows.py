@@ -10,7 +10,7 @@ against truth, rank correlations of layers, a classifier, and milliseconds a sho
 training is timed against one of layer after layer. The preset full has all 45 layers of 16 x 9.
 
 Time: about 10 minutes of processor time (smoke: one and a half), not yet measured in one go.
-Numbers of the teacher: results/showers.md.
+Numbers: results/showers.md.
 """
 
 import functools

@@ -8,6 +8,10 @@ ensembles of classifiers look for the excess, and cuts on each are judged with t
 searches never see. Then the features are correlated with the mass, under which CWoLa has to
 collapse, and once more there is no signal at all. Cuts must not carve a bump into the background.
 
+`--preset dijets` searches the bundled Pythia dijets, QCD with a W' of 3.5 TeV that decays to jets
+of 500 and 100 GeV (`simulate.pythia_dijets` made them), in the features of the LHC Olympics; to
+correlate these, a tenth of m_jj is added to m_j1 and dm, as in 2109.00546.
+
 `--data FOLDER` reads the feature files of the LHC Olympics that hold the signal region alone
 (`innerdata_train`, `_val`, `_test` and `_extrasig_train.npy`, columns m_jj [TeV], m_j1, dm,
 tau21_1, tau21_2, label; give `--methods supervised idealised` with it, for there are no sidebands).
@@ -34,15 +38,19 @@ from jgen import (
 )
 from jgen.inference import anomalies
 from jgen.inference.anomalies import Events, Region
+from jgen.jets import read_dijets, sample_dijets_path
 from jgen.metrics import ClassifierConfig
 from jgen.plotting import Curve
 from jgen.toys.resonance import DIM, Resonance
 from jgen.transforms import mixture, preprocessed
 
 METHODS = ("supervised", "idealised", "CATHODE", "ANODE", "CWoLa")
-CASES = {"independent": (0.0, True), "correlated": (2.5, True), "no signal": (0.0, False)}
-"""Case -> shift of the first feature with the mass [1 / TeV], one standard deviation over the
-window, and whether there is signal."""
+CASES = {"independent": (False, True), "correlated": (True, True), "no signal": (False, False)}
+"""Case -> whether features are moved with the mass, and whether there is signal."""
+TOY_SHIFT, DIJET_SHIFT = 2.5, 0.1
+"""By how much with a TeV: the toy's first feature, by a standard deviation over the window, and the
+masses of jets [TeV]."""
+DIJETS = "dijets"
 REGION, NARROW = Region(3.3, 3.7), Region(3.1, 3.9)
 _FILES = ("innerdata_train", "innerdata_val", "innerdata_extrasig_train", "innerdata_test")
 
@@ -52,11 +60,11 @@ class Config:
     """Samples, searches, flows and classifiers."""
 
     data: str = ""
-    """A folder with the features of the LHC Olympics; the toy unless given."""
+    """dijets: the bundled ones; or a folder with the features of the LHC Olympics; else the toy."""
     methods: tuple[str, ...] = METHODS
     """Searches."""
     cases: tuple[str, ...] = tuple(CASES)
-    """Toys: features without the mass, with it, and without signal."""
+    """Features without the mass, with it, and without signal; not of a folder."""
     num_background: int = 300_000
     """Background events of the data, a fifth of them in the window."""
     num_signal: int = 360
@@ -80,8 +88,18 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num_background=1000, num_signal=10, num_test=100, oversampling=1)
     known(config, methods=METHODS, cases=CASES)
-    if config.data and set(config.methods) - {"supervised", "idealised"}:
+    if has_window_alone(config) and set(config.methods) - {"supervised", "idealised"}:
         raise ValueError("--data has no sidebands: give --methods supervised idealised with it")
+
+
+def has_window_alone(config: Config) -> bool:
+    """Whether the data are a folder's."""
+    return config.data not in ("", DIJETS)
+
+
+def cases(config: Config) -> tuple[str, ...]:
+    """Names of the searches' data."""
+    return ("LHC Olympics",) if has_window_alone(config) else config.cases
 
 
 def density(config: Config, events: Events | None = None) -> GenerativeModel:
@@ -89,8 +107,22 @@ def density(config: Config, events: Events | None = None) -> GenerativeModel:
     element = bijectors.rational_quadratic(8, 5.0)
     flow = models.flow(bijectors.coupling_flow(DIM, element, 4, 1), DIM)
     x = np.eye(DIM, dtype=np.float32) if events is None else events.features
-    scale = bijectors.standardize(x.mean(axis=0), x.std(axis=0))
-    return preprocessed(flow, scale, lambda mass: mass - 0.5 * (REGION.low + REGION.high))
+    centred = lambda mass: mass - 0.5 * (REGION.low + REGION.high)
+    if not config.data:
+        return preprocessed(flow, bijectors.standardize(x.mean(axis=0), x.std(axis=0)), centred)
+    # Jets' features have edges, which log-odds of their range move to infinity.
+    low, high = limits(x)
+    unit = bijectors.standardize(low, high - low)
+    odds = np.log((x - low) / (high - x))
+    scale = bijectors.standardize(odds.mean(axis=0), odds.std(axis=0))
+    inner = preprocessed(preprocessed(flow, scale), bijectors.logit(0.0))
+    return preprocessed(inner, unit, centred)
+
+
+def limits(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest values of each feature, with a margin."""
+    low, high = x.min(axis=0), x.max(axis=0)
+    return low - 1e-3 * (high - low), high + 1e-3 * (high - low)
 
 
 def build(config: Config) -> dict[str, GenerativeModel]:
@@ -114,13 +146,44 @@ def olympics(folder: str) -> dict[str, np.ndarray] | None:
     return arrays
 
 
-def inputs(config: Config) -> dict[str, np.ndarray] | None:
-    """A user's files."""
-    return olympics(config.data)
+def inputs(config: Config) -> None:
+    """A user's files, and whether there are enough dijets."""
+    if has_window_alone(config):
+        olympics(config.data)
+    elif config.data:
+        dijets(config, *CASES["independent"])
+
+
+def dijets(config: Config, moved: bool, has_signal: bool) -> dict[str, Events]:
+    """The first of the bundled events as the data, and those after them."""
+    events, found, rest = read_dijets(sample_dijets_path()), [], []
+    nums = {"background": config.num_background, "signal": config.num_signal}
+    for label, (name, num) in enumerate(nums.items()):
+        x = events.features[events.labels == label].astype(np.float64)
+        features = x[:, 1:] + moved * DIJET_SHIFT * x[:, :1] * [1, 1, 0, 0]
+        every = Events(x[:, 0], features.astype(np.float32))
+        inside = np.flatnonzero(REGION.holds(every.masses))
+        found.append(every.take(np.s_[:num]))
+        rest.append(every.take(inside[inside >= num]))
+        if (left := len(rest[-1].masses)) < 100:
+            raise ValueError(
+                f"{num} of the {len(x)} bundled events of {name} leave {left} in the window to "
+                f"judge with, fewer than 100; give a smaller --num-{name}"
+            )
+    parts = zip(*found, strict=True) if has_signal else None
+    return {
+        "data": Events(*map(np.concatenate, parts)) if has_signal else found[0],
+        "true": rest[0].take(np.s_[::2]),
+        "labelled": rest[1].take(np.s_[::2]),
+        "background": rest[0].take(np.s_[1::2]).take(np.s_[: config.num_test]),
+        "signal": rest[1].take(np.s_[1::2]),
+    }
 
 
 def samples(config: Config, run: Run, case: str) -> dict[str, Events]:
     """The data, and in its window true background, labelled signal, and both for the judgement."""
+    if config.data == DIJETS:
+        return dijets(config, *CASES[case])
     if config.data:
         events, is_signal = {}, {}
         for name, a in olympics(config.data).items():
@@ -133,8 +196,8 @@ def samples(config: Config, run: Run, case: str) -> dict[str, Events]:
             "background": events["test"].take(~is_signal["test"]),
             "signal": events["test"].take(is_signal["test"]),
         }
-    shift, has_signal = CASES[case]
-    toy = Resonance(shift=shift)
+    moved, has_signal = CASES[case]
+    toy = Resonance(shift=TOY_SHIFT * moved)
     key = lambda name: run.key(f"{case} {name}")
     data = toy.background(key("data"), config.num_background)
     if has_signal:
@@ -155,10 +218,14 @@ def search(config: Config, run: Run, case: str, method: str) -> dict:
     """Scores of the test events of signal and background."""
     sample, key = samples(config, run, case), run.key(f"{case} {method}")
     data, classifier = sample["data"], config.classifier
-    inside = data if config.data else data.inside(REGION)
+    inside = data.inside(REGION)
     tested = {name: sample[name] for name in ("signal", "background")}
     if method == "ANODE":
         pair = [trained(config, run, case, where, data) for where in ("inside", "outside")]
+        if config.data:  # densities of limited features
+            low, high = data.features.min(axis=0), data.features.max(axis=0)
+            within = lambda e: e._replace(features=np.clip(e.features, low, high))
+            tested = {name: within(events) for name, events in tested.items()}
         return {k: anomalies.density_ratio(*pair, e, key) for k, e in tested.items()}
     if method == "CWoLa":
         narrow = data.inside(NARROW)
@@ -180,7 +247,8 @@ def search(config: Config, run: Run, case: str, method: str) -> dict:
 def trained(config: Config, run: Run, case: str, where: str, data: Events):
     """The mixture of densities of one side of the window's edges, and its parameters."""
     events = getattr(data, where)(REGION)
-    model = density(config, events)
+    # In the limits of all data: neither side's density ends before the other's.
+    model = density(config, data if config.data else events)
     batch = Batch(events.features, events.masses[:, None])
     params = run.fit(f"{case}/{where}", model, batch, config.flow).params
     return mixture(model, config.flow.ensemble), params
@@ -195,7 +263,7 @@ def compute(config: Config, run: Run) -> dict:
     improvement/exact         of the best cut, in the toy
     """
     metrics = {}
-    for case in ("LHC Olympics",) if config.data else config.cases:
+    for case in cases(config):
         masses = samples(config, run, case)["background"].masses
         for method in config.methods:
             if method == "supervised" and case == "no signal":
@@ -213,8 +281,8 @@ def compute(config: Config, run: Run) -> dict:
 
 def report(config: Config, run: Run, metrics: dict) -> str:
     """Draw improvements against efficiencies and tabulate the largest."""
-    panels, cases = {}, ("LHC Olympics",) if config.data else config.cases
-    for case in cases:
+    panels = {}
+    for case in cases(config):
         panels[case] = {}
         for method in config.methods:
             if f"improvement/{case}/{method}" not in metrics:
@@ -230,7 +298,7 @@ def report(config: Config, run: Run, metrics: dict) -> str:
     run.save("improvement", figure)
     rows = {
         f"{case}: {what}": f"{what}/{case}"
-        for case in cases
+        for case in cases(config)
         for what in ("improvement", "sculpting")
     }
     text = metric_table(metrics, config.methods, rows)
@@ -251,7 +319,9 @@ SMOKE = variant(
     flow={"steps": 10, "batch_size": 32},
     classifier={"hidden": (8,), "epochs": 2, "num_seeds": 1},
 )
-STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build, inputs)
+DIJET = variant(DEFAULT, data=DIJETS, num_background=27_000, num_signal=200, flow={"steps": 800})
+PRESETS = {"default": DEFAULT, "smoke": SMOKE, "dijets": DIJET}
+STUDY = Study(PRESETS, compute, report, check, build, inputs)
 
 if __name__ == "__main__":
     main(STUDY)

@@ -19,6 +19,14 @@ from jgen.jets.constituents import (
     write_jetnet,
     write_jets,
 )
+from jgen.jets.dijets import (
+    DIJET_FEATURES,
+    Dijets,
+    check_dijets,
+    read_dijets,
+    sample_dijets_path,
+    write_dijets,
+)
 from jgen.jets.energy_flow import energy_flow_polynomials, graphs, prime_graphs
 from jgen.jets.features import (
     FEATURES,
@@ -55,6 +63,7 @@ from jgen.jets.substructure import n_subjettiness
 
 __all__ = [
     "CHARGE_STATES",
+    "DIJET_FEATURES",
     "DISPLACED",
     "DISTANCES",
     "FEATURES",
@@ -64,12 +73,14 @@ __all__ = [
     "PARTICLE_FEATURES",
     "SAMPLE_PT_RANGE",
     "Constituents",
+    "Dijets",
     "Groomed",
     "JetFeatures",
     "JetSample",
     "ParticleMap",
     "charge_states",
     "check_constituents",
+    "check_dijets",
     "check_features",
     "compare_particles",
     "compute_features",
@@ -94,14 +105,17 @@ __all__ = [
     "particle_numbers",
     "point_map",
     "prime_graphs",
+    "read_dijets",
     "read_features",
     "read_jetnet",
     "read_jets",
+    "sample_dijets_path",
     "sample_jets_path",
     "sample_path",
     "smeared",
     "soft_drop",
     "to_columns",
+    "write_dijets",
     "write_features",
     "write_jetnet",
     "write_jets",

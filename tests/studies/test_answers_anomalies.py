@@ -5,6 +5,7 @@ import pytest
 
 from experiments.inference import anomalies
 from experiments.study import variant
+from jgen import draw, log_densities
 
 NAMES = ("train", "val", "extrasig_train", "test")
 
@@ -40,3 +41,48 @@ def test_other_files_are_refused(folder):
     (folder / "innerdata_test.npy").unlink()
     with pytest.raises(ValueError, match="innerdata_test.npy is not there"):
         anomalies.olympics(str(folder))
+
+
+def rows(events):
+    return {row.tobytes() for row in np.column_stack([events.masses, events.features])}
+
+
+def test_dijets_are_dealt_out_once():
+    config = anomalies.PRESETS["dijets"]
+    found = anomalies.samples(config, None, "independent")
+    data, rest = found["data"], [found[k] for k in ("true", "labelled", "background", "signal")]
+    assert len(data.masses) == config.num_background + config.num_signal
+    for events in rest:
+        assert anomalies.REGION.holds(events.masses).all()
+        assert len(events.masses) > 1000
+    together = set().union(*map(rows, rest))
+    assert len(together) == sum(len(events.masses) for events in rest)
+    assert not rows(data) & together
+    moved = anomalies.samples(config, None, "correlated")["data"]
+    shift = moved.features - data.features
+    np.testing.assert_allclose(shift, 0.1 * data.masses[:, None] * [1, 1, 0, 0], atol=1e-6)
+    empty = anomalies.samples(config, None, "no signal")["data"]
+    assert len(empty.masses) == config.num_background
+
+
+def test_dijets_that_leave_nothing_to_judge_with_are_refused(command):
+    with pytest.raises(SystemExit, match="of background leave 0 in the window .* smaller --num-ba"):
+        command("anomalies", "--data", "dijets", "--num-background", 10**7)
+
+
+def test_densities_of_jets_stay_inside_of_their_range(key):
+    """At whatever parameters; and they are normalised: the mean of 1 / (q V) over draws is one."""
+    rng = np.random.default_rng(0)
+    x = rng.beta(2, 3, (400, 4)).astype(np.float32)
+    events = anomalies.Events(np.full(400, 3.0), x)
+    model = anomalies.density(variant(anomalies.SMOKE, data="dijets"), events)
+    params = model.init(key)
+    cond = np.full((2000, 1), 3.5, np.float32)
+    drawn = draw(model, params, key, 2000, cond, batch_size=2000)
+    low, high = anomalies.limits(x)
+    assert (drawn >= low).all()
+    assert (drawn <= high).all()
+    uniform = rng.uniform(low, high, (20_000, 4)).astype(np.float32)
+    log_q = log_densities(model, params, key, uniform, np.full((20_000, 1), 3.5, np.float32))
+    mass = np.exp(log_q.astype(np.float64)) * np.prod(high - low)
+    assert mass.mean() == pytest.approx(1, abs=5 * mass.std() / len(mass) ** 0.5)

@@ -6,6 +6,7 @@ import pytest
 from experiments.showers import super_resolution as study
 from experiments.study import variant
 from jgen.showers import get_geometry
+from jgen.showers.super_resolution import stick_breaking
 
 
 def test_cells_see_their_neighbours_around_the_circle():
@@ -37,6 +38,19 @@ def test_observables_of_one_voxel():
     np.testing.assert_allclose(found["radius"], [expected], rtol=1e-6)
 
 
+def test_cells_to_train_on_have_the_shares_of_their_voxels():
+    fine = np.zeros((1, *study.GRID), np.float32)
+    fine[0, 3, 4, 2], fine[0, 4, 4, 2] = 30, 10
+    batch = study.cells_with_energy(fine, "showers", np.random.default_rng(0))
+    assert batch.x.shape == (1, 35)
+    shares = np.asarray(stick_breaking(batch.x)[0])[0]
+    # Layer, angle, radius: one cell has both.
+    assert np.argsort(shares)[-1] == 2
+    assert shares[2] == pytest.approx(0.75, rel=0.05)
+    assert shares[14] == pytest.approx(0.25, rel=0.05)
+    assert 0 < np.delete(shares, [2, 14]).max() * 40 < study.SMALL
+
+
 def test_more_showers_than_there_are_are_refused():
     with pytest.raises(ValueError, match="must be at most 3200, the bundled showers, got 3000"):
         study.check(variant(study.SMOKE, num_train=3000, num_test=200))
@@ -53,5 +67,8 @@ def test_what_is_drawn_adds_up_to_the_coarse_cells(smoke):
         assert (fine >= 0).all()
         again = study.coarse(fine)
         np.testing.assert_allclose(again, cells, rtol=2e-6)
-    made = drawn["flow matching"]
-    assert ((made > 0) & (made < 0.99 * study.THRESHOLD)).mean() < 1e-3
+    made = drawn["flow"]
+    # Voxels below the threshold are left only where all of a cell are.
+    parts = made.reshape(len(made), 15, 3, 4, 4, 3, 3).max(axis=(2, 4, 6))
+    low = ((made > 0) & (made < study.SMALL)).reshape(len(made), 15, 3, 4, 4, 3, 3)
+    assert not (low.any(axis=(2, 4, 6)) & (parts > study.SMALL)).any()

@@ -229,7 +229,7 @@ def student_cells(
     def one(teacher, params, key, batch):
         def single(key, x, cond):
             features = preprocessing.features(cond)
-            seen = [embedding.apply(p["network"], features) for p in (teacher, params)]
+            seen = tuple(embedding.apply(p["network"], features) for p in (teacher, params))
             pair = teacher["bijector"], params["bijector"]
             return guided_loss(layers, *pair, key, preprocessing.cell_map.forward(x, cond)[0], seen)
 

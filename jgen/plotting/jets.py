@@ -39,7 +39,7 @@ def jet_images(
             axes.set_aspect("equal")
         axes_row[0].set_ylabel(f"{name}\n$\\Delta\\phi$")
     for axes, column in zip(grid[0], columns, strict=True):
-        axes.set_title(column, pad=3)
+        axes.set_title(column, fontsize=min(9.0, 48 / len(columns)), pad=3)
     for axes in grid[-1]:
         axes.set_xlabel(r"$\Delta\eta$")
     figure.colorbar(mesh, ax=grid, label=r"$\langle p_\mathrm{T} / p_\mathrm{T, jet} \rangle$")

@@ -151,7 +151,10 @@ def log_axis(axis) -> None:
     power = LogFormatterMathtext()
 
     def plain(x, _):
-        return f"{x:g}" if 1e-3 <= x < 1e4 else power(x)
+        if 1e-3 <= x < 1e4:
+            return f"{x:g}"
+        digits, exponent = f"{x:.0e}".split("e")
+        return power(x) if digits == "1" else rf"${digits}\cdot10^{{{int(exponent)}}}$"
 
     short = high < 100 * low
     subs = (1.0, 2.0, 5.0) if short else (1.0,)

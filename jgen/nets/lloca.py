@@ -27,7 +27,7 @@ from jgen.physics.four_vectors import METRIC, boost, mass_squared
 
 Symmetry = Literal["so13", "so3", "so2", "z", "identity"]
 _NUM_LEARNED = {"so13": 3, "so3": 2, "so2": 1, "z": 2, "identity": 0}
-_LEAST = 1e-10  # GeV^2, in units of the momenta
+_LEAST = 1e-10  # of squared masses, in units of the momenta
 
 
 @dataclass(frozen=True)
@@ -235,6 +235,10 @@ def lloca(
     check_known(_NUM_LEARNED, symmetry=config.symmetry)
     sizes = {f.name: getattr(config, f.name) for f in fields(config)}
     widths = sizes.pop("frames")
+    if not widths:
+        raise ValueError(
+            "the network of frames needs a hidden layer: give frames one width or more"
+        )
     check_widths(1, frames=widths)
     check_depths(blocks=sizes.pop("blocks"))
     del sizes["symmetry"]

@@ -82,7 +82,7 @@ def image_rows(images: Mapping[str, Real[np.ndarray, "_n _y _x"]]) -> Figure:
             )
     size = (TEXT_WIDTH - 1.3) / num
     figure = new_figure(TEXT_WIDTH, len(images) * size + 0.1)
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.01, wspace=0.0, hspace=0.0)
     grid = figure.subplots(len(images), 1, squeeze=False)[:, 0]
     first = np.asarray(next(iter(images.values())))
     for axes, (label, row) in zip(grid, images.items(), strict=True):

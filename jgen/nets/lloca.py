@@ -235,10 +235,6 @@ def lloca(
     check_known(_NUM_LEARNED, symmetry=config.symmetry)
     sizes = {f.name: getattr(config, f.name) for f in fields(config)}
     widths = sizes.pop("frames")
-    if not widths:
-        raise ValueError(
-            "the network of frames needs a hidden layer: give frames one width or more"
-        )
     check_widths(1, frames=widths)
     check_depths(blocks=sizes.pop("blocks"))
     del sizes["symmetry"]

@@ -105,7 +105,7 @@ def test_published_sizes_have_their_numbers_of_parameters():
         lloca(14, (1, 2), LLoCaConfig(symmetry="so4"))
     with pytest.raises(ValueError, match="heads must be a whole number"):
         lloca(14, (1, 2), LLoCaConfig(heads=0))
-    with pytest.raises(ValueError, match="network of frames needs a hidden layer"):
+    with pytest.raises(ValueError, match="frames must be the widths of 1 to"):
         lloca(14, (1, 2), LLoCaConfig(frames=()))
     with pytest.raises(ValueError, match="standard deviation of edges must be positive"):
         lloca(14, (1, 2), edges=(0.0, 0.0))

@@ -2,9 +2,9 @@
 
     python -m experiments integration
 
-takes seven minutes on one core. Flows on the unit cube learn the
-camel in 2 to 16 dimensions, a ring with cuts, e+ e- -> mu+ mu- and pp -> t tbar at leading order,
-the last also with two channels of learned shares. A table has the standard deviation a point beside
+takes seven minutes on one core. Flows on the unit cube learn the camel in 2 to 16 dimensions, a
+ring with cuts, e+ e- -> mu+ mu- and pp -> t tbar at leading order, the last also with two channels
+of learned shares. A table has the standard deviation a point beside
 those of a grid of our own, of VEGAS with stratification (`pip install -e ".[benchmarks]"`, left out
 if it is not there) and of flat points, and efficiencies of unweighting. A hundred repetitions with
 the trained flows, and trainings of ten seeds, say whether errors are right. Numbers:

@@ -35,7 +35,7 @@ from jgen.estimate import Estimate, Judged, mean_estimate
 from jgen.metrics import ClassifierConfig, classifier_test, histogram, separation
 from jgen.plotting import Panel
 from jgen.random import numpy_generator
-from jgen.showers import get_geometry, read_showers, sample_path
+from jgen.showers import count_showers, get_geometry, read_showers, sample_path
 from jgen.showers.super_resolution import (
     coarsened,
     conserving,
@@ -100,9 +100,9 @@ class Config:
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num_train=10, num_test=10)
-    if config.num_train + 2 * config.num_test > 3200:
+    if config.num_train + 2 * config.num_test > (num := count_showers(sample_path())):
         raise ValueError(
-            f"num_train and twice num_test must be at most 3200, the bundled showers, got "
+            f"num_train and twice num_test must be at most {num}, the bundled showers, got "
             f"{config.num_train} and {config.num_test}"
         )
 

@@ -80,8 +80,6 @@ def guided_loss(
     key: Key,
     x: Float[Array, " num"],
     cond: tuple[Cond, Cond] = (None, None),
-    *,
-    raw_weight: float = 1.0,
 ) -> Float[Array, ""]:
     """How far a student is from its teacher, for one event and for one draw of noise.
 
@@ -99,12 +97,10 @@ def guided_loss(
       key: of the noise.
       x: an event.
       cond: condition, as the teacher's layers and as the student's layers are given it.
-      raw_weight: of the numbers that networks make; 0 compares states alone.
     """
 
     def distance(a: Guides, b: Guides):
-        by_state = jnp.mean((a.states - b.states) ** 2)
-        return by_state + raw_weight * jnp.mean((a.raw - b.raw) ** 2)
+        return jnp.mean((a.states - b.states) ** 2) + jnp.mean((a.raw - b.raw) ** 2)
 
     z, known = teacher_pass(layers, teacher, x, cond[0])
     of_data = distance(student_pass(layers, params, z, cond[1])[1], known)

@@ -1,4 +1,4 @@
-"""Softmax attention of one event's tokens, as fast in training as a CPU allows."""
+"""What transformers share: softmax attention of one event's tokens, and layer normalisation."""
 
 from typing import Literal
 
@@ -43,3 +43,10 @@ def attend(
         "hqk,khd->qhd", weights.astype(v.dtype), v, preferred_element_type=accumulated
     )
     return (summed / total).astype(v.dtype)
+
+
+def layer_norm(x: Float[Array, "*n c"], epsilon: float = 1e-6) -> Float[Array, "*n c"]:
+    """Mean zero and width one over the last axis, without parameters; float32 at least."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + epsilon)

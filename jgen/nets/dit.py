@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jgen.checks import check_depths, check_finite, check_sizes
-from jgen.nets.attention import Attention, attend
+from jgen.nets.attention import Attention, attend, layer_norm
 from jgen.nets.dense import Dense, is_matmul
 from jgen.nets.embeddings import sinusoidal
 
@@ -109,16 +109,8 @@ class _Block(nn.Module):
         return x.astype(jnp.float32), None
 
 
-def _layer_norm(x):
-    """Normalisation without affine parameters, statistics in float32."""
-    x = x.astype(jnp.float32)
-    mean = jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.mean((x - mean) ** 2, axis=-1, keepdims=True)
-    return (x - mean) * jax.lax.rsqrt(variance + 1e-6)
-
-
 def _modulate(x, shift, scale):
-    return _layer_norm(x) * (1 + scale)[None] + shift[None]
+    return layer_norm(x) * (1 + scale)[None] + shift[None]
 
 
 def _gelu(x):

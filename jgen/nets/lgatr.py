@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.checks import check_depths, check_sizes
-from jgen.nets.attention import attend
+from jgen.nets.attention import attend, layer_norm
 from jgen.nets.dense import Dense, is_matmul, matmul
 from jgen.nets.geometric_algebra import (
     GRADES,
@@ -32,7 +32,7 @@ from jgen.nets.geometric_algebra import (
 )
 from jgen.nets.network import Network, from_linen
 
-_FLOOR = 0.01  # of the squared norm that multivectors are divided by
+_FLOOR, _EPSILON = 0.01, 1e-5  # of squared norms, of multivectors and of scalars
 Init = Literal["default", "small", "unit_scalar"]
 
 
@@ -142,12 +142,6 @@ def equi_norm(x: Float[Array, "*n 16 c"]) -> Float[Array, "*n 16 c"]:
     return x * jax.lax.rsqrt(jnp.maximum(square, _FLOOR))[..., None, None]
 
 
-def scalar_norm(s: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
-    """Layer normalisation without parameters."""
-    s = s - jnp.mean(s, axis=-1, keepdims=True)
-    return s * jax.lax.rsqrt(jnp.mean(s**2, axis=-1, keepdims=True) + 1e-5)
-
-
 class _Attention(nn.Module):
     config: LGATrConfig
 
@@ -163,7 +157,7 @@ class _Attention(nn.Module):
         scalars = scalars.reshape(n, 3, of_s, c.heads).transpose(1, 0, 3, 2)
         mv = equi_norm(mv)  # [qkv, n, heads, 16, of_mv]
         flat = jnp.stack([weighed(INNER, mv[0]), *mv[1:]]).reshape(3, n, c.heads, 16 * of_mv)
-        out = attend(*jnp.concatenate([flat, scalar_norm(scalars)], axis=-1))
+        out = attend(*jnp.concatenate([flat, layer_norm(scalars, _EPSILON)], axis=-1))
         mv, scalars = jnp.split(out, [16 * of_mv], axis=-1)
         mv = jnp.moveaxis(mv.reshape(n, c.heads, 16, of_mv), 1, 2).reshape(n, 16, -1)
         last = EquiLinear(c.multivectors, c.scalars, "small", name="out")
@@ -180,7 +174,7 @@ class _Mlp(nn.Module):
         left, _ = EquiLinear(inner, 0, name="left")(x, s)
         right, _ = EquiLinear(inner, 0, "unit_scalar", name="right")(x, s)
         x, s = EquiLinear(inner, scalars, name="middle")(geometric_product(left, right), s)
-        x, s = equi_norm(x), scalar_norm(s)
+        x, s = equi_norm(x), layer_norm(s, _EPSILON)
         x, s = nn.gelu(x[:, :1]) * x, nn.gelu(s)
         return EquiLinear(c.multivectors, c.scalars, name="out")(x, s)
 
@@ -192,7 +186,7 @@ class _Block(nn.Module):
     def __call__(self, state, _):
         for layer in (_Attention(self.config), _Mlp(self.config)):
             x, s = state
-            made = layer(equi_norm(x), scalar_norm(s))
+            made = layer(equi_norm(x), layer_norm(s, _EPSILON))
             state = x + made[0], s + made[1]
         return state, None
 

@@ -20,14 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.checks import check_depths, check_known, check_positive, check_sizes, check_widths
-from jgen.nets.attention import attend
+from jgen.nets.attention import attend, layer_norm
 from jgen.nets.dense import Dense, fan_in_uniform, is_matmul
 from jgen.nets.network import Network, from_linen
 from jgen.physics.four_vectors import METRIC, boost, mass_squared
 
 Symmetry = Literal["so13", "so3", "so2", "z", "identity"]
 _NUM_LEARNED = {"so13": 3, "so3": 2, "so2": 1, "z": 2, "identity": 0}
+_OTHERS = {"so13": 3, "so3": 2, "so2": 1, "z": 1}  # momenta that make a frame
 _LEAST = 1e-10  # of squared masses, in units of the momenta
+_EPSILON = 1e-5  # of layer norms
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, x, frames):
         c, n = self.config, len(x)
-        qkv = _dense(3 * c.width, "qkv")(_norm(x)).reshape(n, 3, -1, c.heads)
+        qkv = _dense(3 * c.width, "qkv")(layer_norm(x, _EPSILON)).reshape(n, 3, -1, c.heads)
         q, k, v = jnp.moveaxis(qkv, (1, 3), (0, 2))  # [n, heads, channels]
         if frames is not None:
             inverse, lowered, local = frames
@@ -136,7 +138,9 @@ class _Block(nn.Module):
         if frames is not None:
             out = _turned(out, local, c.scalars)
         x = x + _dense(c.width, "out")(out.reshape(n, -1))
-        hidden = nn.gelu(_dense(c.mlp_ratio * c.width, "mlp_in")(_norm(x)), approximate=False)
+        hidden = nn.gelu(
+            _dense(c.mlp_ratio * c.width, "mlp_in")(layer_norm(x, _EPSILON)), approximate=False
+        )
         return x + _dense(c.width, "mlp_out")(hidden), None
 
 
@@ -150,11 +154,6 @@ def _turned(x, matrices, num_scalars):
 
 def _dense(features: int, name: str) -> Dense:
     return Dense(features, kernel_init=fan_in_uniform(), name=name)
-
-
-def _norm(x):
-    x = x - jnp.mean(x, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)
 
 
 class _LLoCa(nn.Module):
@@ -190,6 +189,11 @@ class _LLoCa(nn.Module):
         extra = jnp.asarray(self.spurions, momenta.dtype).reshape(-1, 4)
         every = jnp.concatenate([momenta, extra])
         silent = jnp.zeros((len(extra), scalars.shape[1]), scalars.dtype)
+        if len(every) <= (others := _OTHERS[c.symmetry]):
+            raise ValueError(
+                f"a frame of {c.symmetry} needs {others} momenta beside a particle's own, got "
+                f"{len(every) - 1}: give spurions, or a smaller symmetry"
+            )
         made = _Frames(c.frames, c.symmetry, self.edges, name="frames")
         frames = made(every, jnp.concatenate([scalars, silent]), n)
         with jax.enable_x64(True):
@@ -229,7 +233,8 @@ def lloca(
       spurions: momenta that only frames see and that break the symmetry, such as `(*BEAMS, TIME)`.
 
     Raises:
-      ValueError: for sizes that are no positive whole numbers, or a symmetry that is not known.
+      ValueError: for sizes that are no positive whole numbers, or a symmetry that is not known; the
+        network, for too few particles to make frames of.
     """
     config = LLoCaConfig() if config is None else config
     check_known(_NUM_LEARNED, symmetry=config.symmetry)
@@ -243,4 +248,4 @@ def lloca(
     spurions = tuple(tuple(map(float, np.asarray(p))) for p in spurions)
     number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     module = _LLoCa(config, tuple(outputs), tuple(map(float, edges)), spurions)
-    return from_linen(module, number(3, 4), number(3, num_scalars))
+    return from_linen(module, number(4, 4), number(4, num_scalars))

@@ -26,7 +26,6 @@ from jgen.physics.matrix_elements import (
 )
 from jgen.physics.parton_density import toy_parton_density
 from jgen.physics.phase_space import (
-    boosted,
     massless_volume,
     rambo,
     two_body,
@@ -39,7 +38,6 @@ __all__ = [
     "angle_difference",
     "azimuth",
     "boost",
-    "boosted",
     "delta_r",
     "four_vector",
     "gluons_to_top",

@@ -63,7 +63,7 @@ def rapidity(p: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
 
 
 def angle_difference(a: Float[Array, "*n"], b: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """A - b around the circle, in [-pi, pi)."""
+    """Difference a - b around the circle, in [-pi, pi)."""
     return wrapped(a - b)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgen.checks import check_not_negative, check_positive, check_whole
+from jgen.physics.four_vectors import boost
 
 
 def rambo(u: Float[Array, "n 4"], energy: float | Float[Array, ""]) -> Float[Array, "n 4"]:
@@ -36,7 +37,7 @@ def rambo(u: Float[Array, "n 4"], energy: float | Float[Array, ""]) -> Float[Arr
     q = _directions(cosine, phi) * jnp.stack([q0] * 3, 1)
     total, momentum = jnp.sum(q0), jnp.sum(q, 0)
     mass = jnp.sqrt(total**2 - momentum @ momentum)
-    rest = boosted(jnp.concatenate([q0[:, None], q], 1), -momentum / mass, total / mass)
+    rest = jnp.concatenate([q0[:, None], q], 1) @ boost(-momentum / mass).T
     return energy / mass * rest
 
 
@@ -86,22 +87,6 @@ def two_body_volume(energy: float, masses: tuple[float, float] = (0.0, 0.0)) -> 
     if energy < sum(masses):
         raise ValueError(f"an energy of {energy} GeV is below the threshold, {sum(masses)} GeV")
     return float(_momentum_share(energy, *masses)) / (8 * math.pi)
-
-
-def boosted(
-    momenta: Float[Array, "n 4"], direction: Float[Array, "3"], gamma: Float[Array, ""]
-) -> Float[Array, "n 4"]:
-    """Momenta in a system that they move in with beta gamma = `direction`.
-
-    Args:
-      momenta: of particles.
-      direction: beta gamma, a vector.
-      gamma: sqrt(1 + (beta gamma)^2), given since both come from one momentum.
-    """
-    along = momenta[:, 1:] @ direction
-    energies = gamma * momenta[:, 0] + along
-    shift = momenta[:, 0] + along / (1 + gamma)
-    return jnp.concatenate([energies[:, None], momenta[:, 1:] + jnp.outer(shift, direction)], 1)
 
 
 def _directions(cosine: Float[Array, " n"], phi: Float[Array, " n"]) -> Float[Array, "n 3"]:

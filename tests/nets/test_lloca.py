@@ -97,6 +97,19 @@ def test_gradients_are_finite_in_single_precision_under_vmap():
     assert sum(float(jnp.abs(g).sum()) for g in gradients) > 0
 
 
+@pytest.mark.parametrize(("symmetry", "least"), [("so13", 4), ("so3", 3), ("so2", 2), ("z", 2)])
+def test_events_of_too_few_particles_are_refused(symmetry, least):
+    """With as many as are needed frames are finite."""
+    rng = np.random.default_rng(5)
+    network = lloca(3, (1, 2), LLoCaConfig(2, 3, 1, 1, 2, symmetry, (8,)))
+    params, apply = network.init(jax.random.key(0)), jax.jit(network.apply)
+    s = jnp.asarray(rng.normal(size=(least, 3)), jnp.float32)
+    p = events(rng, least).astype(jnp.float32)
+    assert all(np.isfinite(a).all() for a in apply(params, p, s))
+    with pytest.raises(ValueError, match=f"{symmetry} needs {least - 1} momenta beside .* got "):
+        apply(params, p[1:], s[1:])
+
+
 def test_published_sizes_have_their_numbers_of_parameters():
     assert num_parameters(lloca(14, (1, 2)).init) == 546_881
     plain = LLoCaConfig(symmetry="identity")

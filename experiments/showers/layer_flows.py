@@ -9,7 +9,7 @@ all cells of a layer in one pass. Both are compared with Geant4: distances besid
 against truth, rank correlations of layers, a classifier, and milliseconds a shower. The stacked
 training is timed against one of layer after layer. The preset full has all 45 layers of 16 x 9.
 
-Time: about 10 minutes of processor time (smoke: one and a half), not yet measured in one go.
+Time: seven minutes on one core (smoke: one and a half).
 Numbers: results/showers.md.
 """
 

@@ -54,13 +54,11 @@ def read_events(
             found = hdf5_dataset(file, name, booleans=False)
             _check_shape(found.shape, num_jets, f"{path}: {name}")
             events = read_rows(found)
-    elif path.is_file() and np.load(path, mmap_mode="r").ndim == 3:
-        events = np.load(path)
-        _check_shape(events.shape, num_jets, path)
     else:
-        table = open_table(path)
-        _check_shape(table.shape, num_jets, path)
-        events = np.ascontiguousarray(table[:])
+        events = _particles_of_npy(path)
+        if events is None:
+            events = np.ascontiguousarray(open_table(path)[:])
+        _check_shape(events.shape, num_jets, path)
     events = events.reshape(len(events), -1, 4)
     check_events(events, str(path))
     return events
@@ -114,6 +112,15 @@ def check_events(events: object, name: str = "events") -> Float[np.ndarray, "num
     if (np.hypot(events[..., 1], events[..., 2]) == 0).any():
         raise ValueError(f"{name} have particles along the beam, or without momentum; drop them")
     return events
+
+
+def _particles_of_npy(path):
+    """An array [events, particles, 4], which is no table; None for everything else."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return None  # for `open_table`, which says what is wrong
+    return read_rows(array) if getattr(array, "ndim", 0) == 3 else None
 
 
 def _check_shape(shape, num_jets, where):

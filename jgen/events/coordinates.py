@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jgen.arrays import cast_array, double_array
 from jgen.bijectors import Bijector
@@ -165,6 +165,27 @@ def to_coordinates(
     return cast_array(parts, "coordinates")
 
 
+def log_jacobian(
+    coordinates: Coordinates, events: Float[np.ndarray, "num n 4"]
+) -> Float[np.ndarray, " num"]:
+    """Log |dz/dp| of the coordinates z of events, with momenta p in units of 206.6 GeV.
+
+    Added to a log-density in coordinates it makes the one in four-momentum space that papers give.
+
+    Raises:
+      ValueError: for events that `check_events` refuses, or of another number of particles.
+    """
+    events = _of_num(coordinates, check_events(events))
+    parts = _parts_of(events, coordinates.min_pt)
+    # Of the events that the coordinates stand for, whose m^2 is not negative.
+    with jax.enable_x64(True):
+        cut = coordinates.min_pt / UNIT
+        one = lambda x: event_map(coordinates).forward(x, None)[1]
+        p = to_momenta(jnp.asarray(parts), cut) * UNIT
+        found = np.asarray(jax.jit(jax.vmap(one))(p))
+    return found + 4 * coordinates.num * np.log(UNIT)
+
+
 def to_events(
     coordinates: Coordinates, z: Float[np.ndarray, "num n 4"]
 ) -> Float[np.ndarray, "num n 4"]:
@@ -174,19 +195,37 @@ def to_events(
       ValueError: for another number of particles, or numbers that are not finite or whose momenta
         are not.
     """
-    z = _of_num(coordinates, double_array(z, "coordinates")).copy()
-    z[..., (0, 3)] = np.maximum(
-        z[..., (0, 3)] * coordinates.std + coordinates.mean, [-np.inf, np.log(EPSILON)]
-    )
-    with jax.enable_x64(True):
-        events = np.asarray(to_momenta(jnp.asarray(z), coordinates.min_pt / UNIT)) * UNIT
-    bad = ~np.isfinite(events).all(axis=(1, 2))
-    if bad.any():
+    events, finite = _momenta(coordinates, z)
+    if not finite.all():
         raise ValueError(
-            f"{bad.sum()} of {len(z)} events have momenta that are not finite, the first is number "
-            f"{np.argmax(bad)}: train for longer, or with a smaller learning rate"
+            f"{(~finite).sum()} of {len(events)} events have momenta that are not finite, the first"
+            f" is number {np.argmin(finite)}: leave them out with `finite_events`, train for longer"
+            ", or with a smaller learning rate"
         )
     return events
+
+
+def finite_events(
+    coordinates: Coordinates, z: Float[np.ndarray, "num n 4"]
+) -> tuple[Float[np.ndarray, "kept n 4"], Bool[np.ndarray, " num"]]:
+    """`to_events` of those whose momenta are finite, and which they are.
+
+    A velocity that was learned may send an event to infinity; published generators leave it out.
+
+    Raises:
+      ValueError: for another number of particles.
+    """
+    events, finite = _momenta(coordinates, z)
+    return events[finite], finite
+
+
+def _momenta(coordinates, z):
+    z = np.array(_of_num(coordinates, double_array(z, "coordinates")))
+    logs = z[..., (0, 3)] * coordinates.std + coordinates.mean
+    z[..., (0, 3)] = np.maximum(logs, [-np.inf, np.log(EPSILON)])
+    with jax.enable_x64(True):
+        events = np.asarray(to_momenta(jnp.asarray(z), coordinates.min_pt / UNIT)) * UNIT
+    return events, np.isfinite(events).all(axis=(1, 2))
 
 
 def _parts_of(events, min_pt):

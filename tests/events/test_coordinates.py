@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.events import UNIT, event_map, fit_coordinates, read_events, to_coordinates, to_events
+from jgen.events import (
+    UNIT,
+    event_map,
+    finite_events,
+    fit_coordinates,
+    log_jacobian,
+    read_events,
+    to_coordinates,
+    to_events,
+)
 
 vector = pytest.importorskip("vector")
 
@@ -48,6 +57,8 @@ def test_the_map_of_one_event_has_its_determinant(x64, events, coordinates):
     np.testing.assert_allclose(z, to_coordinates(coordinates, events[:1])[0], atol=1e-5)
     full = jax.jacfwd(lambda x: bijector.forward(x, None)[0])(x).reshape(24, 24)
     np.testing.assert_allclose(log_det, np.linalg.slogdet(full)[1], rtol=1e-10)
+    known = log_jacobian(coordinates, events[:2])
+    np.testing.assert_allclose(known[0], log_det + 24 * np.log(UNIT), rtol=1e-6)
     back, inverse = bijector.inverse(z, None)
     np.testing.assert_allclose(back, x, rtol=1e-9)
     np.testing.assert_allclose(inverse, -log_det, rtol=1e-9)
@@ -73,6 +84,9 @@ def test_what_does_not_fit_is_refused(events, coordinates):
         fit_coordinates(events, 30.0)
     with pytest.raises(ValueError, match="1 of 400 events have momenta that are not finite"):
         to_events(coordinates, np.where(np.arange(400)[:, None, None] == 3, 1e4, z))
+    kept, finite = finite_events(coordinates, np.where(np.arange(400)[:, None, None] == 3, 1e4, z))
+    assert list(np.flatnonzero(~finite)) == [3]
+    np.testing.assert_array_equal(kept[:4], to_events(coordinates, z)[[0, 1, 2, 4]])
     with pytest.raises(ValueError, match="must differ"):
         fit_coordinates(np.repeat(events[:1], 5, axis=0))
     # A mass of rounding is none.

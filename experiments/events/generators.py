@@ -100,27 +100,27 @@ def build(config: Generators) -> dict[str, GenerativeModel]:
     return {name: model_of(config, name) for name in config.networks}
 
 
-def trained(config: Generators, run: Run, name: str, size: int | None = None) -> Params:
-    """Stacked parameters of all members, trained on the first `size` events."""
+def trained(
+    config: Generators, run: Run, name: str, label: str = "", size: int | None = None
+) -> Params:
+    """Stacked parameters of all members of a network, trained on the first `size` events."""
     train, validation, *_ = inputs(config)
     to = lambda events: Batch(event_tools.to_coordinates(coordinates_of(config), events))
-    label = name if size is None else f"{name}-{size}"
-    return run.fit(
-        label, model_of(config, name), to(train[:size]), config.training, validation=to(validation)
-    ).params
+    model, options = model_of(config, name), {"validation": to(validation)}
+    return run.fit(label or name, model, to(train[:size]), config.training, **options).params
 
 
-def sample(config: Generators, run: Run, name: str) -> dict:
+def sample(config: Generators, run: Run, name: str, label: str = "") -> dict:
     """Events of all members [members, num, n, 4] in GeV, and milliseconds an event.
 
     Events that went to infinity are left out, their share is `lost`; then all members have as many
     as the one with the fewest.
     """
-    params, coordinates = trained(config, run, name), coordinates_of(config)
+    params, coordinates = trained(config, run, name, label), coordinates_of(config)
     model, made = model_of(config, name), []
     for i in range(config.training.ensemble):
         z, time = timed_draw(
-            model, member(params, i), run.key(f"events {name} {i}"), config.num_generated,
+            model, member(params, i), run.key(f"events {label or name} {i}"), config.num_generated,
             batch_size=min(config.num_generated, 500),
         )  # fmt: skip
         made.append(event_tools.finite_events(coordinates, z)[0].astype(np.float32))

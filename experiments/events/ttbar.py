@@ -86,7 +86,8 @@ def check(config: Config) -> None:
 
 def likelihoods(config: Config, run: Run, name: str, size: int | None = None) -> dict:
     """Log-densities of true events [members, num], in units of 206.6 GeV; exact ones of a few."""
-    params, coordinates = trained(config, run, name, size), coordinates_of(config)
+    label = f"{name}-{size}" if size else name
+    params, coordinates = trained(config, run, name, label, size), coordinates_of(config)
     events = inputs(config)[2][: config.num_likelihood]
     z = event_tools.to_coordinates(coordinates, events)
     jacobian = event_tools.log_jacobian(coordinates, events)

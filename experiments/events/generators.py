@@ -37,7 +37,7 @@ class Generators:
     """The transformer with local frames."""
     lgatr: LGATrConfig = LGATrConfig(4, 8, 2, 2)
     """The transformer of multivectors."""
-    time_width: float = 1.0
+    time_width: float = 0.3
     """Standard deviation of the frequencies of time; 30 as published wants long trainings."""
     training: TrainConfig = TrainConfig(
         2000, 256, ensemble=3, keep="best", ema_decay=0.99,
@@ -45,7 +45,7 @@ class Generators:
     )  # fmt: skip
     """Training of each network; its members are the seeds."""
     solver: SolverConfig = SolverConfig("kutta38", 20)
-    """Of sampling and likelihoods; published are 50 steps."""
+    """Of sampling; published are 50 steps."""
     num_generated: int = 4000
     """Events of each member."""
     seed: int = 0

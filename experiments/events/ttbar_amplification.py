@@ -42,13 +42,13 @@ class Config(Generators):
     num_validation: int = 1000
     """Events that the log has a validation loss of; nothing is chosen by it."""
     training: TrainConfig = TrainConfig(
-        600, 128, ensemble=10, ema_decay=0.98,
+        500, 128, ensemble=10, ema_decay=0.98,
         optimizer=OptimizerConfig(3e-3, warmup=0.05, clip_norm=5.0),
     )  # fmt: skip
     """Training of each ensemble; `members` is set by the kind."""
     solver: SolverConfig = SolverConfig("midpoint", 8)
     """Of sampling."""
-    num_generated: int = 8000
+    num_generated: int = 6000
     """Events of each member."""
     kinds: tuple[Literal["plain", "bootstrap"], ...] = KINDS
     """plain: members see the same events. bootstrap: each sees its own resampled ones."""

@@ -1,8 +1,9 @@
 """Networks on events in PyTorch, to compare speeds with.
 
 They are those of the packages lgatr and lloca, and a plain transformer of the same layers and
-parameter counts as that of `jgen.nets.lloca`. Settings are those of 2509.08048: ratios of L-GATr as in its version 1.3, no affine norms, frames of
-LLoCa in double precision and its transformer in single precision.
+parameter counts as that of `jgen.nets.lloca`. Settings are those of 2509.08048: ratios of L-GATr as
+in its version 1.3, no affine norms, frames of LLoCa in double precision and its transformer in
+single precision.
 """
 
 import warnings

@@ -132,7 +132,7 @@ def test_cells_add_up_to_the_energies_of_their_layers(small):
     layers, x = jax.jit(jax.vmap(sample, (None, 0, None)))(params, keys, 2000.0)
     x, total = np.asarray(x, np.float64), np.asarray(x, np.float64).sum(axis=(2, 3))
     filled = total > 0
-    assert 0.5 < filled.mean() < 1
+    assert 0.2 < filled.mean() < 1
     np.testing.assert_allclose(total[filled], np.asarray(layers)[filled], rtol=1e-5)
     assert x[x > 0].min() >= SMALL.threshold
     one = jax.jit(shower_model(made, PREPROCESSING).sample)(params, keys[7], 2000.0)
@@ -180,17 +180,18 @@ def image():
     flow = cells_flow(IMAGES, maps)
     rng = np.random.default_rng(0)
     x, features = rng.normal(size=11), rng.normal(size=2 * 12 + 2)
-    return flow, random_params(flow.init, 0.4), x, features
+    return flow, random_params(flow.init, 0.3), x, features
 
 
 def test_couplings_of_an_image_are_invertible_and_know_their_determinant(image, x64):
     flow, params, x, features = image
+    params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), params)
     forward = jax.jit(lambda x: flow.forward(params, x, features))
     (z, log_det), jacobian = forward(x), jax.jit(jax.jacfwd(lambda x: forward(x)[0]))(x)
-    assert float(log_det) == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-5)
+    assert float(log_det) == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-7)
     back, inverse = jax.jit(lambda z: flow.inverse(params, z, features))(z)
-    np.testing.assert_allclose(back, x, atol=1e-5)
-    assert float(inverse) == pytest.approx(-float(log_det), abs=1e-5)
+    np.testing.assert_allclose(back, x, atol=1e-8)
+    assert float(inverse) == pytest.approx(-float(log_det), abs=1e-8)
     # Every number moves, and depends on others and on what is given.
     assert np.abs(z - x).min() > 1e-3
     assert np.count_nonzero(np.abs(jacobian) > 1e-6) > 60

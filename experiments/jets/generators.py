@@ -52,7 +52,9 @@ class Generators:
         3000, 256, ema_decay=0.998, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
     )
     """Training of EPiC-FM and EPiC-JeDi."""
-    jets: TrainConfig = TrainConfig(2000, 256, optimizer=OptimizerConfig(2e-3, warmup=0.05))
+    jets: TrainConfig = TrainConfig(
+        4000, 256, ema_decay=0.998, optimizer=OptimizerConfig(2e-3, warmup=0.05)
+    )
     """Training of the flow of pT and mass."""
     others: TrainConfig = TrainConfig(
         1200, 256, ema_decay=0.995, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)

@@ -289,6 +289,11 @@ def report(config: Config, run: Run, results: dict) -> str:
         log_y=True,
     )
     run.save("cost", figure)
+    return "\n\n".join(tables(config, results))
+
+
+def tables(config: Config, results: dict) -> list[str]:
+    """Distances of each class, costs, and how far jets are from what was asked."""
     scaled = lambda e, d: Estimate(*np.multiply(e, 1e5 if d == "W1-EFP" else 1e3))
     factors = {d: scaled if d in (*_LABELS, "FPD", "KPD") else lambda e, d: e for d in DISTANCES}
     lines = []
@@ -313,7 +318,7 @@ def report(config: Config, run: Run, results: dict) -> str:
     }
     if cells:
         lines.append(table(_WHOLE, cells, title="log(made / asked), width"))
-    return "\n\n".join(lines)
+    return lines
 
 
 DEFAULT = Config()

@@ -32,7 +32,7 @@ from experiments.jets.generators import (
     train,
     whole_jets,
 )
-from experiments.study import Run, Study, at_least, known, main, table, variant
+from experiments.study import Run, Study, at_least, known, main, positive, table, variant
 from jgen import GenerativeModel, OptimizerConfig, TrainConfig, nets, plotting
 from jgen import jets as jet_tools
 from jgen.estimate import Estimate
@@ -79,6 +79,7 @@ class Config:
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config.models, steps=1)
+    positive(config.models, "width", block="models.")
     at_least(config, num_points=2, most_jets=200, bootstrap=2, movers=2, batch=1)
     known(config, generators=GENERATORS)
     if len(set(config.classes)) < len(config.classes) or not config.classes:
@@ -367,9 +368,10 @@ JETNET30 = variant(
         nets.SetTransformerConfig(128, 8, 6, 256),
         nets.GENERATOR_CONFIG,
         nets.CRITIC_CONFIG,
-        _PAPER,
-        _PAPER,
-        _GAME,
+        training=_PAPER,
+        others=_PAPER,
+        width=5.0,
+        game=_GAME,
         steps=99,
     ),
     movers=100,

@@ -46,6 +46,9 @@ def calibrated(
     which stays, by another. The mass over pT rises with the second, of which it is nearly a
     multiple: Newton's steps of logarithms.
 
+    For points that a model has drawn given both (2310.00049), which miss them by some percent. The
+    paper leaves them as they are drawn.
+
     What has no mass, such as one point, keeps its angles, and what has no pT stays as it is. Both
     are reached to rounding, unless a mass that is many times that of the points, and above pT,
     sends some of them half a turn of phi away from the others.

@@ -5,8 +5,9 @@
 trains EPiC-FM, EPiC-JeDi, EPiC-GAN, flow matching with a set transformer, and a MeanFlow and a
 consistency function of one call on the leading constituents of gluon and top jets, given the class
 and the number of points, which comes from a density of its own, and, but for the GAN, the pT and
-mass of the whole jet, which a flow draws. Half of the jets are trained on, the other half is the
-truth: the distances between both halves stand beside those of the generators.
+mass of the whole jet, which a flow draws. Points as a network draws them miss what was asked;
+calibrated ones are scaled to it. Half of the jets are trained on, the other half is the truth:
+the distances between both halves stand beside those of the generators.
 
 `--preset paper-jetnet30` and `paper-jetnet150` have the published sizes and read JetNet, the files
 `g.hdf5` and `t.hdf5` or `g150.hdf5` and `t150.hdf5` in the folder `--data`. Numbers:
@@ -31,7 +32,7 @@ from experiments.jets.generators import (
     train,
     whole_jets,
 )
-from experiments.study import Run, Study, at_least, known, main, table, variant
+from experiments.study import Run, Study, at_least, known, main, positive, table, variant
 from jgen import GenerativeModel, OptimizerConfig, TrainConfig, nets, plotting
 from jgen import jets as jet_tools
 from jgen.estimate import Estimate
@@ -40,6 +41,8 @@ from jgen.plotting import Curve
 from jgen.random import numpy_generator
 from jgen.training import timed_draw
 
+CALIBRATED = "/calibrated"
+"""After the name of a generator: its points, scaled to the pT and mass that were asked."""
 _LABELS = {"W1-M": "mass", "W1-P": "points", "W1-EFP": "energy flow"}
 
 
@@ -76,6 +79,7 @@ class Config:
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config.models, steps=1)
+    positive(config.models, "width", block="models.")
     at_least(config, num_points=2, most_jets=200, bootstrap=2, movers=2, batch=1)
     known(config, generators=GENERATORS)
     if len(set(config.classes)) < len(config.classes) or not config.classes:
@@ -141,15 +145,33 @@ def generate(config: Config, run: Run, name: str) -> dict:
     made = {"points": points, "n": n, "ms_per_jet": milliseconds, "mflop_per_jet": flop / 1e6}
     if name != "EPiC-GAN":
         made["missed"] = np.std(whole_jets(points) - asked, axis=0)
+        # Deviation: 2310.00049 takes points as they are drawn, which are the other rows.
+        made["calibrated"] = np.asarray(jax.vmap(jet_tools.calibrated)(points, *np.exp(asked.T)))
+    return made
+
+
+def samplers(config: Config, *, drawn: bool = True) -> dict[str, str]:
+    """Whose jets are compared -> its generator: points as drawn, and calibrated ones.
+
+    Args:
+      config: of the study.
+      drawn: whether points as drawn are among them where there are calibrated ones.
+    """
+    made = {}
+    for name in config.generators:
+        if drawn or name == "EPiC-GAN":
+            made[name] = name
+        if name != "EPiC-GAN":
+            made[name + CALIBRATED] = name
     return made
 
 
 def samples(config: Config, run: Run, name: str) -> dict[str, JetSample]:
-    """Class -> its jets of a generator; of "truth" the true ones, of "training" the other half."""
+    """Class -> its jets of a sampler; of "truth" the true ones, of "training" the other half."""
     jets, truth = inputs(config)
-    if name in config.generators:
-        made = run.cached(f"{name}/jets", generate, config, run, name)
-        points, n, labels = made["points"], made["n"], truth.labels
+    if of := samplers(config).get(name):
+        made = run.cached(f"{of}/jets", generate, config, run, of)
+        points, n, labels = made["points" if of == name else "calibrated"], made["n"], truth.labels
     else:
         half = truth if name == "truth" else jets
         points, n, labels = half.points, half.n, half.labels
@@ -174,29 +196,30 @@ def distances(config: Config, run: Run, name: str) -> dict:
 def compute(config: Config, run: Run) -> dict:
     """Train, generate and compare, class by class.
 
-    CLASS/GENERATOR/DISTANCE   see `jgen.jets.jet_distances`; those of the generator "truth" are of
-                               the training half to the other one
+    CLASS/SAMPLER/DISTANCE     see `jgen.jets.jet_distances`; a sampler is a generator, or
+                               GENERATOR/calibrated; those of "truth" are of the training half to
+                               the other one
     ms_per_jet/GENERATOR       from numbers of points to points in memory
     mflop_per_jet/GENERATOR    operations of the network, as XLA counts them, times its calls
     calls/GENERATOR            of the network
-    ratio/GENERATOR/DISTANCE   mean over classes of W1 over that of the truth
+    ratio/SAMPLER/DISTANCE     mean over classes of W1 over that of the truth
     missed/GENERATOR/pT, /mass standard deviation of the logarithm of what jets have over what was
-                               asked of the generator
+                               asked of the generator, before calibration
     """
     results = {}
-    for name in ("truth", *config.generators):
+    for name in ("truth", *samplers(config)):
         other = "training" if name == "truth" else name
         measured = run.cached(f"{other}/distances", distances, config, run, other)
         for of_class, found in measured.items():
             results |= {f"{of_class}/{name}/{d}": value for d, value in found.items()}
-        if name != "truth":
-            made = run.stage(f"{name}/jets")
-            results |= {f"{cost}/{name}": float(made[cost]) for cost in _COSTS}
-            results[f"calls/{name}"] = config.models.calls(name)
-            if name != "EPiC-GAN":
-                missed = zip(_WHOLE, made["missed"], strict=True)
-                results |= {f"missed/{name}/{what}": float(width) for what, width in missed}
     for name in config.generators:
+        made = run.stage(f"{name}/jets")
+        results |= {f"{cost}/{name}": float(made[cost]) for cost in _COSTS}
+        results[f"calls/{name}"] = config.models.calls(name)
+        if name != "EPiC-GAN":
+            missed = zip(_WHOLE, made["missed"], strict=True)
+            results |= {f"missed/{name}/{what}": float(width) for what, width in missed}
+    for name in samplers(config):
         for d in _LABELS:
             pairs = [
                 (results[f"{c}/{name}/{d}"], results[f"{c}/truth/{d}"]) for c in config.classes
@@ -234,9 +257,16 @@ def panels(of_class: str, shown: dict[str, JetSample]) -> list[plotting.Panel]:
 
 
 def report(config: Config, run: Run, results: dict) -> str:
-    """Draw observables, images and quality against cost; a table for each class."""
-    by_name = {name: samples(config, run, name) for name in ("truth", *config.generators)}
-    shown = {c: {name: made[c] for name, made in by_name.items()} for c in config.classes}
+    """Draw observables, images and quality against cost; a table for each class.
+
+    Figures are of calibrated jets where there are any.
+    """
+    drawn = samplers(config, drawn=False)
+    by_name = {name: samples(config, run, name) for name in ("truth", *drawn)}
+    shown = {
+        c: {drawn.get(name, name): made[c] for name, made in by_name.items()}
+        for c in config.classes
+    }
     edges = np.linspace(-0.8, 0.8, 33)
     images = {
         of_class: {name: jet_tools.mean_image(s.points, edges) for name, s in row.items()}
@@ -250,8 +280,8 @@ def report(config: Config, run: Run, results: dict) -> str:
     figure = plotting.quality_curves(
         {
             title: {
-                name: Curve.of([results[f"mflop_per_jet/{name}"]], [results[key.format(name)]])
-                for name in config.generators
+                of: Curve.of([results[f"mflop_per_jet/{of}"]], [results[key.format(name)]])
+                for name, of in drawn.items()
             }
             for title, key in curves.items()
         },
@@ -261,20 +291,25 @@ def report(config: Config, run: Run, results: dict) -> str:
         log_y=True,
     )
     run.save("cost", figure)
+    return "\n\n".join(tables(config, results))
+
+
+def tables(config: Config, results: dict) -> list[str]:
+    """Distances of each class, costs, and how far jets are from what was asked."""
     scaled = lambda e, d: Estimate(*np.multiply(e, 1e5 if d == "W1-EFP" else 1e3))
     factors = {d: scaled if d in (*_LABELS, "FPD", "KPD") else lambda e, d: e for d in DISTANCES}
     lines = []
     for of_class in config.classes:
         cells = {
             name: [factors[d](results[f"{of_class}/{name}/{d}"], d) for d in DISTANCES]
-            for name in ("truth", *config.generators)
+            for name in ("truth", *samplers(config))
         }
         lines.append(table(DISTANCES, cells, title=of_class))
     lines.append("W1-M, W1-P, FPD and KPD times 1000, W1-EFP times 100,000")
     cells = {
-        name: [results[f"{cost}/{name}"] for cost in ("calls", *_COSTS)]
+        name: [results.get(f"{cost}/{name}") for cost in ("calls", *_COSTS)]
         + [results[f"ratio/{name}/{d}"] for d in _LABELS]
-        for name in config.generators
+        for name in samplers(config)
     }
     columns = ("calls", "ms", "MFLOP", *(f"{d} / truth" for d in _LABELS))
     lines.append(table(columns, cells, title="a jet"))
@@ -285,7 +320,7 @@ def report(config: Config, run: Run, results: dict) -> str:
     }
     if cells:
         lines.append(table(_WHOLE, cells, title="log(made / asked), width"))
-    return "\n\n".join(lines)
+    return lines
 
 
 DEFAULT = Config()
@@ -334,9 +369,10 @@ JETNET30 = variant(
         nets.SetTransformerConfig(128, 8, 6, 256),
         nets.GENERATOR_CONFIG,
         nets.CRITIC_CONFIG,
-        _PAPER,
-        _PAPER,
-        _GAME,
+        training=_PAPER,
+        others=_PAPER,
+        width=5.0,
+        game=_GAME,
         steps=99,
     ),
     movers=100,

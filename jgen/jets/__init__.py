@@ -38,7 +38,7 @@ from jgen.jets.features import (
     sample_path,
     write_features,
 )
-from jgen.jets.kinematics import finished, jet_kinematics, mean_image
+from jgen.jets.kinematics import calibrated, finished, jet_kinematics, mean_image
 from jgen.jets.observables import OBSERVABLES, jet_observable, jet_observables, smeared
 from jgen.jets.particles import (
     CHARGE_STATES,
@@ -78,6 +78,7 @@ __all__ = [
     "JetFeatures",
     "JetSample",
     "ParticleMap",
+    "calibrated",
     "charge_states",
     "check_constituents",
     "check_dijets",

@@ -14,6 +14,7 @@ from experiments.jets.generators import (
     scaled_whole,
     whole_jets,
 )
+from experiments.study import variant
 from jgen import Batch, GenerativeModel
 from jgen.jets import jet_kinematics, point_map
 
@@ -82,11 +83,34 @@ def test_operations_of_a_jet_are_those_of_all_calls():
     assert flop["EPiC-FM"] / flop["MeanFlow"] == pytest.approx(4, rel=0.1)
 
 
+def test_the_published_game_is_that_of_the_paper():
+    """2301.08128: points of width five, Adam at 1e-4; other trainings are those of 2310.00049."""
+    models = jets.JETNET30.models
+    assert models.width == 5
+    rates = [
+        getattr(models, name).optimizer.learning_rate for name in ("game", "training", "others")
+    ]
+    assert rates == [1e-4, 1e-3, 1e-3]
+    assert models.game.optimizer.schedule == "constant"
+
+
+def test_points_of_the_game_have_the_width_that_is_asked():
+    """The same parameters make points that are narrower by the width."""
+    cond = jax.tree.map(lambda a: a[0], condition(np.array([5]), np.array([1]), 2))
+    made = {}
+    for width in (1.0, 5.0):
+        model = variant(jets.SMOKE.models, width=width).model("EPiC-GAN", 6, 2)
+        made[width] = model.sample(model.init(jax.random.key(0)), jax.random.key(1), cond)
+    np.testing.assert_allclose(made[1.0], 5 * made[5.0], rtol=1e-5)
+    assert np.abs(made[1.0]).max() > 0
+
+
 def test_bad_data_are_refused(command, tmp_path):
     for options, said in (
         (("--data", tmp_path), "g.hdf5: no such file"),
         (("--num-points", 31), "constituents at most, not 31"),
         (("--classes", "gluon", "b"), "classes must be of gluon"),
+        (("--models.width", "0"), "models.width must be positive"),
         (("--generators", "MeanFlow"), "MeanFlow learns from EPiC-FM"),
     ):
         more = ("--classes", "g") if "--data" in options else ()

@@ -79,9 +79,8 @@ class Lloca(nn.Module):
         every = torch.cat([momenta, extra], dim=1)
         padded = F.pad(scalars, (0, 0, 0, extra.shape[1])).double()
         found = self.frames(every, scalars=padded)
-        frames = type(found)(
-            *(a[:, :n].float() for a in (found.matrices, found.det, found.inv))
-        )  # fmt: skip
+        parts = {"matrices": found.matrices, "det": found.det, "inv": found.inv}
+        frames = type(found)(**{name: a[:, :n].float() for name, a in parts.items()})
         local = torch.einsum("...ab,...b->...a", found.matrices[:, :n], momenta).float()
         out = self.transformer(torch.cat([local, scalars], dim=-1), frames)
         vector = torch.einsum("...ab,...b->...a", frames.inv, out[..., :4])

@@ -225,7 +225,9 @@ def _momenta(coordinates, z):
     z[..., (0, 3)] = np.maximum(logs, [-np.inf, np.log(EPSILON)])
     with jax.enable_x64(True):
         events = np.asarray(to_momenta(jnp.asarray(z), coordinates.min_pt / UNIT)) * UNIT
-    return events, np.isfinite(events).all(axis=(1, 2))
+    # What single precision cannot hold is no energy of this world either.
+    finite = np.abs(events) < np.finfo(np.float32).max
+    return events, finite.all(axis=(1, 2))
 
 
 def _parts_of(events, min_pt):

@@ -84,8 +84,13 @@ def test_what_does_not_fit_is_refused(events, coordinates):
         fit_coordinates(events, 30.0)
     with pytest.raises(ValueError, match="1 of 400 events have momenta that are not finite"):
         to_events(coordinates, np.where(np.arange(400)[:, None, None] == 3, 1e4, z))
-    kept, finite = finite_events(coordinates, np.where(np.arange(400)[:, None, None] == 3, 1e4, z))
-    assert list(np.flatnonzero(~finite)) == [3]
+    # Infinite, and too large for single precision.
+    for eta in (1e4, 100.0):
+        one = np.arange(400)[:, None] == 3
+        far = np.concatenate([z[..., :2], np.where(one, eta, z[..., 2])[..., None], z[..., 3:]], -1)
+        kept, finite = finite_events(coordinates, far)
+        assert list(np.flatnonzero(~finite)) == [3]
+        assert np.isfinite(kept.astype(np.float32)).all()
     np.testing.assert_array_equal(kept[:4], to_events(coordinates, z)[[0, 1, 2, 4]])
     with pytest.raises(ValueError, match="must differ"):
         fit_coordinates(np.repeat(events[:1], 5, axis=0))

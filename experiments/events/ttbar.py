@@ -297,7 +297,7 @@ def tables(config: Config, results: dict) -> str:
 DEFAULT = Config()
 SMOKE = variant(
     DEFAULT,
-    networks=("transformer", "lgatr"),
+    networks=("lloca",),
     num_train=300,
     num_validation=50,
     transformer=LLoCaConfig(2, 2, 1, 1, 2, "identity"),

@@ -47,9 +47,7 @@ def test_published_presets_read_as_many_jets_as_they_say():
 
 def test_resampled_training_events_are_worth_themselves(tmp_path):
     """G = 1 of the control, from many members."""
-    config = variant(
-        ttbar_amplification.DEFAULT, networks=(), num_generated=40_000, training={"ensemble": 200}
-    )
+    config = variant(ttbar_amplification.DEFAULT, networks=(), num_generated=40_000)
     with Run(tmp_path / "run", config) as run:
         (found,) = ttbar_amplification.forecasts(config, run).values()
     for region in ("region_1", "region_2"):

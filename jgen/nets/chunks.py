@@ -73,7 +73,7 @@ def _at_once(one, events, numbers):
 
 def all_at_once(*args: Array, **params) -> list[Array]:
     """What the primitive computes of its arguments and parameters, with nothing but vmap."""
-    return _all_events(_at_once, *args, **params)
+    return list(_all_events(_at_once, *args, **params))
 
 
 def _in_turn(one, events, numbers):

@@ -17,7 +17,7 @@ FLOORS = {
     "paths": 1, "couplings": 1, "solvers": 1, "bijectors": 1, "nets": 1,
     "models": 2, "transforms": 2,
     "training": 3, "metrics": 3, "amplification": 3,
-    "toys": 4, "lattice": 4, "showers": 4, "jets": 4, "inference": 4,
+    "toys": 4, "lattice": 4, "showers": 4, "jets": 4, "events": 4, "inference": 4,
     "plotting": 5,
 }  # fmt: skip
 LIBRARIES = {

@@ -16,6 +16,7 @@ from jax.extend.core import jaxprs_in_params
 from matplotlib.figure import Figure
 
 from jgen import Batch, GenerativeModel, OptimizerConfig, member
+from jgen.nets.chunks import all_at_once
 from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, new_figure, styled
 from jgen.random import member_keys
 from jgen.training import make_layout, make_optimizer, make_step
@@ -145,6 +146,9 @@ def _count(jaxpr) -> float:
             total += 2 * size * np.prod(equation.outvars[0].aval.shape, dtype=np.float64)
         elif equation.primitive.name == "jgen_matmul":
             total += 2.0 * equation.invars[0].aval.size * equation.outvars[0].aval.shape[-1]
+        elif equation.primitive.name == "jgen_chunks":
+            shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+            total += flops(partial(all_at_once, **equation.params), *shapes)
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         total += times * sum(_count(inner) for inner in jaxprs_in_params(equation.params))
     return total

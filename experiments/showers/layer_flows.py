@@ -8,8 +8,9 @@ before it, all nine under one vmap, and a student of these (CaloFlow v2, 2210.14
 all cells of a layer in one pass. Both are compared with Geant4: distances beside those of truth
 against truth, rank correlations of layers, a classifier, and milliseconds a shower. The stacked
 training is timed against one of layer after layer. The preset full has all 45 layers of 16 x 9.
+The preset convolutional has couplings of the image of a layer (2405.20407), which need no student.
 
-Time: seven minutes on one core (smoke: one and a half).
+Time: seven minutes on one core, convolutional fifteen (smoke: one and a half).
 Numbers: results/showers.md.
 """
 
@@ -50,7 +51,11 @@ from jgen.training import OptimizerConfig, TrainConfig
 from jgen.typing import Params
 
 FINE = get_geometry("ds2")
-SAMPLERS = {"teacher": "MAF", "student": "IAF student"}
+SAMPLERS = {
+    "autoregressive": {"teacher": "MAF", "student": "IAF student"},
+    "convolutional": {"couplings": "Convolutional couplings"},
+}
+"""Of each form of the flows of cells; the first learns by likelihood, a second is its student."""
 WHOLE = {
     "response": r"$E_\mathrm{tot}$ / $E_\mathrm{inc}$",
     "hits": "Cells hit",
@@ -93,7 +98,7 @@ class Config:
     cell_training: TrainConfig = variant(_BEST, steps=1200)
     """Training of the others, likewise."""
     student_training: TrainConfig = variant(_BEST, steps=400, batch_size=32)
-    """Training of the student, likewise, from the parameters of the teacher."""
+    """Training of the student, if any, likewise, from the parameters of the teacher."""
     sample_batch: int = 100
     """Showers generated at a time."""
     timing: tuple[int, ...] = (1, 100)
@@ -109,6 +114,11 @@ class Config:
     def geometry(self) -> Geometry:
         """Of the merged showers."""
         return merged_geometry(FINE, self.block)
+
+    @property
+    def samplers(self) -> dict[str, str]:
+        """What is trained on cells, and its label."""
+        return SAMPLERS[self.cells.form]
 
 
 def check(config: Config) -> None:
@@ -154,7 +164,7 @@ def build(config: Config) -> dict[str, GenerativeModel]:
 
 
 def compute(config: Config, run: Run) -> dict:
-    """Train, sample, judge and time; SAMPLER is teacher (MAF) or student (IAF).
+    """Train, sample, judge and time; SAMPLER is teacher (MAF) or student (IAF), or couplings.
 
     w1/SAMPLER/layers            1-D Wasserstein distance to Geant4 of the energies of layers, each
                                  over its standard deviation, mean over layers; w1/truth/... of
@@ -179,7 +189,7 @@ def compute(config: Config, run: Run) -> dict:
     params, seconds = trained(config, run, maps)
     truth = Showers(*(a[: config.num_test] for a in train))
     results = run.cached("judged/truth", judge, config, run, "truth", reference, truth)
-    for name in SAMPLERS:
+    for name in config.samplers:
         made = make_parts(config, maps, student=name == "student")
         sample = layer_flows.layers_and_cells(made, maps)
         both = {"energies": params["energies"], "cells": params[name]}
@@ -189,11 +199,12 @@ def compute(config: Config, run: Run) -> dict:
         results |= run.cached(f"judged/{name}", judge, config, run, name, reference, showers)
         results |= conserved(name, drawn["layers"], showers)
         results |= run.cached(f"timing/{name}", milliseconds, config, name, *args)
-    for size in config.timing:
-        times = (results[f"ms_per_shower/{name}/{size}"] for name in SAMPLERS)
-        results[f"speedup/{size}"] = next(times) / next(times)
-    results |= run.cached("divergence", divergence, config, maps, params, run.key("divergence"))
-    results |= run.cached("steps", step_times, config, maps, params["teacher"])
+    if "student" in config.samplers:
+        for size in config.timing:
+            times = (results[f"ms_per_shower/{name}/{size}"] for name in config.samplers)
+            results[f"speedup/{size}"] = next(times) / next(times)
+        results |= run.cached("divergence", divergence, config, maps, params, run.key("divergence"))
+    results |= run.cached("steps", step_times, config, maps, params[next(iter(config.samplers))])
     return results | {f"train_seconds/{name}": value for name, value in seconds.items()}
 
 
@@ -211,7 +222,7 @@ def as_batch(config: Config, showers: Showers) -> Batch:
 def trained(
     config: Config, run: Run, maps: LayerPreprocessing
 ) -> tuple[dict[str, Params], dict[str, float]]:
-    """Parameters and seconds of energies, teacher and student."""
+    """Parameters and seconds of the energies and of what makes cells."""
     _, validation, _, copies = load_showers(config)
     params, seconds = {}, {}
 
@@ -222,9 +233,11 @@ def trained(
 
     made = make_parts(config, maps)
     fit("energies", layer_flows.trained_energies(made, maps), config.energy_training)
-    fit("teacher", layer_flows.trained_cells(made, maps), config.cell_training)
-    student = layer_flows.student_cells(config.cells, maps, params["teacher"])
-    fit("student", student, config.student_training, initial=params["teacher"])
+    first, *others = config.samplers
+    fit(first, layer_flows.trained_cells(made, maps), config.cell_training)
+    for name in others:
+        student = layer_flows.student_cells(config.cells, maps, params[first])
+        fit(name, student, config.student_training, initial=params[first])
     return params, seconds
 
 
@@ -338,7 +351,7 @@ def report(config: Config, run: Run, results: dict) -> str:
     truth = load_showers(config)[0].energies[: config.num_test]
     made = {
         label: Showers(truth, run.stage(f"samples/{name}")["voxels"])
-        for name, label in SAMPLERS.items()
+        for name, label in config.samplers.items()
     }
     true = whole_showers(geometry, reference)
     others = {label: whole_showers(geometry, s) for label, s in made.items()}
@@ -366,7 +379,7 @@ def report(config: Config, run: Run, results: dict) -> str:
     grid = lambda showers: showers.voxels.reshape(-1, *geometry.shape)
     profiles = {label: grid(showers) for label, showers in made.items()}
     run.save("longitudinal_profile", plotting.longitudinal_profile(grid(reference), profiles))
-    for name in ("energies", *SAMPLERS):
+    for name in ("energies", *config.samplers):
         run.save(f"training_{name}", plotting.training_curves({name: run.history(name)}))
     return tables(config, results)
 
@@ -377,7 +390,7 @@ def _panel(edges, true, samples, label: str, log_x: bool) -> Panel:
 
 def tables(config: Config, results: dict) -> str:
     """Distances beside the truth's, and costs."""
-    names, columns = ("truth", *SAMPLERS), {"layers": "w1", **dict.fromkeys(WHOLE, "w1")}
+    names, columns = ("truth", *config.samplers), {"layers": "w1", **dict.fromkeys(WHOLE, "w1")}
     rows = {
         name: [*(results[f"{kind}/{name}/{observable}"] for observable, kind in columns.items())]
         + [results[f"distance/{name}/E_voxel"], results[f"correlation/{name}"]]
@@ -390,7 +403,7 @@ def tables(config: Config, results: dict) -> str:
         name: [results[f"conservation/{name}"], results[f"lost/{name}"]]
         + [results[f"ms_per_shower/{name}/{size}"] for size in config.timing]
         + [results[f"train_seconds/{name}"]]
-        for name in SAMPLERS
+        for name in config.samplers
     }
     headings = ["off", "lost", *(f"ms, {size}" for size in config.timing), "training [s]"]
     text.append(table(headings, costs, title="energies and costs"))
@@ -408,7 +421,7 @@ SMOKE = variant(
     num_validation=30,
     copies=1,
     energies=EnergyConfig(1, 4, (8,)),
-    cells=CellsConfig(2, (8, 4), 1, 4, (12,)),
+    cells=CellsConfig("autoregressive", 2, (8, 4), 1, 4, (12,)),
     energy_training=_SHORT,
     cell_training=_SHORT,
     student_training=_SHORT,
@@ -418,7 +431,12 @@ SMOKE = variant(
     classifier=ClassifierConfig(hidden=(16,), batch_size=20, epochs=2, num_seeds=1),
 )
 FULL = variant(DEFAULT, block=(1, 1, 1), cells=CellsConfig(hidden=(128,)))
-PRESETS = {"default": DEFAULT, "smoke": SMOKE, "full": FULL}
+CONVOLUTIONAL = variant(
+    DEFAULT,
+    cells=CellsConfig("convolutional", embedding=(32, 16), depth=6, hidden=(24, 24)),
+    cell_training={"batch_size": 64},
+)
+PRESETS = {"default": DEFAULT, "smoke": SMOKE, "convolutional": CONVOLUTIONAL, "full": FULL}
 STUDY = Study(PRESETS, compute, report, check, build, load_showers)
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from jgen.models.diffusion import (
 from jgen.models.flow import Base, flow, sample_and_log_prob, standard_normal, uniform
 from jgen.models.flow_matching import flow_matching
 from jgen.models.gan import gan
+from jgen.models.geodesic_flow_matching import geodesic_flow_matching, on_circles
 from jgen.models.guided_flow import guided_loss, student_pass, teacher_pass
 from jgen.models.likelihoods import Likelihood, bernoulli, distribution, gaussian, with_width
 from jgen.models.mean_flow import instantaneous, mean_flow, with_interval
@@ -78,6 +79,7 @@ __all__ = [
     "gan",
     "gaussian",
     "gaussian_mixture",
+    "geodesic_flow_matching",
     "guided",
     "guided_loss",
     "importance_bound",
@@ -90,6 +92,7 @@ __all__ = [
     "mixed_flow_matching",
     "nested_bounds",
     "noised",
+    "on_circles",
     "preconditioned",
     "preconditioned_weighting",
     "post_processor",

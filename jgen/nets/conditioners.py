@@ -18,7 +18,7 @@ from jgen.nets.dense import Dense
 from jgen.nets.mlp import MLP
 from jgen.nets.network import Network, from_linen
 
-Padding = Literal["zero", "periodic"]
+Padding = Literal["zero", "periodic", "around"]
 
 
 class _Conditioner(nn.Module):
@@ -67,7 +67,8 @@ class _ImageConditioner(nn.Module):
         for i, width in enumerate(self.features):
             x = Dense(width, name=f"convolution_{i}")(_neighbours(x, self.padding))
             if i == 0 and cond is not None:
-                shift = Dense(width, use_bias=False, name="condition")(jnp.ravel(cond))
+                cond = cond if jnp.ndim(cond) == 3 else jnp.ravel(cond)
+                shift = Dense(width, use_bias=False, name="condition")(cond)
                 x = x + jnp.broadcast_to(shift, x.shape)
             x = nn.silu(x)
         last = Dense(self.num_outputs, kernel_init=nn.initializers.zeros, name="out")
@@ -76,7 +77,7 @@ class _ImageConditioner(nn.Module):
 
 def _neighbours(x: Float[Array, "h w c"], padding: Padding) -> Float[Array, "h w c9"]:
     for axis in range(2):
-        x = padded(x, axis, 1, 1, padding == "periodic")
+        x = padded(x, axis, 1, 1, padding == "periodic" or (padding == "around" and axis == 0))
     return jnp.concatenate([a for rows in windows(x, 0, 3) for a in windows(rows, 1, 3)], -1)
 
 
@@ -93,9 +94,11 @@ def image_conditioner(
     Args:
       num_inputs: channels of the image.
       num_outputs: numbers a pixel.
-      num_cond: numbers in the condition, which shift the first layer's channels.
+      num_cond: numbers in the condition, which shift the first layer's channels; an image of as
+        many channels shifts those of each pixel.
       hidden: channels of the hidden layers.
-      padding: "zero", or "periodic" for lattices without an edge.
+      padding: "zero", "periodic" for lattices without an edge, or "around" where the first axis
+        has none, such as an angle.
 
     Raises:
       ValueError: for an unknown padding or sizes that are no positive whole numbers.

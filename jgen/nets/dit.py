@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from jgen.checks import check_depths, check_finite, check_sizes
 from jgen.nets.attention import Attention, attend, layer_norm
+from jgen.nets.chunks import is_in_chunks
 from jgen.nets.dense import Dense, is_matmul
 from jgen.nets.embeddings import sinusoidal
 
@@ -68,9 +69,10 @@ class DiT(nn.Module):
         rows = 6 * self.blocks + 2
         modulation = Dense(rows * width, kernel_init=_zeros, name="modulation")(c)
         modulation = modulation.reshape(rows, width)
-        # The backward pass keeps matrix products only and computes all between them again: less
-        # work, on a CPU as on an accelerator, than moving it through memory.
-        block = nn.remat(_Block, prevent_cse=False, policy=is_matmul)
+        # The backward pass keeps matrix products and attention's results only and computes all
+        # between them again: less work, on a CPU as on an accelerator, than moving it through
+        # memory.
+        block = nn.remat(_Block, prevent_cse=False, policy=_kept)
         scanned = nn.scan(
             block,
             variable_axes={"params": 0},
@@ -84,6 +86,10 @@ class DiT(nn.Module):
         tokens = _modulate(tokens, modulation[-2], modulation[-1])
         last = Dense(self.num_outputs, dtype=self.dtype, kernel_init=_zeros, name="out")
         return last(tokens).astype(jnp.float32)
+
+
+def _kept(*args, **options) -> bool:
+    return is_matmul(*args, **options) or is_in_chunks(*args, **options)
 
 
 class _Block(nn.Module):

@@ -64,10 +64,12 @@ def geometric_product(
     x: Float[Array, "*n 16 c"], y: Float[Array, "*n 16 c"]
 ) -> Float[Array, "*n 16 c"]:
     """Product xy, channel by channel: 256 multiplications with a sign each."""
+    # Taken apart once, so that the gradient is put together once.
+    left, right = jnp.unstack(x, axis=-2), jnp.unstack(y, axis=-2)
     parts = []
     for c in range(16):
         terms = [
-            PRODUCT[a, b, c] * (x[..., a, :] * y[..., b, :])
+            PRODUCT[a, b, c] * (left[a] * right[b])
             for a in range(16)
             for b in np.flatnonzero(PRODUCT[a, :, c])
         ]

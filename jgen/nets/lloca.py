@@ -11,6 +11,7 @@ of frames, which break the symmetry where they act, and `preserve_variance` is o
 papers. Frames that are drawn at random, its augmentation, belong in a loss, which has a key.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -18,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jgen.checks import check_depths, check_known, check_positive, check_sizes, check_widths
 from jgen.nets.attention import attend, layer_norm
@@ -68,7 +70,6 @@ class _Frames(nn.Module):
     @nn.compact
     def __call__(self, momenta, scalars, num):
         with jax.enable_x64(True):
-            momenta = momenta.astype(jnp.float64)
             sums = momenta[:num, None] + momenta[None]
             square = mass_squared(sums)
             edge = (jnp.log(jnp.maximum(square, _LEAST)) - self.edges[0]) / self.edges[1]
@@ -77,7 +78,9 @@ class _Frames(nn.Module):
         with jax.enable_x64(True):
             weights = weights.astype(jnp.float64)
             lengths = jnp.sqrt(jnp.maximum(jnp.abs(square), 1e-12))
-            made = jnp.einsum("ijk,ijc->ikc", weights, sums / lengths[..., None])
+            # Sums and no small matrix products, whose gradients would be of single precision here.
+            directions = (sums / lengths[..., None])[:, :, None]
+            made = jnp.sum(weights[..., None] * directions, axis=1)
             total = jnp.abs(jnp.sum(mass_squared(made), axis=1))
             made /= jnp.maximum(jnp.sqrt(total), 1e-5)[:, None, None]
             return jax.vmap(_frame, (0, None))(made, self.symmetry)
@@ -114,12 +117,13 @@ def _frame(vectors, symmetry):
         references = vectors if symmetry == "so3" else jnp.stack([beam, vectors[0]])
     time /= jnp.sqrt(jnp.maximum(mass_squared(time), _LEAST))
     to_rest = boost(-time[1:])
-    first, second = (references @ to_rest.T)[:, 1:]
+    first, second = jnp.sum(references[:, None] * to_rest[None], axis=-1)[:, 1:]
     first /= jnp.linalg.norm(first)
-    second -= (second @ first) * first
+    second -= jnp.sum(second * first) * first
     second /= jnp.linalg.norm(second)
     axes = jnp.stack([first, second, jnp.cross(first, second)])
-    return jnp.concatenate([to_rest[:1], axes @ to_rest[1:]])
+    turned = jnp.sum(axes[:, :, None] * to_rest[None, 1:], axis=1)
+    return jnp.concatenate([to_rest[:1], turned])
 
 
 class _Block(nn.Module):
@@ -161,6 +165,7 @@ class _LLoCa(nn.Module):
     outputs: tuple[int, int]
     edges: tuple[float, float]
     spurions: tuple[tuple[float, ...], ...]
+    features: Callable | None
 
     @nn.compact
     def __call__(self, momenta, scalars):
@@ -186,8 +191,10 @@ class _LLoCa(nn.Module):
     def _frames(self, momenta, scalars):
         """Local momenta, and (inverse, lowered inverse, frame) of each token."""
         c, n = self.config, len(momenta)
-        extra = jnp.asarray(self.spurions, momenta.dtype).reshape(-1, 4)
-        every = jnp.concatenate([momenta, extra])
+        with jax.enable_x64(True):
+            momenta = momenta.astype(jnp.float64)
+            extra = jnp.asarray(self.spurions, jnp.float64).reshape(-1, 4)
+            every = jnp.concatenate([momenta, extra])
         silent = jnp.zeros((len(extra), scalars.shape[1]), scalars.dtype)
         if len(every) <= (others := _OTHERS[c.symmetry]):
             raise ValueError(
@@ -197,12 +204,13 @@ class _LLoCa(nn.Module):
         made = _Frames(c.frames, c.symmetry, self.edges, name="frames")
         frames = made(every, jnp.concatenate([scalars, silent]), n)
         with jax.enable_x64(True):
-            local = jnp.einsum("nab,nb->na", frames, momenta.astype(jnp.float64))
+            local = jnp.sum(frames * momenta[:, None], axis=-1)
             metric = jnp.asarray(METRIC, jnp.float64)
             # L^-1 = g L^T g, and g L^-1 for keys.
             lowered = jnp.swapaxes(frames, 1, 2) * metric[None, None]
             inverse = metric[None, :, None] * lowered
             kinds = (a.astype(scalars.dtype) for a in (inverse, lowered, frames))
+            local = local if self.features is None else self.features(local)
             return local.astype(scalars.dtype), tuple(kinds)
 
 
@@ -219,6 +227,7 @@ def lloca(
     *,
     edges: tuple[float, float] = (0.0, 1.0),
     spurions: tuple[tuple[float, ...], ...] = (),
+    features: Callable[[Float[Array, "n 4"]], Float[Array, "n k"]] | None = None,
 ) -> Network:
     """LLoCa-transformer (momenta [n, 4], scalars [n, num]) -> (vectors [n, k, 4], scalars [n, l]).
 
@@ -231,6 +240,8 @@ def lloca(
       config: sizes; the published ones unless given.
       edges: mean and standard deviation of log (p_i + p_j)^2 in the data.
       spurions: momenta that only frames see and that break the symmetry, such as `(*BEAMS, TIME)`.
+      features: local momenta in float64 -> what the transformer sees of them; themselves unless
+        given. Without frames it has no use.
 
     Raises:
       ValueError: for sizes that are no positive whole numbers, or a symmetry that is not known; the
@@ -247,5 +258,7 @@ def lloca(
     check_positive(**{"the standard deviation of edges": edges[1]})
     spurions = tuple(tuple(map(float, np.asarray(p))) for p in spurions)
     number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-    module = _LLoCa(config, tuple(outputs), tuple(map(float, edges)), spurions)
+    if features is not None and config.symmetry == "identity":
+        raise ValueError("features are of local momenta, which the symmetry identity has none of")
+    module = _LLoCa(config, tuple(outputs), tuple(map(float, edges)), spurions, features)
     return from_linen(module, number(4, 4), number(4, num_scalars))

@@ -165,10 +165,10 @@ def _points(axes: Axes, one: Averaging, shade: str, label: str, **style) -> None
 
 
 def _smallest(results, truth: float | None) -> float:
-    """Smallest variance that should be seen."""
-    known = [truth] if truth else []
+    """Smallest variance that should be seen; zeros, of members that agree, have no logarithm."""
+    known = [np.array([truth] if truth else [])]
     for one in results:
         finite = np.isfinite(one.sizes)
-        known.append(one.variance[finite].min())
-        known.append(one.stat_variance[finite].min())
-    return min(known)
+        known += [one.variance[finite], one.stat_variance[finite]]
+    values = np.concatenate(known)
+    return float(values[values > 0].min(initial=1.0))

@@ -177,9 +177,9 @@ def ratio_limits(ratios: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float
     for half in (0.1, 0.2, 0.5, 1.0):
         if np.mean(np.abs(value - 1) + error <= half) >= 0.9:
             return (1 - half, 1 + half)
-    if np.mean(value <= 2) >= 0.9 and np.mean(value < 0.2) < 0.5:
-        return (0.0, 2.0)
     filled = np.abs(np.log10(value[value > 0]))
+    if not len(filled) or (np.mean(value <= 2) >= 0.9 and np.mean(value < 0.2) < 0.5):
+        return (0.0, 2.0)
     for decades in (1, 2):
         if np.mean(filled <= decades) >= 0.9:
             return (10.0**-decades, 10.0**decades)

@@ -68,6 +68,8 @@ class BespokeTraining(NamedTuple):
 
     def error(self, solver: RungeKutta | NonStationary) -> float:
         """Root mean squared error at t = 1 on held-out trajectories."""
+        if isinstance(solver, RungeKutta):
+            solver = NonStationary.from_runge_kutta(solver)
         held_out = jax.tree.map(lambda a: a[self.num_train :], (self.reference, self.cond))
         return float(_mean_error(solver, self.velocity, self.params, held_out, self.chunk)) ** 0.5
 

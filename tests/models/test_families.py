@@ -31,9 +31,11 @@ from jgen.models import (
     gan,
     gaussian,
     gaussian_mixture,
+    geodesic_flow_matching,
     mean_flow,
     mixed_events,
     mixed_flow_matching,
+    standard_normal,
     vae,
     vae_gan,
 )
@@ -83,6 +85,9 @@ FAMILIES = {
     ),
     "continuous flow": lambda: flow(continuous(VELOCITY, solver=FEW), 2),
     "flow matching": lambda: flow_matching(VELOCITY, (2,), solver=FEW),
+    "geodesic flow matching": lambda: geodesic_flow_matching(
+        VELOCITY, standard_normal(2), np.array([True, False]), solver=FEW
+    ),
     "diffusion": lambda: diffusion(
         VELOCITY, (2,), path=cosine(), prediction="noise", likelihood_solver=FEW
     ),

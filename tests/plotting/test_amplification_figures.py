@@ -43,3 +43,11 @@ def test_variance_curves_hold_what_was_found(tmp_path):
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="at least one result"):
         variance_curves({})
+
+
+def test_members_that_agree_have_no_place_on_a_logarithmic_axis():
+    sizes = np.array([100, 1000])
+    agree = averaging_amplification(np.full((2, 2, 1), 0.3), sizes, 500)
+    assert (agree.variance == 0).all()
+    low, high = variance_curves({"Ensemble": agree}).axes[0].get_ylim()
+    assert 0 < low < 0.3 * 0.7 / 1000 < high

@@ -1,9 +1,10 @@
 """L2LFlows (2302.11594, 2405.20407) and CaloFlow's student (2210.14245): the models.
 
-p(shower | E) = p(E_1 ... E_L | E) prod_n p(I_n | I_{n-5} ... I_{n-1}, E_n, E): a flow of the
-energies of the layers and a flow of the cells of each, all autoregressive with rational-quadratic
-splines. Together they are one `GenerativeModel` of showers [layers, angles, radii] in MeV given
-the incident energy in MeV, whose `log_prob` is the exact sum of all parts.
+p(shower | E) = p(E_1 ... E_L | E) prod_n p(I_n | I_{n-5} ... I_{n-1}, E_n, E): an autoregressive
+flow of the energies of the layers and a flow of the cells of each, autoregressive or of
+convolutional couplings, with rational-quadratic splines. Together they are one `GenerativeModel` of
+showers [layers, angles, radii] in MeV given the incident energy in MeV, whose `log_prob` is the
+exact sum of all parts.
 
 Deviations: cells are shared out of the layer's energy by a recursion (`preprocessing`), so that a
 layer's cells are one number less and its energy is conserved by construction, where the published
@@ -13,18 +14,19 @@ noise; no map of the spectrum of cells at the end.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jgen import bijectors, nets
 from jgen.bijectors import TrainableBijector
-from jgen.checks import check_depths, check_sizes, check_widths
+from jgen.checks import check_depths, check_literals, check_sizes, check_widths
 from jgen.generative_model import Batch, GenerativeModel, SampleFunction, loss_at, mean_loss
 from jgen.models import flow, guided_loss
 from jgen.models.guided_flow import Layers
 from jgen.nets import Network
+from jgen.showers.layer_flows.convolutional import convolutional_flow
 from jgen.showers.layer_flows.preprocessing import LayerPreprocessing
 from jgen.transforms import causal_layers, chain, preprocessed
 from jgen.transforms.causal_layers import by_layer
@@ -56,19 +58,22 @@ class EnergyConfig:
 class CellsConfig:
     """The flows of cells, one a layer of the calorimeter."""
 
+    form: Literal["autoregressive", "convolutional"] = "autoregressive"
+    """Of a flow; the second are couplings of the image of a layer."""
     before: int = 5
     """Layers before it that one is given."""
     embedding: tuple[int, ...] = (64, 32)
-    """Widths of the network that makes a few numbers of these."""
+    """Widths of the network that makes a few numbers of these, or channels of few images."""
     depth: int = 4
-    """Autoregressive layers."""
+    """Autoregressive layers, or couplings."""
     bins: int = 8
     """Of a spline."""
     hidden: tuple[int, ...] = (64,)
-    """Widths of the network of a layer."""
+    """Widths, or channels, of the network of each."""
 
     def check(self) -> None:
         """Refuse bad options."""
+        check_literals(self)
         check_depths(depth=self.depth)
         check_sizes(before=self.before, bins=self.bins)
         check_widths(1, hidden=self.hidden)
@@ -129,7 +134,17 @@ def energies_flow(config: EnergyConfig, preprocessing: LayerPreprocessing) -> Tr
 def cells_flow(
     config: CellsConfig, preprocessing: LayerPreprocessing, *, student: bool = False
 ) -> TrainableBijector:
-    """The flow of the cells of one layer, given `LayerPreprocessing.features`."""
+    """The flow of the cells of one layer, given `LayerPreprocessing.features`.
+
+    Raises:
+      ValueError: for a student of couplings, which need none: they sample in one pass.
+    """
+    if config.form == "convolutional":
+        if student:
+            raise ValueError("couplings sample in one pass: students are of autoregressive flows")
+        spline = bijectors.rational_quadratic(config.bins, _BOUND)
+        sizes = preprocessing.geometry.shape[1:], spline, config.depth, config.before
+        return convolutional_flow(*sizes, embedding=config.embedding, hidden=config.hidden)
     embedding, layers = cell_networks(config, preprocessing)
     make = bijectors.inverse_autoregressive_flow if student else bijectors.autoregressive_flow
     sizes = layers.num, layers.element, config.depth, config.embedding[-1]
@@ -137,7 +152,7 @@ def cells_flow(
 
 
 def cell_networks(config: CellsConfig, preprocessing: LayerPreprocessing) -> tuple[Network, Layers]:
-    """The network of the condition, and the form of one autoregressive layer."""
+    """Of autoregressive flows: the network of the condition, and the form of one layer."""
     *hidden, last = config.embedding
     num = preprocessing.num_cells
     embedding = nets.mlp(config.before * num + 2, last, hidden=tuple(hidden))

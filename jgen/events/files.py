@@ -1,0 +1,132 @@
+"""Events of a top pair and extra jets in files, as arrays (E, px, py, pz) in GeV.
+
+Particles are b1, q1, q2, b2, q3, q4 and extra jets: the first three are one top quark's, q1 and q2
+its W boson's. The public layout of 2509.08048 has one array (N, 4 (6 + n)) for each number n of
+extra jets, as the dataset `ttbar+{n}jet` of one HDF5 file, or as a .npy file.
+"""
+
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+import h5py
+import numpy as np
+from jaxtyping import Float
+
+from jgen.arrays import cast_array, finite_array
+from jgen.checks import check_whole
+from jgen.files import atomic_path
+from jgen.tables import hdf5_dataset, open_hdf5, open_table, read_rows
+
+NUM_TOPS = 6
+"""Particles of the top pair."""
+# Of an energy that was stored in float32, from rounding.
+_ROUNDING = 2.0**-22
+
+
+def sample_path() -> Path:
+    """Path of the bundled Pythia events; see `data/README.md`."""
+    return Path(str(files("jgen.events").joinpath("data", "pythia_ttbar.h5")))
+
+
+def read_events(
+    path: str | os.PathLike | None = None, num_jets: int = 0
+) -> Float[np.ndarray, "num n 4"]:
+    """Events with so many extra jets, in the precision of the file.
+
+    Args:
+      path: HDF5 with `ttbar+{n}jet` (N, 4 (6 + n)) or with `jets` (N, 6 + n, 4), or .npy of either
+        shape; the bundled sample unless given.
+      num_jets: extra jets.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it has no events of so many jets, or `check_events` refuses them.
+    """
+    check_whole(0, 100, num_jets=num_jets)
+    path = sample_path() if path is None else Path(path)
+    if path.is_file() and h5py.is_hdf5(path):
+        with open_hdf5(path) as file:
+            name, own = f"ttbar+{num_jets}jet", "jets"
+            if name not in file and own in file:
+                name = own
+            found = hdf5_dataset(file, name, booleans=False)
+            _check_shape(found.shape, num_jets, f"{path}: {name}")
+            events = read_rows(found)
+    else:
+        events = _particles_of_npy(path)
+        if events is None:
+            events = np.ascontiguousarray(open_table(path)[:])
+        _check_shape(events.shape, num_jets, path)
+    events = events.reshape(len(events), -1, 4)
+    check_events(events, str(path))
+    return events
+
+
+def write_events(path: str | os.PathLike, events: Mapping[int, Float[np.ndarray, "_ _ 4"]]) -> None:
+    """Write {number of extra jets: events} in the public layout, float32, compressed.
+
+    The file appears under its name only when it is complete.
+
+    Raises:
+      ValueError: for events of another number of jets, or that `check_events` refuses.
+    """
+    if not events:
+        raise ValueError("there are no events to write; give {number of extra jets: events}")
+    arrays = {}
+    for num_jets, some in events.items():
+        check_whole(0, 100, num_jets=num_jets)
+        some = check_events(some, f"{path}: {num_jets} jets")
+        _check_shape(some.shape, num_jets, path)
+        arrays[f"ttbar+{num_jets}jet"] = cast_array(some.reshape(len(some), -1), str(path))
+    options = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, **options)
+
+
+def check_events(events: object, name: str = "events") -> Float[np.ndarray, "num n 4"]:
+    """Events in double precision, refused if they are none.
+
+    Raises:
+      ValueError: for another shape, numbers that are not finite, energies below the momentum by
+        more than single precision explains, or particles along the beam.
+    """
+    events = finite_array(events, name, 3)
+    if events.shape[2] != 4 or not events.shape[1]:
+        raise ValueError(
+            f"{name} must be an array [events, particles, 4] of (E, px, py, pz) in GeV, got the "
+            f"shape {events.shape}"
+        )
+    energy, momentum = events[..., 0], np.linalg.norm(events[..., 1:], axis=-1)
+    bad = energy < momentum * (1 - _ROUNDING)
+    if bad.any():
+        event, particle = np.argwhere(bad)[0]
+        raise ValueError(
+            f"{name}: {bad.any(axis=1).sum()} of {len(events)} events have a particle with an "
+            f"energy below its momentum, first particle {particle} of event {event} with E = "
+            f"{energy[event, particle]:g} and |p| = {momentum[event, particle]:g}; the order must "
+            "be (E, px, py, pz)"
+        )
+    if (np.hypot(events[..., 1], events[..., 2]) == 0).any():
+        raise ValueError(f"{name} have particles along the beam, or without momentum; drop them")
+    return events
+
+
+def _particles_of_npy(path):
+    """An array [events, particles, 4], which is no table; None for everything else."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return None  # for `open_table`, which says what is wrong
+    return read_rows(array) if getattr(array, "ndim", 0) == 3 else None
+
+
+def _check_shape(shape, num_jets, where):
+    num, flat = NUM_TOPS + num_jets, 4 * (NUM_TOPS + num_jets)
+    if tuple(shape[1:]) not in ((num, 4), (flat,)):
+        raise ValueError(
+            f"{where} has the shape {tuple(shape)}, but events with {num_jets} extra jets are "
+            f"[events, {flat}] or [events, {num}, 4]: choose another number of jets"
+        )

@@ -1,0 +1,132 @@
+"""Generators of events: sizes, symmetry, and a density that is known through the whole map."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from jgen.events import (
+    UNIT,
+    event_base,
+    event_map,
+    event_model,
+    event_velocity,
+    fit_coordinates,
+    read_events,
+    to_coordinates,
+)
+from jgen.models import Base, geodesic_flow_matching
+from jgen.nets import LGATrConfig, LLoCaConfig, Network, num_parameters
+from jgen.solvers import runge_kutta
+from jgen.transforms import preprocessed
+from tests.helpers import random_params
+
+EVENTS = read_events()[:300]
+COORDINATES = fit_coordinates(EVENTS)
+Z = to_coordinates(COORDINATES, EVENTS)
+SMALL = {
+    "transformer": LLoCaConfig(2, 3, 1, 1, 2, "identity"),
+    "lloca": LLoCaConfig(2, 3, 1, 1, 2, "so13", (8, 8)),
+    "lgatr": LGATrConfig(2, 4, 2, 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [(LLoCaConfig(symmetry="identity"), 526_142), (LLoCaConfig(), 546_881),
+     (LGATrConfig(), 539_044)],
+)  # fmt: skip
+def test_published_networks_have_their_sizes(config, size):
+    assert num_parameters(event_velocity(config, COORDINATES).init) == size
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_velocities_do_not_know_where_phi_is_zero_but_the_plain_ones(name):
+    """The spurions leave rotations about the beam, and they leave these alone."""
+    network = event_velocity(SMALL[name], COORDINATES)
+    params = random_params(network.init)
+    apply = jax.jit(lambda z: network.apply(params, 0.3, z))
+    z = jnp.asarray(Z[0])
+    turned = z.at[:, 1].set((z[:, 1] + 1.3 + np.pi) % (2 * np.pi) - np.pi)
+    v, w = apply(z), apply(turned)
+    assert v.shape == (6, 4)
+    assert v.dtype == np.float32
+    difference = float(jnp.abs(v - w).max() / jnp.abs(v).max())
+    assert difference < 1e-3 if name != "transformer" else difference > 1e-3
+    # Reflections of the beam are broken by nothing but the time of LLoCa's frames, boosts are.
+    boosted = z.at[:, 2].add(0.5)
+    assert float(jnp.abs(apply(boosted) - v).max() / jnp.abs(v).max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["lloca", "lgatr"])
+def test_angular_velocities_are_those_of_momenta_that_move(name):
+    """The vector as a velocity in momentum space, by finite differences of the angles."""
+    from jgen.events.generator import _angular
+
+    with jax.enable_x64(True):
+        p = jnp.asarray(EVENTS[0].astype(float) / UNIT)
+        velocity = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))
+        found = _angular(p, velocity)
+        angles = lambda p: np.stack(
+            [np.arctan2(p[:, 2], p[:, 1]), np.arcsinh(p[:, 3] / np.hypot(p[:, 1], p[:, 2]))], -1
+        )
+        step = 1e-6
+        ahead, behind = (angles(np.asarray(p) + s * np.asarray(velocity)) for s in (step, -step))
+        np.testing.assert_allclose(found, (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-7)
+
+
+def test_the_likelihood_of_a_gaussian_through_the_whole_map(x64, key):
+    """Flow matching that is exact, events in GeV: the normal density and the map's determinant."""
+    mean, std = 0.3, 0.8
+
+    def exact(params, t, z, cond=None):
+        variance = (t * std) ** 2 + (1 - t) ** 2
+        velocity = mean + (t * std**2 - (1 - t)) / variance * (z - t * mean)
+        return velocity.at[:, 1].set(0.0)
+
+    lines = ~COORDINATES.periodic
+    base = Base(
+        lambda key: jnp.zeros((6, 4)),
+        lambda z: jnp.sum(jnp.where(lines, jax.scipy.stats.norm.logpdf(z), -np.log(2 * np.pi))),
+    )
+    inner = geodesic_flow_matching(
+        Network(lambda key: {}, exact), base, COORDINATES.periodic, solver=runge_kutta("rk4", 60)
+    )
+    model = preprocessed(inner, event_map(COORDINATES))
+    x = jnp.asarray(EVENTS[:5], jnp.float64)
+    found = jax.jit(jax.vmap(lambda x: model.log_prob({}, key, x)))(x)
+    z, log_det = jax.vmap(lambda x: event_map(COORDINATES).forward(x, None))(x)
+    flat = np.where(lines, scipy.stats.norm.logpdf(np.asarray(z), mean, std), -np.log(2 * np.pi))
+    np.testing.assert_allclose(found, flat.sum(axis=(1, 2)) + np.asarray(log_det), atol=1e-5)
+
+
+def test_without_a_velocity_the_model_is_its_base(key):
+    still = Network(lambda key: {}, lambda params, t, z, cond: jnp.zeros((6, 4)))
+    base = event_base(COORDINATES)
+    model = geodesic_flow_matching(still, base, COORDINATES.periodic)
+    z = jnp.asarray(Z[:10])
+    found = jax.vmap(lambda z: model.log_prob({}, key, z))(z)
+    np.testing.assert_allclose(found, jax.vmap(base.log_prob)(z), atol=1e-5)
+    np.testing.assert_allclose(model.sample({}, key, None), base.sample(key), atol=1e-6)
+
+
+def test_gradients_are_finite_and_hutchinson_is_unbiased(key):
+    options = {"time_width": 1.0, "solver": runge_kutta("euler", 2)}
+    exact = event_model(SMALL["lloca"], COORDINATES, **options)
+    noisy = event_model(
+        SMALL["lloca"], COORDINATES, divergence="hutchinson", num_probes=200, **options
+    )
+    params = random_params(exact.init, 0.1)
+    z = jnp.asarray(Z[0])
+    found = jax.jit(noisy.log_prob)(params, key, z)
+    expected = jax.jit(exact.log_prob)(params, key, z)
+    assert np.isfinite(expected)
+    assert float(found) == pytest.approx(float(expected), abs=2.0)
+
+
+def test_bad_sizes_are_refused():
+    with pytest.raises(ValueError, match="time_width"):
+        event_model(SMALL["lloca"], COORDINATES, time_width=0.0)
+    with pytest.raises(ValueError, match="blocks"):
+        event_model(LGATrConfig(blocks=0), COORDINATES)

@@ -142,14 +142,14 @@ def report(config: Config, run: Run, results: dict) -> str:
     edges = np.linspace(*np.quantile(masses, [0.001, 0.99]), 41)
     found = forecasts(config, run)
     regions = [f"{low:g} to {high:g} GeV" for low, high in config.regions]
-    rows, distances = {region: {} for region in regions}, {}
+    rows, distances, panels = {region: {} for region in regions}, {}, []
     for label, one in found.items():
         title = _title(label)
         values = one.inputs.members
         each = {str(i): np.asarray(v).ravel() for i, v in enumerate(values[:10])}
-        panel = Panel(edges, masses, each, r"$m(t\bar{t})$ [GeV]", reference_label="Pythia 8")
+        xlabel = rf"$m(t\bar{{t}})$ [GeV], {title}"
+        panels.append(Panel(edges, masses, each, xlabel, reference_label="Pythia 8"))
         name = label.replace("/", "_").replace(" ", "_")
-        run.save(f"members_{name}", plotting.member_grid([panel], title))
         for kind, figure in plotting.forecast_figures(one).items():
             run.save(f"{kind}_{name}", figure)
         for i, region in enumerate(regions, 1):
@@ -160,6 +160,7 @@ def report(config: Config, run: Run, results: dict) -> str:
             ]  # fmt: skip
         whole = one.differential["m_tt"]
         distances[title] = [str(whole.amplification), f"{whole.distances[:, -1].mean():.4f}"]
+    run.save("members", plotting.member_grid(panels, "Generated"))
     texts = [
         table(("share", "truth", "G", "pull"), cells, title=region)
         for region, cells in rows.items()

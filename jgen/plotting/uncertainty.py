@@ -103,7 +103,8 @@ def member_grid(panels: Sequence[Panel], label: str) -> Figure:
         f"{label}, spread of {num}": Patch(facecolor=(color(0), _LIGHT), edgecolor=color(0)),
         "Single members": Line2D([], [], color=color(0), linewidth=0.4, alpha=0.6),
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
+    ncols = 3 if len(panels) > 1 else 1  # a single panel is narrow
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=ncols)
     return figure
 
 

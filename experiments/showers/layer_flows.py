@@ -10,7 +10,7 @@ against truth, rank correlations of layers, a classifier, and milliseconds a sho
 training is timed against one of layer after layer. The preset full has all 45 layers of 16 x 9.
 The preset convolutional has couplings of the image of a layer (2405.20407), which need no student.
 
-Time: seven minutes on one core, convolutional fifteen (smoke: one and a half).
+Time: seven minutes on one core, convolutional twenty (smoke: one and a half).
 Numbers: results/showers.md.
 """
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "typing": 0, "arrays": 0, "checks": 0, "overlap": 0, "random": 0, "files": 0, "tables": 0,
     "estimate": 0, "generative_model": 0, "sets": 0, "physics": 0,
-    "paths": 1, "couplings": 1, "solvers": 1, "bijectors": 1, "nets": 1,
+    "export": 1, "paths": 1, "couplings": 1, "solvers": 1, "bijectors": 1, "nets": 1,
     "models": 2, "transforms": 2,
     "training": 3, "metrics": 3, "amplification": 3,
     "toys": 4, "lattice": 4, "showers": 4, "jets": 4, "events": 4, "inference": 4,

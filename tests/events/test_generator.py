@@ -16,6 +16,8 @@ from jgen.events import (
     read_events,
     to_coordinates,
 )
+from jgen.export import export_model, load_exported
+from jgen.generative_model import draw
 from jgen.models import Base, geodesic_flow_matching
 from jgen.nets import LGATrConfig, LLoCaConfig, Network, num_parameters
 from jgen.solvers import runge_kutta
@@ -123,6 +125,17 @@ def test_gradients_are_finite_and_hutchinson_is_unbiased(key):
     expected = jax.jit(exact.log_prob)(params, key, z)
     assert np.isfinite(expected)
     assert float(found) == pytest.approx(float(expected), abs=2.0)
+
+
+def test_generators_run_without_their_code(tmp_path, key):
+    """Loops, double precision inside and all: for other platforms than this one, too."""
+    inner = event_model(SMALL["lloca"], COORDINATES, time_width=1.0, solver=runge_kutta("euler", 2))
+    model = preprocessed(inner, event_map(COORDINATES))
+    params = random_params(model.init, 0.05)
+    path = tmp_path / "events.npz"
+    export_model(path, model, params, batch_size=8, density=False, metadata={"units": "GeV"})
+    found = load_exported(path).draw(key, 11)
+    np.testing.assert_allclose(found, draw(model, params, key, 11), rtol=1e-4)
 
 
 def test_bad_sizes_are_refused():

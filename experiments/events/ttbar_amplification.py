@@ -8,8 +8,8 @@ m_tt, and by the distance of all of m_tt to events that were held out. Held-out 
 the members' mean is right: where all members share a bias, their spread knows nothing of it. The
 control is events whose worth is known: resampled training events are worth as much as these, G = 1.
 
-With 36,000 events held out, no amplification above nine can be seen. About
-20 minutes of processor time. Numbers: results/events.md.
+With 36,000 events held out, no amplification above nine can be seen. About 20 minutes of processor
+time. Numbers: results/events.md.
 """
 
 import dataclasses

@@ -63,6 +63,8 @@ class Coordinates(NamedTuple):
 def fit_coordinates(events: Float[np.ndarray, "num n 4"], min_pt: float = MIN_PT) -> Coordinates:
     """Means and standard deviations of events (E, px, py, pz) [GeV].
 
+    They belong to a trained model: `jgen.save` and `jgen.load` keep them beside its parameters.
+
     Raises:
       ValueError: for events that `check_events` refuses, with a pT below the cut, or a slot in
         which all are the same.

@@ -45,7 +45,8 @@ def event_velocity(
       config: of L-GATr, or of LLoCa, which with the symmetry "identity" is a plain transformer.
       coordinates: of the events.
       time_width: standard deviation of the frequencies of the eight features sin, cos(2 pi w t);
-        30 as published, smaller ones for velocities that change less with time.
+        30 as published, smaller ones for velocities that change less with time. It is no parameter:
+        a trained model is made again with the same one, and with the same coordinates.
 
     Raises:
       ValueError: for a width or sizes that are not positive.
@@ -63,7 +64,7 @@ def event_velocity(
             "spurions": SPURIONS,
         }  # fmt: skip
         network = lloca(scalars, (1, 2), config, **options)
-        call = lambda params, p, s: network.apply(params, p, s)
+        call = network.apply
 
     def apply(params, t, z, cond=None):
         angles = jnp.asarray(frequencies, z.dtype) * t

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jgen import load, save
 from jgen.events import (
     UNIT,
     event_map,
@@ -48,6 +49,13 @@ def test_events_come_back(events, coordinates):
     np.testing.assert_allclose(back, events, atol=1e-5 * events[..., :1].max())
     mass2 = lambda p: p[..., 0] ** 2 - (p[..., 1:] ** 2).sum(axis=-1)
     np.testing.assert_allclose(mass2(back), np.maximum(mass2(events), 0), rtol=2e-5, atol=0.02)
+
+
+def test_coordinates_are_kept_in_a_file(tmp_path, events, coordinates):
+    save(tmp_path / "coordinates.npz", coordinates)
+    back = load(tmp_path / "coordinates.npz")
+    np.testing.assert_array_equal(to_coordinates(back, events), to_coordinates(coordinates, events))
+    assert back.edges == coordinates.edges
 
 
 def test_the_map_of_one_event_has_its_determinant(x64, events, coordinates):

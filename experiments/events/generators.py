@@ -68,8 +68,8 @@ def load(data: str, num_jets: int, num_train: int, num_validation: int) -> tuple
     parts = np.split(events, np.cumsum([num_train, num_validation]))
     if len(parts[-1]) < 200:
         raise ValueError(
-            f"of {len(events)} events {len(parts[-1])} are left for the truth; choose a smaller "
-            "num_train or num_validation"
+            f"of {len(events)} events {len(parts[-1])} are left for the truth; give a larger "
+            "--data, or choose a smaller num_train or num_validation"
         )
     return *parts[:2], *np.array_split(parts[-1], 2)
 

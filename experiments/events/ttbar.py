@@ -203,7 +203,8 @@ def compute(config: Config, run: Run) -> dict:
             results[f"nll_spread/{name}"] = float(np.nanmean(nll, axis=1).std(ddof=1))
         kept = nll[:, ~np.isnan(nll).any(axis=0)]
         results[f"nll_events/{name}"] = mean_estimate(kept.mean(axis=0)).error
-        results[f"hutchinson/{name}"] = mean_estimate(log_p["hutchinson"] - log_p["exact"][0])
+        difference = nll[0] - likely(config, log_p["hutchinson"])
+        results[f"hutchinson/{name}"] = mean_estimate(difference[np.isfinite(difference)])
         for size in config.train_sizes:
             few = run.cached(f"{name}/log_p_{size}", likelihoods, config, run, name, size)
             results[f"nll/{name}/{size}"] = over_seeds(likely(config, few["exact"]))

@@ -84,9 +84,16 @@ def fit_coordinates(events: Float[np.ndarray, "num n 4"], min_pt: float = MIN_PT
     return Coordinates(mean, std, float(min_pt), (float(edges.mean()), float(edges.std())))
 
 
-def of_momenta(p: Float[Array, "*n 4"], min_pt: float) -> Float[Array, "*n 4"]:
-    """(log(pT - cut), phi, eta, log m^2) of four-momenta, all in units; before the scaling."""
-    logs = jnp.log(transverse_momentum(p) - min_pt + EPSILON), jnp.log(mass_squared(p) + EPSILON)
+def of_momenta(
+    p: Float[Array, "*n 4"], min_pt: float, *, limited: bool = False
+) -> Float[Array, "*n 4"]:
+    """(log(pT - cut), phi, eta, log m^2) of four-momenta, all in units; before the scaling.
+
+    With `limited`, an m^2 that rounding made negative is zero.
+    """
+    square = mass_squared(p)
+    square = jnp.maximum(square, 0) if limited else square
+    logs = jnp.log(transverse_momentum(p) - min_pt + EPSILON), jnp.log(square + EPSILON)
     return jnp.stack([logs[0], azimuth(p), pseudorapidity(p), logs[1]], axis=-1)
 
 
@@ -118,17 +125,13 @@ def _affine(coordinates, dtype):
     return jnp.asarray(shift, dtype), jnp.asarray(scale, dtype)
 
 
-def four_momenta(coordinates: Coordinates, z: Float[Array, "n 4"]) -> Float[Array, "n 4"]:
-    """Four-momenta in units of one event, float64; call it with `jax.enable_x64(True)`."""
-    z = z.astype(jnp.float64)
-    return to_momenta(unscaled(coordinates, z), coordinates.min_pt / UNIT)
-
-
 def event_map(coordinates: Coordinates) -> Bijector:
     """Events (E, px, py, pz) [GeV] to coordinates and back, [n, 4]; with log-determinants.
 
     Both are made in double precision by one automatic derivative and have the precision of their
-    arguments. In float32, m^2 of momenta knows no more than E^2 times 1e-7.
+    arguments. In float32, m^2 of momenta knows no more than E^2 times 1e-7; below zero it counts as
+    zero, as in `to_coordinates`. Events with a pT below the cut have no density: their
+    log-determinant is -inf.
     """
     cut = coordinates.min_pt / UNIT
 
@@ -139,17 +142,27 @@ def event_map(coordinates: Coordinates) -> Bijector:
         return to_momenta(unscaled(coordinates, z), cut) * UNIT
 
     def mapped(function, x):
+        # Slots do not mix: the derivative with respect to one number of all slots at once.
+        columns = lambda e: jax.jvp(function, (x,), (jnp.broadcast_to(e, x.shape),))[1]
+        jacobians = jax.vmap(columns, out_axes=-1)(jnp.eye(4, dtype=x.dtype))
+        return function(x), jnp.sum(jnp.linalg.slogdet(jacobians)[1])
+
+    def forward(x, cond=None):
         with jax.enable_x64(True):
             double = x.astype(jnp.float64)
-            # Slots do not mix: the derivative with respect to one number of all slots at once.
-            columns = lambda e: jax.jvp(function, (double,), (jnp.broadcast_to(e, x.shape),))[1]
-            jacobians = jax.vmap(columns, out_axes=-1)(jnp.eye(4, dtype=jnp.float64))
-            log_det = jnp.sum(jnp.linalg.slogdet(jacobians)[1])
-            return function(double).astype(x.dtype), log_det.astype(x.dtype)
+            low = jnp.any(transverse_momentum(double) < coordinates.min_pt)
+            energy = jnp.maximum(double[:, 0], jnp.linalg.norm(double[:, 1:], axis=1))
+            double = jnp.concatenate([energy[:, None], double[:, 1:]], axis=1)
+            z, log_det = mapped(to, double)
+            z, log_det = jnp.where(low, 0, z), jnp.where(low, -jnp.inf, log_det)
+            return z.astype(x.dtype), log_det.astype(x.dtype)
 
-    return Bijector(
-        lambda x, cond=None: mapped(to, x), lambda z, cond=None: mapped(back, z), num_cond=0
-    )
+    def inverse(z, cond=None):
+        with jax.enable_x64(True):
+            x, log_det = mapped(back, z.astype(jnp.float64))
+            return x.astype(z.dtype), log_det.astype(z.dtype)
+
+    return Bijector(forward, inverse, num_cond=0)
 
 
 def to_coordinates(

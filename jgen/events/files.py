@@ -23,6 +23,7 @@ NUM_TOPS = 6
 """Particles of the top pair."""
 # Of an energy that was stored in float32, from rounding.
 _ROUNDING = 2.0**-22
+_LARGEST = 1e4  # of a median energy [GeV]
 
 
 def sample_path() -> Path:
@@ -72,8 +73,8 @@ def write_events(path: str | os.PathLike, events: Mapping[int, Float[np.ndarray,
     Raises:
       ValueError: for events of another number of jets, or that `check_events` refuses.
     """
-    if not events:
-        raise ValueError("there are no events to write; give {number of extra jets: events}")
+    if not isinstance(events, Mapping) or not events:
+        raise ValueError("events to write are {number of extra jets: events}, such as {0: events}")
     arrays = {}
     for num_jets, some in events.items():
         check_whole(0, 100, num_jets=num_jets)
@@ -93,6 +94,8 @@ def check_events(events: object, name: str = "events") -> Float[np.ndarray, "num
       ValueError: for another shape, numbers that are not finite, energies below the momentum by
         more than single precision explains, or particles along the beam.
     """
+    if np.ndim(events) == 2 and np.shape(events)[1] % 4 == 0:
+        raise ValueError(f"{name} have the shape {np.shape(events)}: reshape them to [num, n, 4]")
     events = finite_array(events, name, 3)
     if events.shape[2] != 4 or not events.shape[1]:
         raise ValueError(
@@ -107,7 +110,16 @@ def check_events(events: object, name: str = "events") -> Float[np.ndarray, "num
             f"{name}: {bad.any(axis=1).sum()} of {len(events)} events have a particle with an "
             f"energy below its momentum, first particle {particle} of event {event} with E = "
             f"{energy[event, particle]:g} and |p| = {momentum[event, particle]:g}; the order must "
-            "be (E, px, py, pz)"
+            "be (E, px, py, pz), in float32 at least"
+        )
+    if (middle := np.median(energy)) > _LARGEST:
+        raise ValueError(
+            f"{name} have a median energy of {middle:.3g} GeV, which looks like MeV: divide by 1000"
+        )
+    if energy.size >= 20 and (events[..., 1] > 0).all():
+        raise ValueError(
+            f"{name} have no px below zero, which looks like (E, pT, eta, phi): make them "
+            "(E, px, py, pz), with jgen.physics.four_vector if there is a mass"
         )
     if (np.hypot(events[..., 1], events[..., 2]) == 0).any():
         raise ValueError(f"{name} have particles along the beam, or without momentum; drop them")
@@ -125,6 +137,8 @@ def _particles_of_npy(path):
 
 def _check_shape(shape, num_jets, where):
     num, flat = NUM_TOPS + num_jets, 4 * (NUM_TOPS + num_jets)
+    if not shape[0]:
+        raise ValueError(f"{where} has the shape {tuple(shape)}: there are no events in it")
     if tuple(shape[1:]) not in ((num, 4), (flat,)):
         raise ValueError(
             f"{where} has the shape {tuple(shape)}, but events with {num_jets} extra jets are "

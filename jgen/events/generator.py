@@ -8,7 +8,9 @@ makes the same numbers of the coordinates themselves.
 
 Deviations from the published code: the linear layer behind the features of time is left out, since
 another one follows; local momenta of LLoCa enter as (log pT, phi, eta, log m^2) without the cut on
-pT, which has no meaning in a local frame.
+pT, which has no meaning in a local frame, with one scale of log m^2 for all slots; eta and log pT
+that networks see end at 8 and 5 (30 TeV), where the code ends eta at 5 and exponents at 20. As
+published, the plain transformer sees phi as it is, so that its velocity jumps where phi does.
 """
 
 import jax
@@ -18,11 +20,7 @@ from jaxtyping import Array, Float
 
 from jgen.checks import check_positive
 from jgen.events.base import MIN_DISTANCE, event_base
-from jgen.events.coordinates import (
-    Coordinates,
-    four_momenta,
-    of_momenta,
-)
+from jgen.events.coordinates import UNIT, Coordinates, of_momenta, to_momenta, unscaled
 from jgen.generative_model import GenerativeModel
 from jgen.models import geodesic_flow_matching
 from jgen.nets import BEAMS, TIME, LGATrConfig, LLoCaConfig, Network, lgatr, lloca
@@ -32,6 +30,8 @@ from jgen.solvers import OdeSolver, RungeKutta
 from jgen.solvers.likelihood import Divergence
 
 _FREQUENCIES = np.random.default_rng(0).normal(size=4)
+# Of log pT, phi, eta and log m^2: far beyond any event, where float64 still knows the mass.
+_SEEN = (-np.inf, -np.inf, -8.0, -np.inf), (5.0, np.inf, 8.0, 10.0)
 SPURIONS = (*BEAMS, TIME)
 """Both beams and the direction of time: what leaves rotations about the beam as the symmetry."""
 
@@ -52,6 +52,7 @@ def event_velocity(
       ValueError: for a width or sizes that are not positive.
     """
     check_positive(time_width=time_width)
+    _check_parts(config, coordinates)
     frequencies = 2 * np.pi * time_width * _FREQUENCIES
     scalars, plain = coordinates.num + 2 * len(frequencies), False
     if isinstance(config, LGATrConfig):
@@ -67,6 +68,8 @@ def event_velocity(
         call = network.apply
 
     def apply(params, t, z, cond=None):
+        if cond is not None:
+            raise ValueError("generators of events take no condition; leave cond out")
         angles = jnp.asarray(frequencies, z.dtype) * t
         time = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
         time = jnp.broadcast_to(time, (coordinates.num, len(time)))
@@ -75,13 +78,20 @@ def event_velocity(
             vectors, numbers = call(params, z, s)
             angular = vectors[:, 0, 1:3]
         else:
-            with jax.enable_x64(True):
-                p = four_momenta(coordinates, z)
+            p = _seen_momenta(coordinates, z)
             vectors, numbers = call(params, p, s)
             angular = _angular(p, vectors[:, 0])
         return jnp.concatenate([numbers[:, :1], angular, numbers[:, 1:]], axis=1)
 
     return Network(network.init, apply, 0)
+
+
+def _check_parts(config, coordinates):
+    if not isinstance(config, LGATrConfig | LLoCaConfig):
+        raise ValueError(f"the network must be a LLoCaConfig or an LGATrConfig, got {config!r}")
+    if not isinstance(coordinates, Coordinates):
+        kind = type(coordinates).__name__
+        raise ValueError(f"coordinates are those of `fit_coordinates`, got {kind}")
 
 
 def _of_multivectors(network):
@@ -95,6 +105,14 @@ def _of_multivectors(network):
         return jnp.moveaxis(extract_vector(x), -1, 1), numbers
 
     return call
+
+
+def _seen_momenta(coordinates, z):
+    """Four-momenta in units, float64, of coordinates that are limited before they overflow."""
+    with jax.enable_x64(True):
+        parts = unscaled(coordinates, z.astype(jnp.float64))
+        low, high = (jnp.broadcast_to(jnp.array(a), parts.shape) for a in _SEEN)
+        return to_momenta(jnp.clip(parts, low, high), coordinates.min_pt / UNIT)
 
 
 def _angular(p, velocity):
@@ -111,7 +129,7 @@ def _local_features(coordinates):
     scale = np.array([[1, 1, 1, coordinates.std[:, 1].mean()]])
 
     def features(p: Float[Array, "n 4"]) -> Float[Array, "n 4"]:
-        return (of_momenta(p, 0.0) - shift) / scale
+        return (of_momenta(p, 0.0, limited=True) - shift) / scale
 
     return features
 
@@ -129,13 +147,22 @@ def event_model(
 ) -> GenerativeModel:
     """Flow matching of events in their coordinates, of `to_coordinates`.
 
-        coordinates = fit_coordinates(events)
-        model = event_model(LLoCaConfig(), coordinates)
-        fitted = fit(model, Batch(to_coordinates(coordinates, events)), key, config)
-        more = to_events(coordinates, draw(model, fitted.one, key, 10_000))
+        import jax
+        from jgen import Batch, TrainConfig, draw, events, fit
+        from jgen.nets import LLoCaConfig
 
-    `preprocessed(model, event_map(coordinates))` has the same parameters and gives events in GeV,
-    with their density in four-momentum space.
+        data = events.read_events()
+        coordinates = events.fit_coordinates(data)
+        model = events.event_model(LLoCaConfig(), coordinates)
+        z = events.to_coordinates(coordinates, data)
+        fitted = fit(model, Batch(z), jax.random.key(0), TrainConfig(200_000, 2048))
+        made = draw(model, fitted.one, jax.random.key(1), 10_000)
+        more, finite = events.finite_events(coordinates, made)
+
+    `jgen.transforms.preprocessed(model, event_map(coordinates))` has the same parameters and gives
+    events in GeV, with their density in four-momentum space per GeV^(4 n); that of papers, in units
+    of 206.6 GeV, is `log_densities` of `model` plus `log_jacobian`. Densities are those of
+    `event_base` and its continuation. Short trainings want a `time_width` of 0.3 or so.
 
     Args:
       config: network, see `event_velocity`.

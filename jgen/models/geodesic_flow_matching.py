@@ -37,7 +37,7 @@ def geodesic_flow_matching(
     Args:
       network: velocity field, apply(params, t, x, cond) -> array of x's shape.
       base: what t = 0 is, with angles for angles; its log-density is that in x.
-      periodic: which components of an event are angles.
+      periodic: which components of an event are angles, in radians.
       solver: of the sampling, Runge-Kutta or bespoke; midpoint with 20 steps unless given.
       likelihood_solver: for `log_prob`; default is `solver` where that is a Runge-Kutta method,
         else midpoint with 50 steps.
@@ -48,21 +48,24 @@ def geodesic_flow_matching(
       ValueError: if the base's events or the network's output have another shape than `periodic`.
       TypeError: for a sampler that solves no differential equation.
     """
-    periodic = np.asarray(periodic, bool)
+    periodic = np.asarray(periodic)
+    if periodic.dtype != bool:
+        raise ValueError(f"periodic says True or False of every component, got {periodic.dtype}")
     _check_base(base, periodic.shape)
     check_sizes(num_probes=num_probes)
     check_known(Divergence, divergence=divergence)
     network = on_circles(network, periodic)
     check_prediction_network(network, periodic.shape)
     solver = runge_kutta("midpoint", 20) if solver is None else solver
-    if not isinstance(solver, OdeSolver):
-        raise TypeError(
-            f"this model is sampled by a solver of dx/dt = u(t, x), such as "
-            f'runge_kutta("midpoint", 20), got {solver!r}'
-        )
     if likelihood_solver is None:
         fixed = isinstance(solver, RungeKutta)
         likelihood_solver = solver if fixed else runge_kutta("midpoint", 50)
+    for given in (solver, likelihood_solver):
+        if not isinstance(given, OdeSolver):
+            raise TypeError(
+                f"this model is sampled by a solver of dx/dt = u(t, x), such as "
+                f'runge_kutta("midpoint", 20), got {given!r}'
+            )
 
     def loss(params, key, batch):
         def single(key, x1, cond):

@@ -21,7 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgen.checks import check_depths, check_known, check_positive, check_sizes, check_widths
+from jgen.arrays import finite_array
+from jgen.checks import (
+    check_depths,
+    check_finite,
+    check_known,
+    check_positive,
+    check_sizes,
+    check_widths,
+)
 from jgen.nets.attention import attend, layer_norm
 from jgen.nets.dense import Dense, fan_in_uniform, is_matmul
 from jgen.nets.network import Network, from_linen
@@ -170,6 +178,8 @@ class _LLoCa(nn.Module):
     @nn.compact
     def __call__(self, momenta, scalars):
         c, n = self.config, len(momenta)
+        if not jnp.issubdtype(scalars.dtype, jnp.floating):
+            raise ValueError(f"scalars must be floating-point numbers, got {scalars.dtype}")
         local, frames = momenta, None
         if c.symmetry != "identity":
             local, frames = self._frames(momenta, scalars)
@@ -240,8 +250,8 @@ def lloca(
       config: sizes; the published ones unless given.
       edges: mean and standard deviation of log (p_i + p_j)^2 in the data.
       spurions: momenta that only frames see and that break the symmetry, such as `(*BEAMS, TIME)`.
-      features: local momenta in float64 -> what the transformer sees of them; themselves unless
-        given. Without frames it has no use.
+      features: local momenta [n, 4] of any number n of particles, in float64 -> what the
+        transformer sees of them, [n, k]; themselves unless given. Without frames it has no use.
 
     Raises:
       ValueError: for sizes that are no positive whole numbers, or a symmetry that is not known; the
@@ -255,10 +265,25 @@ def lloca(
     check_depths(blocks=sizes.pop("blocks"))
     del sizes["symmetry"]
     check_sizes(num_scalars=num_scalars, vectors_made=outputs[0], scalars_made=outputs[1], **sizes)
+    check_finite(**{"the mean of edges": edges[0]})
     check_positive(**{"the standard deviation of edges": edges[1]})
-    spurions = tuple(tuple(map(float, np.asarray(p))) for p in spurions)
+    spurions = _checked_spurions(spurions)
     number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     if features is not None and config.symmetry == "identity":
         raise ValueError("features are of local momenta, which the symmetry identity has none of")
     module = _LLoCa(config, tuple(outputs), tuple(map(float, edges)), spurions, features)
     return from_linen(module, number(4, 4), number(4, num_scalars))
+
+
+def _checked_spurions(spurions) -> tuple[tuple[float, ...], ...]:
+    if not len(spurions):
+        return ()
+    momenta = finite_array(spurions, "spurions", 2)
+    if momenta.shape[1] != 4:
+        raise ValueError(f"spurions are momenta (E, px, py, pz), got the shape {momenta.shape}")
+    energy, momentum = momenta[:, 0], np.linalg.norm(momenta[:, 1:], axis=1)
+    if (energy <= 0).any() or (energy < momentum * (1 - 1e-6)).any():
+        raise ValueError(
+            f"spurions must have a positive energy that is not below their momentum, got {spurions}"
+        )
+    return tuple(tuple(map(float, p)) for p in momenta)

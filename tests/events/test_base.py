@@ -37,6 +37,9 @@ def test_acceptance_is_what_was_measured_elsewhere(num, known, error):
 def test_acceptance_of_the_cut_on_pt_alone_is_exact():
     exact = np.exp(-6 * 22**2 / (2 * UNIT**2))
     assert acceptance(6, 22.0, 0.0) == pytest.approx(exact, abs=4e-3 * np.sqrt(exact * (1 - exact)))
+    for wrong in (-1.0, np.nan, "x"):
+        with pytest.raises(ValueError, match="min_distance"):
+            apart(read_events()[:5], wrong)
     with pytest.raises(ValueError, match="lower the cuts"):
         acceptance(6, 500.0)
 

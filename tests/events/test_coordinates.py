@@ -82,6 +82,23 @@ def test_single_precision_is_double_inside(events, coordinates):
     np.testing.assert_allclose(back, x, rtol=1e-4, atol=1e-3)
 
 
+def test_light_particles_and_low_ones_have_a_known_density(events, coordinates):
+    """A mass that rounding made imaginary counts as none; below the cut there is no density."""
+    bijector = event_map(coordinates)
+    light = np.array(events[:4])
+    light[:, 1, 0] = np.linalg.norm(light[:, 1, 1:], axis=1) * (1 - 1e-8)
+    with jax.enable_x64(True):
+        z, log_det = jax.vmap(lambda x: bijector.forward(x, None))(jnp.asarray(light))
+        known = log_jacobian(coordinates, light) - 24 * np.log(UNIT)
+        np.testing.assert_allclose(log_det, known, rtol=1e-6)
+        np.testing.assert_allclose(z, to_coordinates(coordinates, light), atol=1e-4)
+    low = np.array(events[0], np.float32)
+    low[2] *= 21 / np.hypot(low[2, 1], low[2, 2])
+    z, log_det = bijector.forward(jnp.asarray(low), None)
+    assert np.isfinite(z).all()
+    assert log_det == -np.inf
+
+
 def test_what_does_not_fit_is_refused(events, coordinates):
     z = to_coordinates(coordinates, events)
     with pytest.raises(ValueError, match=r"\[num, 6, 4\]"):

@@ -48,6 +48,12 @@ def test_files_of_other_events_are_refused(tmp_path, events):
         read_events(num_jets=3)
     with pytest.raises(ValueError, match="num_jets"):
         read_events(num_jets=-1)
+    with h5py.File(tmp_path / "none.h5", "w") as file:
+        file["jets"] = np.empty((0, 6, 4))
+    with pytest.raises(ValueError, match="no events|without any|no values"):
+        read_events(tmp_path / "none.h5")
+    with pytest.raises(ValueError, match="number of extra jets: events"):
+        write_events(tmp_path / "c.h5", [events])
     with pytest.raises(ValueError, match="extra jets are"):
         write_events(tmp_path / "c.h5", {1: events})
     assert not (tmp_path / "c.h5").exists()
@@ -62,7 +68,9 @@ def test_files_of_other_events_are_refused(tmp_path, events):
 
 def test_what_is_no_event_is_refused(events):
     wrong = {
-        r"shape \(50, 24\)": events.reshape(50, 24),
+        r"shape \(50, 24\): reshape them": events.reshape(50, 24),
+        "looks like MeV": events * 1000,
+        r"looks like \(E, pT, eta, phi\)": np.abs(events),
         r"\(E, px, py, pz\)": events[..., :3],
         "order must be": events[..., [1, 2, 3, 0]],
         "finite": np.where(np.arange(50)[:, None, None] == 7, np.nan, events),

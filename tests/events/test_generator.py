@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from jaxtyping import TypeCheckError
 
 from jgen.events import (
     UNIT,
@@ -143,3 +144,23 @@ def test_bad_sizes_are_refused():
         event_model(SMALL["lloca"], COORDINATES, time_width=0.0)
     with pytest.raises(ValueError, match="blocks"):
         event_model(LGATrConfig(blocks=0), COORDINATES)
+    for config, coordinates, said in (
+        (None, COORDINATES, "LLoCaConfig or an LGATrConfig"),
+        (SMALL["lloca"], None, "those of `fit_coordinates`, got NoneType"),
+    ):
+        with pytest.raises((ValueError, TypeCheckError), match=f"{said}|Type-check"):
+            event_velocity(config, coordinates)
+    network = event_velocity(SMALL["transformer"], COORDINATES)
+    with pytest.raises(ValueError, match="take no condition"):
+        network.apply(random_params(network.init), 0.5, jnp.asarray(Z[0]), jnp.zeros(2))
+
+
+@pytest.mark.parametrize("name", ["lloca", "lgatr"])
+def test_velocities_are_finite_far_beyond_any_event(name):
+    """Where a trajectory may pass that was learned badly."""
+    network = event_velocity(SMALL[name], COORDINATES)
+    params = random_params(network.init)
+    z = jnp.asarray(Z[0])
+    far = jnp.stack([z.at[1, 2].set(-22.0), z.at[0, 0].set(40.0), z.at[3, 3].set(-30.0)])
+    apply = jax.jit(jax.vmap(lambda z: network.apply(params, 0.5, z)))
+    assert np.isfinite(apply(far)).all()

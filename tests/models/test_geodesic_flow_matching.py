@@ -89,6 +89,11 @@ def test_parts_that_do_not_fit_are_refused():
         geodesic_flow_matching(network, standard_normal(3), PERIODIC)
     with pytest.raises(TypeError, match="solver of dx/dt"):
         geodesic_flow_matching(network, base(), PERIODIC, solver=DDIM(5))
+    with pytest.raises(TypeError, match="solver of dx/dt"):
+        geodesic_flow_matching(network, base(), PERIODIC, likelihood_solver="x")
+    for wrong in ([0, 1], ["phi", "x"], [np.nan, 0.0]):
+        with pytest.raises(ValueError, match="True or False"):
+            geodesic_flow_matching(network, base(), np.array(wrong))
     wide = Network(lambda key: {}, lambda params, t, x, cond: jnp.zeros(3))
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         geodesic_flow_matching(wide, base(), PERIODIC)

@@ -122,6 +122,18 @@ def test_published_sizes_have_their_numbers_of_parameters():
         lloca(14, (1, 2), LLoCaConfig(frames=()))
     with pytest.raises(ValueError, match="standard deviation of edges must be positive"):
         lloca(14, (1, 2), edges=(0.0, 0.0))
+    with pytest.raises(ValueError, match="mean of edges"):
+        lloca(14, (1, 2), edges=(np.nan, 1.0))
+    for spurions, said in (
+        (((0, 1, 0, 0),), "not below their momentum"),
+        (((1, 2, 3),), r"\(E, px, py, pz\), got the shape"),
+        (((np.nan, 0, 0, 1),), "finite"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            lloca(14, (1, 2), spurions=spurions)
+    network = lloca(3, (1, 2), SMALL)
+    with pytest.raises(ValueError, match="floating-point numbers, got int32"):
+        network.apply(network.init(jax.random.key(0)), jnp.ones((6, 4)), jnp.ones((6, 3), int))
 
 
 def test_the_network_is_that_of_the_package():

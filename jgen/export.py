@@ -9,7 +9,7 @@ was written beside them, such as units. It needs jax and numpy and this module, 
 network's class nor its version. Programs run on the platforms they were exported for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +35,8 @@ class ExportedModel(NamedTuple):
 
     Attributes:
       params: leaves of its parameters.
-      programs: "sample" and, where it has a density, "log_prob", each of one batch.
+      programs: "sample" and, where it has a density, "log_prob", each of one batch, which are
+        compiled when they are first called.
       cond: condition of one event, zeros in its shapes and types; None without.
       event: one event, likewise.
       batch_size: events of a batch.
@@ -43,7 +44,7 @@ class ExportedModel(NamedTuple):
     """
 
     params: list[np.ndarray]
-    programs: dict[str, export.Exported]
+    programs: dict[str, Callable[..., list[jax.Array]]]
     cond: PyTree
     event: PyTree
     batch_size: int
@@ -99,6 +100,9 @@ class ExportedModel(NamedTuple):
                 f"{name} must have the shapes {_shapes(one)} an event, got arrays of shapes "
                 f"{_shapes(given)}"
             )
+        kinds = [(a.dtype, b.dtype) for a, b in zip(leaves, wanted, strict=True)]
+        if any(b.kind in "iu" and a.kind not in "iu" for a, b in kinds):
+            raise ValueError(f"{name} has whole numbers, such as labels, but real ones came")
         rows = num_events(given)
         if rows not in (1, num):
             raise ValueError(f"{name} has {rows} rows, but there are {num} events: give 1 or {num}")
@@ -109,12 +113,11 @@ class ExportedModel(NamedTuple):
         """A program on all events, batch by batch; the last one is padded."""
         data = _key_data(key)
         out = None
-        call = jax.jit(self.programs[name].call)
         bar = tqdm(total=num, unit="event", desc=name, disable=not progress)
         for first in range(0, num, self.batch_size):
             rows = np.minimum(first + np.arange(self.batch_size), num - 1)
             chunk = jax.tree.map(lambda a: a[rows], inputs)  # noqa: B023
-            made = call(self.params, data, np.int32(first), *chunk)
+            made = self.programs[name](self.params, data, np.int32(first), *chunk)
             if out is None:
                 out = [np.empty((num, *a.shape[1:]), a.dtype) for a in made]
             size = min(self.batch_size, num - first)
@@ -203,7 +206,7 @@ def load_exported(path: Any) -> ExportedModel:
     parts = load(path)
     with damage_named(path, "export_model"):
         programs = {
-            name: export.deserialize(bytearray(data.tobytes()))
+            name: jax.jit(export.deserialize(bytearray(data.tobytes())).call)
             for name, data in parts["programs"].items()
         }
     return ExportedModel(

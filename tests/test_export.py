@@ -96,6 +96,27 @@ def test_flows_keep_their_densities(tmp_path):
     assert list(load_exported(tmp_path / "bare.npz").programs) == ["sample"]
 
 
+def test_labels_stay_whole_and_a_program_is_compiled_once(tmp_path):
+    traced = []
+
+    def sample(params, key, cond=None):
+        traced.append(cond.dtype)
+        return params["w"][cond] + jax.random.normal(key)
+
+    model = GenerativeModel(lambda key: {"w": jnp.arange(3.0)}, lambda *_: jnp.zeros(()), sample)
+    params = {"w": jnp.arange(3.0)}
+    export_model(tmp_path / "labels.npz", model, params, np.array([0]), platforms=("cpu",))
+    exported, labels = load_exported(tmp_path / "labels.npz"), np.array([2, 0, 1])
+    expected = draw(model, params, jax.random.key(0), 3, labels)
+    np.testing.assert_allclose(exported.draw(jax.random.key(0), 3, labels), expected, rtol=1e-6)
+    assert {d.kind for d in traced} == {"i"}
+    before = exported.programs["sample"]._cache_size()
+    exported.draw(jax.random.key(1), 3, labels)
+    assert exported.programs["sample"]._cache_size() == before == 1
+    with pytest.raises(ValueError, match="whole numbers, such as labels"):
+        exported.draw(jax.random.key(0), 3, labels + 0.7)
+
+
 def test_what_does_not_fit_is_refused(conditional, tmp_path):
     model, params, path = conditional
     exported, key = load_exported(path), jax.random.key(0)

@@ -61,6 +61,16 @@ class Generators:
             raise ValueError("the transformer's symmetry is identity, that of lloca is another")
 
 
+SMALL = {
+    "num_validation": 50,
+    "transformer": LLoCaConfig(2, 2, 1, 1, 2, "identity"),
+    "lloca": LLoCaConfig(2, 2, 1, 1, 2, "so13", (8,)),
+    "lgatr": LGATrConfig(2, 4, 2, 1),
+    "solver": {"steps": 2},
+}
+"""Of presets smoke."""
+
+
 @functools.lru_cache(maxsize=2)
 def load(data: str, num_jets: int, num_train: int, num_validation: int) -> tuple[np.ndarray, ...]:
     """Training, validation and two halves of true events [num, n, 4] in GeV."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from experiments.events.generators import (
     NETWORKS,
+    SMALL,
     Generators,
     build,
     coordinates_of,
@@ -310,14 +311,10 @@ def tables(config: Config, results: dict) -> str:
 DEFAULT = Config()
 SMOKE = variant(
     DEFAULT,
+    **SMALL,
     networks=("lloca",),
     num_train=300,
-    num_validation=50,
-    transformer=LLoCaConfig(2, 2, 1, 1, 2, "identity"),
-    lloca=LLoCaConfig(2, 2, 1, 1, 2, "so13", (8,)),
-    lgatr=LGATrConfig(2, 4, 2, 1),
     training={"steps": 6, "batch_size": 16, "ensemble": 2, "validate_every": 3},
-    solver={"steps": 2},
     num_generated=100,
     num_likelihood=8,
     likelihood_solver={"steps": 2},

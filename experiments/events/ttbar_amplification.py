@@ -19,12 +19,11 @@ from typing import Literal
 
 import numpy as np
 
-from experiments.events.generators import NETWORKS, Generators, build, inputs, sample
+from experiments.events.generators import NETWORKS, SMALL, Generators, build, inputs, sample
 from experiments.study import Run, Study, at_least, finite, known, main, table, variant
 from jgen import OptimizerConfig, TrainConfig, amplification, plotting
 from jgen import events as event_tools
 from jgen.amplification import Forecast
-from jgen.nets import LGATrConfig, LLoCaConfig
 from jgen.plotting import Panel
 from jgen.random import numpy_generator
 from jgen.solvers import SolverConfig
@@ -178,14 +177,10 @@ def _title(label):
 DEFAULT = Config()
 SMOKE = variant(
     DEFAULT,
+    **SMALL,
     networks=("transformer",),
     num_train=400,
-    num_validation=50,
-    transformer=LLoCaConfig(2, 2, 1, 1, 2, "identity"),
-    lloca=LLoCaConfig(2, 2, 1, 1, 2, "so13", (8,)),
-    lgatr=LGATrConfig(2, 4, 2, 1),
     training={"steps": 250, "batch_size": 32, "ensemble": 2, "optimizer": {"learning_rate": 1e-2}},
-    solver={"steps": 2},
     num_generated=1000,
     regions=((300.0, 1500.0), (1500.0, 20_000.0)),
 )

@@ -8,6 +8,7 @@ Deviation from the published code: m^2 is not the absolute value of E^2 - p^2, w
 where rounding made it negative `to_coordinates` takes zero.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -141,28 +142,32 @@ def event_map(coordinates: Coordinates) -> Bijector:
     def back(z):
         return to_momenta(unscaled(coordinates, z), cut) * UNIT
 
-    def mapped(function, x):
-        # Slots do not mix: the derivative with respect to one number of all slots at once.
-        columns = lambda e: jax.jvp(function, (x,), (jnp.broadcast_to(e, x.shape),))[1]
-        jacobians = jax.vmap(columns, out_axes=-1)(jnp.eye(4, dtype=x.dtype))
-        return function(x), jnp.sum(jnp.linalg.slogdet(jacobians)[1])
-
     def forward(x, cond=None):
         with jax.enable_x64(True):
             double = x.astype(jnp.float64)
             low = jnp.any(transverse_momentum(double) < coordinates.min_pt)
             energy = jnp.maximum(double[:, 0], jnp.linalg.norm(double[:, 1:], axis=1))
             double = jnp.concatenate([energy[:, None], double[:, 1:]], axis=1)
-            z, log_det = mapped(to, double)
+            z, log_det = mapped_slots(to, double)
             z, log_det = jnp.where(low, 0, z), jnp.where(low, -jnp.inf, log_det)
             return z.astype(x.dtype), log_det.astype(x.dtype)
 
     def inverse(z, cond=None):
         with jax.enable_x64(True):
-            x, log_det = mapped(back, z.astype(jnp.float64))
+            x, log_det = mapped_slots(back, z.astype(jnp.float64))
             return x.astype(z.dtype), log_det.astype(z.dtype)
 
     return Bijector(forward, inverse, num_cond=0)
+
+
+def mapped_slots(
+    function: Callable[[Array], Array], x: Float[Array, "n 4"]
+) -> tuple[Float[Array, "n 4"], Float[Array, ""]]:
+    """A function that does not mix slots, and its log-determinant."""
+    # The derivative with respect to one number of all slots at once.
+    columns = lambda e: jax.jvp(function, (x,), (jnp.broadcast_to(e, x.shape),))[1]
+    jacobians = jax.vmap(columns, out_axes=-1)(jnp.eye(4, dtype=x.dtype))
+    return function(x), jnp.sum(jnp.linalg.slogdet(jacobians)[1])
 
 
 def to_coordinates(

@@ -52,8 +52,16 @@ def event_observables(events: Float[np.ndarray, "num n 4"]) -> dict[str, Float[n
 
 
 def observable_label(name: str) -> str:
-    """An observable of `event_observables` for the axis of a figure."""
+    """An observable of `event_observables` for the axis of a figure.
+
+    Raises:
+      ValueError: for another name.
+    """
     kind, *of = name.split("_")
+    if kind not in ("m", "pt", "dr") or len(of) != (2 if kind == "dr" else 1) or not all(of):
+        raise ValueError(
+            f"an observable is a name of event_observables, such as m_tt, got {name!r}"
+        )
     who = ",".join(_TEX.get(one, f"{one[0]}_{one[1:]}") for one in of)
     symbol, unit = {"m": ("m", " [GeV]"), "pt": ("p_T", " [GeV]"), "dr": (r"\Delta R", "")}[kind]
     return f"${symbol}({who})$" + unit

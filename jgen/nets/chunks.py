@@ -11,7 +11,7 @@ its chunks.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,12 @@ def in_chunks(function: Callable[..., Array], *args: Array, numbers: int) -> Arr
       numbers: in the largest array between, of one event.
     """
     flags = (False,) * len(args)
-    return _bind(lambda *args: (function(*args),), args, flags, 0, 0, numbers)[0]
+    return _bind(_as_tuple(function), args, flags, 0, 0, numbers)[0]
+
+
+@lru_cache(maxsize=256)
+def _as_tuple(function):
+    return lambda *args: (function(*args),)
 
 
 def is_in_chunks(primitive: Primitive, *_, **__) -> bool:
@@ -84,7 +89,13 @@ def _in_turn(one, events, numbers):
     return jax.lax.map(one, events, batch_size=-(-num // turns))
 
 
-_chunks_p.def_impl(lambda *args, **options: jax.jit(partial(_chunks_p.bind, **options))(*args))
+@lru_cache(maxsize=256)
+def _compiled(**options):
+    """What runs outside of compiled programs, compiled once for each function."""
+    return jax.jit(partial(_chunks_p.bind, **options))
+
+
+_chunks_p.def_impl(lambda *args, **options: _compiled(**options)(*args))
 for _map, _platform in ((_at_once, None), (_in_turn, "cpu")):
     _rule = mlir.lower_fun(partial(_all_events, _map), multiple_results=True)
     mlir.register_lowering(_chunks_p, _rule, platform=_platform)

@@ -46,6 +46,12 @@ def test_names_and_labels():
     assert observable_label("pt_W+") == "$p_T(W^+)$ [GeV]"
 
 
+@pytest.mark.parametrize("name", ["foo", "phi_b1", "m", "dr_b1", "m_"])
+def test_labels_are_of_observables(name):
+    with pytest.raises(ValueError, match="such as m_tt"):
+        observable_label(name)
+
+
 def test_fewer_particles_are_no_top_pair():
     with pytest.raises(ValueError, match="6 particles at least, got 5"):
         event_observables(read_events()[:3, :5])

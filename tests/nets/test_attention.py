@@ -71,3 +71,11 @@ def test_large_scores_and_nothing_to_see():
     seen = jnp.array([True, False])
     np.testing.assert_allclose(attend(q, q, v, seen), [[[1.0]], [[1.0]]])
     assert np.isfinite(attend(q, q, v, ~seen & seen)).all()
+
+
+def test_outside_of_programs_it_is_compiled_once():
+    q = jnp.ones((5, 2, 3))
+    attend(q, q, q)
+    before = chunks._compiled.cache_info().misses
+    attend(2 * q, q, q)
+    assert chunks._compiled.cache_info().misses == before

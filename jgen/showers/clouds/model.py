@@ -94,6 +94,9 @@ class CloudsConfig:
     """Sizes of an EPiC network."""
     set_transformer: SetTransformerConfig = SetTransformerConfig(32, 4, 2, 64)
     """Sizes of a transformer."""
+    given: Literal["energy", "numbers"] = "numbers"
+    """What the points are conditioned on beside their number: the incident energy, as published, or
+    all numbers of the Shower Flow, too."""
     few: int = 64
     """Points of a shower in a minibatch, see `few_points`; 0 for all, which interacting networks
     need."""
@@ -148,13 +151,16 @@ class Parts(NamedTuple):
 
 
 PATH = linear(1e-3)
-# Energy beside the number of points, which a set network sees by itself.
-_NUM_COND = 1
 
 
-def points_condition(energy: jax.Array, n: jax.Array) -> SetCondition:
-    """Condition of points: how many, and the scaled incident energy."""
-    return SetCondition(n, energy[..., None])
+def points_condition(
+    config: "CloudsConfig", energy: jax.Array, n: jax.Array, numbers: jax.Array
+) -> SetCondition:
+    """Condition of points: how many, the scaled incident energy, and numbers of the Shower Flow."""
+    vector = energy[..., None]
+    if config.given == "numbers":
+        vector = jnp.concatenate([vector, numbers], axis=-1)
+    return SetCondition(n, vector)
 
 
 def parts(config: CloudsConfig, slots: int) -> Parts:
@@ -172,7 +178,8 @@ def parts(config: CloudsConfig, slots: int) -> Parts:
 def point_network(config: CloudsConfig) -> Network:
     """The network of points, preconditioned for points of unit variance (2206.00364)."""
     make = {"point_wise": point_wise, "epic": epic, "set_transformer": set_transformer}
-    raw = make[config.network](4, _NUM_COND, getattr(config, config.network))
+    num_cond = 1 + (NUM_NUMBERS if config.given == "numbers" else 0)
+    raw = make[config.network](4, num_cond, getattr(config, config.network))
     return preconditioned(raw, PATH, 1.0)
 
 
@@ -239,7 +246,10 @@ def few_points(model: GenerativeModel, num: int) -> GenerativeModel:
 
 
 def cloud_sampler(
-    flow: GenerativeModel, points: GenerativeModel, preprocessing: CloudPreprocessing
+    config: CloudsConfig,
+    flow: GenerativeModel,
+    points: GenerativeModel,
+    preprocessing: CloudPreprocessing,
 ) -> SampleFunction:
     """({"flow": ..., "points": ...}, key, energy [MeV]) -> (points [slots, 4], totals) of a shower.
 
@@ -253,21 +263,24 @@ def cloud_sampler(
         scaled = preprocessing.scaled_energy(energy)
         numbers = flow.sample(params["flow"], key_flow, scaled[None])
         whole = preprocessing.whole(numbers, energy)
-        condition = points_condition(scaled, jnp.sum(whole.n))
+        condition = points_condition(config, scaled, jnp.sum(whole.n), numbers)
         return points.sample(params["points"], key_points, condition), whole
 
     return sample
 
 
 def shower_model(
-    flow: GenerativeModel, points: GenerativeModel, preprocessing: CloudPreprocessing
+    config: CloudsConfig,
+    flow: GenerativeModel,
+    points: GenerativeModel,
+    preprocessing: CloudPreprocessing,
 ) -> GenerativeModel:
     """Both as one, of showers [*geometry.shape] in MeV given incident energies in MeV.
 
     Parameters are {"flow": ..., "points": ...}. It is for sampling: trained are the parts, and
     `log_prob` is None, the sum over the points of a voxel having no density.
     """
-    cloud = cloud_sampler(flow, points, preprocessing)
+    cloud = cloud_sampler(config, flow, points, preprocessing)
 
     def init(key):
         keys = jax.random.split(key)
@@ -294,7 +307,7 @@ class TrainingData(NamedTuple):
     points: Batch
 
 
-def training_data(known: Encoded) -> TrainingData:
+def training_data(config: CloudsConfig, known: Encoded) -> TrainingData:
     """Encoded showers as batches."""
-    cond = points_condition(known.energy, known.n)
+    cond = points_condition(config, known.energy, known.n, known.numbers)
     return TrainingData(Batch(known.numbers, known.energy[:, None]), Batch(known.points, cond))

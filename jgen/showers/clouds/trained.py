@@ -90,7 +90,7 @@ class Trained:
     @functools.cached_property
     def model(self) -> GenerativeModel:
         """Showers [*geometry.shape] in MeV given incident energies in MeV, of `params`."""
-        return shower_model(self.parts.flow, self.points, self.preprocessing)
+        return shower_model(self.config, self.parts.flow, self.points, self.preprocessing)
 
     def clouds(self, key: Key, energies: Float[np.ndarray, " n"]) -> list[Float[np.ndarray, "_ 4"]]:
         """Points x, y [mm], z [layers], energy [MeV] of the showers that `draw` makes of a key.
@@ -109,7 +109,7 @@ class Trained:
     # Kept, as `model` is, so that a second call runs the program of the first.
     @functools.cached_property
     def _cloud(self) -> SampleFunction:
-        sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing)
+        sample = cloud_sampler(self.config, self.parts.flow, self.points, self.preprocessing)
 
         def one(params, key, energy):
             points, whole = sample(params, key, energy)
@@ -206,7 +206,7 @@ def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
     preprocessing = CloudPreprocessing(geometry, run.cached("preprocessing", fitted))
     # Made when a network needs it: nothing is preprocessed to draw figures again.
     data = functools.cache(
-        lambda: training_data(encoded(preprocessing, showers, run.key("points")))
+        lambda: training_data(config, encoded(preprocessing, showers, run.key("points")))
     )
     split, made = len(showers.energies) - config.num_validation, parts(config, preprocessing.slots)
 

@@ -1,13 +1,14 @@
 """CaloClouds (2305.04847, 2309.05704): the Shower Flow and the point networks, in one table.
 
 p(shower | E) = p(numbers | E) p(points | numbers, E): a coupling flow for the energies and the
-numbers of points of the shower's parts, and a diffusion model for the points, which a consistency
-function then makes in one call. Together they are one `GenerativeModel` of showers in MeV.
+numbers of points of the layers, and a diffusion model for the points, which a consistency function
+then makes in one call. Together they are one `GenerativeModel` of showers in MeV.
 
-Deviations from 2309.05704: layers in groups of five; each voxel is a Poisson number of points,
-which takes the place of the polynomials that calibrate the number of points; to the centre of
-gravity points are turned about the axis, not shifted (`points.turned`); coordinates are made normal
-one by one; the one-call function is taught by whole trajectories of the teacher (2101.02388), where
+Deviations from 2309.05704: points are not sorted into layers afterwards but made in them, given the
+layer, its number of points and its energy; each voxel is a Poisson number of points, which takes
+the place of the polynomials that calibrate the number of points; to the centre of gravity points
+are turned about the axis, not shifted (`points.turned`); coordinates are made normal one by one,
+layer by layer; the one-call function is taught by whole trajectories of the teacher (2101.02388), where
 the published one is by neighbouring times; AdamW in place of RAdam. And EDM's network is trained
 and solved in the time of the linear path, sigma / alpha = (1 - t) / t, by the midpoint method: 12
 steps of Heun's method in the published steps of sigma make points of a normal distribution 9 % too
@@ -43,7 +44,8 @@ from jgen.nets import (
 )
 from jgen.paths import linear
 from jgen.sets import SetCondition
-from jgen.showers.clouds.preprocessing import NUM_NUMBERS, CloudPreprocessing, Encoded
+from jgen.showers.clouds.preprocessing import CloudPreprocessing, Encoded, Given, num_numbers
+from jgen.showers.data import get_geometry
 from jgen.solvers import runge_kutta
 from jgen.training import OptimizerConfig, TrainConfig, make_layout, make_optimizer
 from jgen.typing import Params
@@ -94,9 +96,6 @@ class CloudsConfig:
     """Sizes of an EPiC network."""
     set_transformer: SetTransformerConfig = SetTransformerConfig(32, 4, 2, 64)
     """Sizes of a transformer."""
-    given: Literal["energy", "numbers"] = "numbers"
-    """What the points are conditioned on beside their number: the incident energy, as published, or
-    all numbers of the Shower Flow, too."""
     few: int = 64
     """Points of a shower in a minibatch, see `few_points`; 0 for all, which interacting networks
     need."""
@@ -142,7 +141,7 @@ class Parts(NamedTuple):
     Attributes:
       flow: numbers of the shower as a whole, given the scaled incident energy [1].
       network: of the points, with EDM's preconditioning, apply(params, t, points, SetCondition).
-      teacher: points [slots, 4] given `points_condition`.
+      teacher: points [slots, 3] given a `SetCondition` of their number and `Given`.
     """
 
     flow: GenerativeModel
@@ -151,16 +150,8 @@ class Parts(NamedTuple):
 
 
 PATH = linear(1e-3)
-
-
-def points_condition(
-    config: "CloudsConfig", energy: jax.Array, n: jax.Array, numbers: jax.Array
-) -> SetCondition:
-    """Condition of points: how many, the scaled incident energy, and numbers of the Shower Flow."""
-    vector = energy[..., None]
-    if config.given == "numbers":
-        vector = jnp.concatenate([vector, numbers], axis=-1)
-    return SetCondition(n, vector)
+# Depth, number of points and energy a point.
+_NUM_OF_LAYER = 3
 
 
 def parts(config: CloudsConfig, slots: int) -> Parts:
@@ -170,24 +161,35 @@ def parts(config: CloudsConfig, slots: int) -> Parts:
     """
     f = config.flow
     spline = rational_quadratic(f.bins, 5.0)
-    bijector = coupling_flow(NUM_NUMBERS, spline, f.depth, 1, hidden=f.hidden)
+    num = num_numbers(get_geometry(config.geometry).num_layers)
+    bijector = coupling_flow(num, spline, f.depth, 1, hidden=f.hidden)
     network = point_network(config)
-    return Parts(flow(bijector, NUM_NUMBERS), network, teacher_model(network, config.steps, slots))
+    return Parts(flow(bijector, num), network, teacher_model(network, config.steps, slots))
 
 
 def point_network(config: CloudsConfig) -> Network:
-    """The network of points, preconditioned for points of unit variance (2206.00364)."""
+    """The network of points, preconditioned for points of unit variance (2206.00364).
+
+    Beside its coordinates, each point shows what is given of its layer.
+    """
     make = {"point_wise": point_wise, "epic": epic, "set_transformer": set_transformer}
-    num_cond = 1 + (NUM_NUMBERS if config.given == "numbers" else 0)
-    raw = make[config.network](4, num_cond, getattr(config, config.network))
-    return preconditioned(raw, PATH, 1.0)
+    raw = make[config.network](3 + _NUM_OF_LAYER, 1, getattr(config, config.network))
+
+    def apply(params, t, x, cond):
+        given = cond.cond
+        layer = given.layer[: len(x)]
+        depth = 2 * layer / (len(given.layers) - 1) - 1
+        shown = jnp.concatenate([x, depth[:, None], given.layers[layer]], axis=1)
+        return raw.apply(params, t, shown, SetCondition(cond.n, given.energy))[:, :3]
+
+    return preconditioned(Network(raw.init, apply), PATH, 1.0)
 
 
 def teacher_model(network: Network, steps: int, slots: int) -> GenerativeModel:
-    """Diffusion of points [slots, 4]."""
+    """Diffusion of points [slots, 3]."""
     return diffusion(
         network,
-        (slots, 4),
+        (slots, 3),
         path=PATH,
         prediction="data",
         weighting=preconditioned_weighting(PATH, 1.0),
@@ -198,10 +200,10 @@ def teacher_model(network: Network, steps: int, slots: int) -> GenerativeModel:
 def student_model(network: Network, slots: int, teacher: Params) -> GenerativeModel:
     """The consistency function of points, in one call.
 
-    It learns from pairs of `teacher_pairs` with the condition (n, vector) of all points, of which
-    the pairs may be a few.
+    It learns from pairs of `teacher_pairs` with the condition (n, `Given`), of which the pairs may
+    be a few points.
     """
-    model = distilled(network, (slots, 4), teacher=teacher, path=PATH, prediction="data")
+    model = distilled(network, (slots, 3), teacher=teacher, path=PATH, prediction="data")
 
     def loss(params, key, batch):
         return model.loss(params, key, batch._replace(cond=SetCondition(*batch.cond)))
@@ -210,18 +212,18 @@ def student_model(network: Network, slots: int, teacher: Params) -> GenerativeMo
 
 
 def teacher_pairs(network: Network, steps: int, rows: int) -> SampleFunction:
-    """(params, key, (n, vector)) -> (noise, points) of the teacher's trajectories.
+    """(params, key, (n, `Given`)) -> (noise, points) of the teacher's trajectories.
 
-    The condition is that of a `SetCondition` with n points, of which `rows` are made: that many are
-    enough to learn from, where points do not see each other.
+    The condition is that of a `SetCondition` with n points, of which `rows` are made, of the layers
+    that it has: that many are enough to learn from, where points do not see each other.
     """
     solver = runge_kutta("midpoint", steps)
-    ends = trajectory_ends(network, (rows, 4), path=PATH, prediction="data", solver=solver)
+    ends = trajectory_ends(network, (rows, 3), path=PATH, prediction="data", solver=solver)
     return lambda params, key, cond: ends(params, key, SetCondition(*cond))
 
 
 def few_points(model: GenerativeModel, num: int) -> GenerativeModel:
-    """Train on `num` random points of each event, with the condition of all.
+    """Train on `num` random points of each shower, with the condition of all.
 
     Points that a network makes one by one, such as `jgen.nets.point_wise`, are independent given
     the condition. The loss is then a mean over points, and that over a random few of them has the
@@ -229,29 +231,31 @@ def few_points(model: GenerativeModel, num: int) -> GenerativeModel:
     (`epic`, `set_transformer`), which would learn from sets that are none.
 
     Args:
-      model: of sets of points, conditioned on a `SetCondition`.
+      model: of points, given a `SetCondition` of their number and `Given`.
       num: drawn with replacement.
     """
     check_sizes(num=num)
 
     def loss(params, key, batch: Batch):
         key_points, key_loss = jax.random.split(key)
-        n = batch.cond.n
-        u = jax.random.uniform(key_points, (len(n), num))
-        rows = jnp.floor(u * n[:, None]).astype(int)
-        few = jax.tree.map(lambda x: jnp.take_along_axis(x, rows[..., None], axis=1), batch.x)
-        return model.loss(params, key_loss, batch._replace(x=few))
+        u = jax.random.uniform(key_points, (len(batch.x), num))
+        rows = jnp.floor(u * batch.cond.n[:, None]).astype(int)
+        x = jnp.take_along_axis(batch.x, rows[..., None], axis=1)
+        cond = batch.cond._replace(cond=of_rows(batch.cond.cond, rows))
+        return model.loss(params, key_loss, batch._replace(x=x, cond=cond))
 
     return model._replace(loss=loss)
 
 
+def of_rows(given: Given, rows: jax.Array) -> Given:
+    """The condition of some rows [showers, num] of the points."""
+    return given._replace(layer=jnp.take_along_axis(jnp.asarray(given.layer), rows, axis=1))
+
+
 def cloud_sampler(
-    config: CloudsConfig,
-    flow: GenerativeModel,
-    points: GenerativeModel,
-    preprocessing: CloudPreprocessing,
+    flow: GenerativeModel, points: GenerativeModel, preprocessing: CloudPreprocessing
 ) -> SampleFunction:
-    """({"flow": ..., "points": ...}, key, energy [MeV]) -> (points [slots, 4], totals) of a shower.
+    """({"flow": ..., "points": ...}, key, energy [MeV]) -> (points [slots, 3], totals) of a shower.
 
     The points are those of the network; `CloudPreprocessing.physical` makes points in
     mm, layers and MeV of both, and `decode` voxels.
@@ -263,24 +267,21 @@ def cloud_sampler(
         scaled = preprocessing.scaled_energy(energy)
         numbers = flow.sample(params["flow"], key_flow, scaled[None])
         whole = preprocessing.whole(numbers, energy)
-        condition = points_condition(config, scaled, jnp.sum(whole.n), numbers)
+        condition = SetCondition(jnp.sum(whole.n), preprocessing.given(whole, energy))
         return points.sample(params["points"], key_points, condition), whole
 
     return sample
 
 
 def shower_model(
-    config: CloudsConfig,
-    flow: GenerativeModel,
-    points: GenerativeModel,
-    preprocessing: CloudPreprocessing,
+    flow: GenerativeModel, points: GenerativeModel, preprocessing: CloudPreprocessing
 ) -> GenerativeModel:
     """Both as one, of showers [*geometry.shape] in MeV given incident energies in MeV.
 
     Parameters are {"flow": ..., "points": ...}. It is for sampling: trained are the parts, and
     `log_prob` is None, the sum over the points of a voxel having no density.
     """
-    cloud = cloud_sampler(config, flow, points, preprocessing)
+    cloud = cloud_sampler(flow, points, preprocessing)
 
     def init(key):
         keys = jax.random.split(key)
@@ -300,14 +301,14 @@ class TrainingData(NamedTuple):
 
     Attributes:
       flow: numbers [n, num] given the scaled incident energies [n, 1].
-      points: [n, slots, 4] given `points_condition`.
+      points: [n, slots, 3] given a `SetCondition` of their number and `Given`.
     """
 
     flow: Batch
     points: Batch
 
 
-def training_data(config: CloudsConfig, known: Encoded) -> TrainingData:
+def training_data(known: Encoded) -> TrainingData:
     """Encoded showers as batches."""
-    cond = points_condition(config, known.energy, known.n, known.numbers)
-    return TrainingData(Batch(known.numbers, known.energy[:, None]), Batch(known.points, cond))
+    cond = SetCondition(known.n, known.given)
+    return TrainingData(Batch(known.numbers, known.given.energy), Batch(known.points, cond))

@@ -1,7 +1,8 @@
 """Showers on a cylindrical grid as points, and back, of one shower; `jax.vmap` makes many.
 
-A point is (x, y [mm], z [layers], energy [MeV]). It lies at random in its voxel: uniformly in the
-angle, in the square of the radius and in the depth. The way back is the sum of energies in voxels.
+A point is (x, y [mm], z [layers], energy [MeV]). It lies at random in its voxel, uniformly in the
+angle and in the square of the radius, and in the middle of its layer. Points are sorted by layer.
+The way back is the sum of energies in voxels.
 
 Networks without interaction make independent points, and of independent points many fall into the
 same voxel: as many points as a shower of 10 GeV has hits give only 80 % of them. So a voxel becomes
@@ -39,17 +40,17 @@ _STEPS, _LONGEST_STEP = 10, 0.5
 
 
 class Totals(NamedTuple):
-    """Numbers of a shower as a whole, in groups of layers.
+    """Numbers of a shower as a whole.
 
     Attributes:
-      n: points of each group.
-      energy: of each group [MeV].
-      centre: of gravity, x, y [mm] and z [layers].
+      n: points of each layer.
+      energy: of each layer [MeV].
+      centre: of gravity, x and y [mm].
     """
 
-    n: Int[Array, " groups"]
-    energy: Float[Array, " groups"]
-    centre: Float[Array, "3"]
+    n: Int[Array, " layers"]
+    energy: Float[Array, " layers"]
+    centre: Float[Array, "2"]
 
 
 def poisson_parts(
@@ -95,12 +96,12 @@ def to_points(
     num = jnp.minimum(jnp.sum(parts), slots)
     voxel = jnp.repeat(jnp.arange(voxels.size), parts, total_repeat_length=slots)
     layer, angle, ring = jnp.unravel_index(voxel, geometry.shape)
-    u = _MARGIN + (1 - 2 * _MARGIN) * jax.random.uniform(key, (3 * slots,)).reshape(3, slots)
+    u = _MARGIN + (1 - 2 * _MARGIN) * jax.random.uniform(key, (2 * slots,)).reshape(2, slots)
     alpha = -np.pi + 2 * np.pi / geometry.shape[1] * (angle + u[0])
     squares = jnp.asarray(np.square(geometry.layers[0].r_edges), jnp.float32)
     radius = jnp.sqrt(squares[ring] + (squares[ring + 1] - squares[ring]) * u[1])
     energy = voxels[voxel] / jnp.maximum(parts[voxel], 1)
-    columns = radius * jnp.cos(alpha), radius * jnp.sin(alpha), layer + u[2], energy
+    columns = radius * jnp.cos(alpha), radius * jnp.sin(alpha), layer + 0.5, energy
     points = jnp.stack(columns, axis=1)
     return jnp.where(valid(num, slots)[:, None], points, 0), num
 
@@ -121,56 +122,41 @@ def to_voxels(
     return sums.reshape(geometry.shape)
 
 
-def totals(
-    points: Float[Array, "slots 4"], n: Int[Array, ""], num_layers: int, groups: int
-) -> Totals:
-    """Points and energies of groups of as many layers each, and the centre of gravity."""
+def totals(points: Float[Array, "slots 4"], n: Int[Array, ""], num_layers: int) -> Totals:
+    """Points and energies of layers, and the centre of gravity."""
     rows = valid(n, len(points))
     energy = jnp.where(rows, points[:, 3], 0)
-    group = jnp.clip(jnp.floor(points[:, 2] * (groups / num_layers)).astype(int), 0, groups - 1)
-    by_group = lambda a: jax.ops.segment_sum(a, group, groups)
+    layer = jnp.clip(jnp.floor(points[:, 2]).astype(int), 0, num_layers - 1)
+    by_layer = lambda a: jax.ops.segment_sum(a, layer, num_layers)
     total = jnp.sum(energy)
-    centre = jnp.sum(energy[:, None] * points[:, :3], axis=0) / jnp.where(total > 0, total, 1)
-    return Totals(by_group(rows.astype(jnp.int32)), by_group(energy), centre)
+    centre = jnp.sum(energy[:, None] * points[:, :2], axis=0) / jnp.where(total > 0, total, 1)
+    return Totals(by_layer(rows.astype(jnp.int32)), by_layer(energy), centre)
 
 
-def calibrated(points: Float[Array, "slots 4"], target: Totals, num_layers: int) -> Array:
-    """Points with the numbers of `target`: of groups of layers, their energies, the centre in x, y.
+def layer_of_rows(n: Int[Array, " layers"], slots: int) -> Int[Array, " slots"]:
+    """Layer of each row of a shower's points, which are sorted by it; of padding the last."""
+    layer = jnp.searchsorted(jnp.cumsum(n), jnp.arange(slots), side="right")
+    return jnp.minimum(layer, len(n) - 1)
 
-    As published (2309.05704, Sec. 3.3), points are sorted in depth and given to the groups by
-    number, and the energies of a group are scaled. The published third step shifts all points to
-    the centre of gravity, which moves the narrow core of an electron shower, fills the rings around
-    it and makes the mean radius of all showers wrong by a standard deviation. Here the points are
-    turned about the axis, see `turned`: radii and energies stay. In groups of one layer
-    only the layer of a point counts; in wider ones its depth is stretched, linearly between the
-    borders of the groups, and stays as it is where a border is already between the right points.
+
+def calibrated(points: Float[Array, "slots 4"], target: Totals) -> Float[Array, "slots 4"]:
+    """Points with the energies of `target` in each layer, and its centre in x and y.
+
+    The published last step shifts all points to the centre of gravity (2309.05704, Sec. 3.3), which
+    moves the narrow core of an electron shower, fills the rings around it and makes the mean radius
+    of all showers wrong by a standard deviation. Here the points are turned about the axis, see
+    `turned`: radii and energies stay.
 
     Args:
-      points: the first sum(target.n) of them, of the right number.
-      target: numbers of groups of num_layers / len(target.n) layers.
-      num_layers: of the geometry.
+      points: sorted by layer, target.n of each.
+      target: numbers of the shower.
     """
-    num, groups, slots = jnp.sum(target.n), len(target.n), len(points)
-    width, rows = num_layers / groups, valid(num, slots)
-    depth = jnp.clip(points[:, 2], 0, num_layers)
-    order = jnp.argsort(jnp.where(rows, depth, jnp.inf))
-    points, depth = points[order], depth[order]
-    last = jnp.cumsum(target.n)
-    group = jnp.minimum(jnp.searchsorted(last, jnp.arange(slots), side="right"), groups - 1)
-    # The borders as the points have them: each between the last of one group and the first of
-    # the next.
-    between = last[:-1]
-    before = jnp.where(between > 0, depth[jnp.maximum(between - 1, 0)], 0.0)
-    after = jnp.where(between < num, depth[jnp.minimum(between, slots - 1)], float(num_layers))
-    inner = jnp.clip(width * jnp.arange(1, groups), before, after)
-    border = jnp.concatenate([jnp.zeros(1), inner, jnp.full(1, float(num_layers))])
-    low, high = border[group], border[group + 1]
-    share = jnp.clip((depth - low) / jnp.maximum(high - low, 1e-6), 0, 1 - 1e-5)
-    z = (group + share) * width
+    layer, rows = layer_of_rows(target.n, len(points)), valid(jnp.sum(target.n), len(points))
     energy = jnp.where(rows, points[:, 3], 0)
-    energy = energy * _factors(jax.ops.segment_sum(energy, group, groups), target.energy)[group]
-    plane = turned(points[:, :2], energy, target.centre[:2])
-    moved = jnp.concatenate([plane, z[:, None], energy[:, None]], axis=1)
+    now = jax.ops.segment_sum(energy, layer, len(target.n))
+    energy = energy * _factors(now, target.energy)[layer]
+    plane = turned(points[:, :2], energy, target.centre)
+    moved = jnp.concatenate([plane, points[:, 2:3], energy[:, None]], axis=1)
     return jnp.where(rows[:, None], moved, 0)
 
 
@@ -214,12 +200,12 @@ def turned(
 
 
 def cut(
-    voxels: Float[Array, "layers angles rings"], energy: Float[Array, " groups"], threshold: float
+    voxels: Float[Array, "layers angles rings"], energy: Float[Array, " layers"], threshold: float
 ) -> Float[Array, "layers angles rings"]:
-    """Voxels below the threshold [MeV] emptied, those above scaled to the energies of groups."""
+    """Voxels below the threshold [MeV] emptied, those above scaled to the energies of layers."""
     kept = jnp.where(voxels < threshold, 0, voxels).reshape(len(energy), -1)
     return (kept * _factors(jnp.sum(kept, axis=1), energy)[:, None]).reshape(voxels.shape)
 
 
-def _factors(now: Float[Array, " groups"], wanted: Float[Array, " groups"]) -> Array:
+def _factors(now: Float[Array, " layers"], wanted: Float[Array, " layers"]) -> Array:
     return jnp.where(now > 0, wanted / jnp.where(now > 0, now, 1), 0)

@@ -1,11 +1,11 @@
 """Between showers and what the networks of CaloClouds see.
 
-The Shower Flow (2309.05704) makes numbers of a shower as a whole, standardised at each incident
-energy and without linear correlations: it is left with what a normal distribution does not have,
-and learns from a thousand showers. The point network makes points of which each coordinate by
-itself is normal over the whole training sample: x and y by the radius, depth and log energy by
-their distribution functions. What is left to learn is how they depend on each other and on the
-shower.
+The Shower Flow (2309.05704) makes numbers of a shower as a whole: standardised at each incident
+energy, normal one by one, and without linear correlations. It is left with what a normal
+distribution does not have, and learns from a thousand showers. The point network makes points of
+known layers, of which each coordinate by itself is normal over the points of their layer in the
+training sample: x and y by the radius, the energy by its distribution function. What is left to
+learn is how they depend on each other, on the shower and on its layer.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float, Int
+from scipy.stats import norm
 
 from jgen.generative_model import draw
 from jgen.sets import valid
@@ -23,6 +23,7 @@ from jgen.showers.clouds.points import (
     Totals,
     calibrated,
     cut,
+    layer_of_rows,
     poisson_parts,
     to_points,
     to_voxels,
@@ -31,20 +32,19 @@ from jgen.showers.clouds.points import (
 from jgen.showers.data import Geometry, Showers, check_showers, check_units
 from jgen.typing import Key
 
-GROUPS = 9
-"""Groups of layers that the Shower Flow has numbers of."""
-NUM_NUMBERS = 1 + 3 + GROUPS + GROUPS - 1
-"""Of the Shower Flow: response, centre, points and energies of groups, one of which follows."""
-# The group of a shower's maximum, which hardly any shower leaves empty.
-_MAXIMUM = 1
+# The layer of a shower's maximum, which hardly any shower leaves empty.
+_MAXIMUM = 6
 # Most points of a voxel, on average: 98 % of the voxels are then hit.
 _HIGHEST_RATE = 4.0
 _RATE_BINS = 8
 _FEW_HITS = 10
 # No shower has more: a voxel has 4.1 on average where most are made of one.
 _POINTS_A_HIT = 4.2
-# Points of each shower, and quantiles of all of them, for the distribution of energies.
-_SAMPLE, _QUANTILES = 64, 129
+# Points of each shower, and normal scores at which quantiles are known.
+_SAMPLE = 64
+_SCORES = np.concatenate([[-4.0], np.linspace(-3, 3, 61), [4.0]])
+# Points that distributions in a layer are taken of; where there are fewer, neighbours join.
+_ENOUGH = 500
 # Shares beyond which coordinates are not told apart.
 _TAIL = 1e-6
 
@@ -60,11 +60,12 @@ class Statistics(NamedTuple):
       log_std: and standard deviation.
       number_mean: coefficients in powers of the scaled incident energy of the numbers' means,
       number_log_std: and of the logarithms of their standard deviations,
-      number_factor: and the triangular factor of their correlations.
-      inside: of all points, the share within each ring edge,
-      before: and before the end of each layer,
+      number_quantiles: and quantiles of the standardised numbers,
+      number_factor: and the triangular factor of the correlations of their normal scores.
+      inside: of the points of a layer, the share within each ring edge,
       log_energies: and quantiles of the logarithm of their energies [MeV].
       slots: rows for the points of a shower.
+      scale: incident energies [MeV] that networks see as -1 and 1.
     """
 
     energies: Float[np.ndarray, "2"]
@@ -74,27 +75,42 @@ class Statistics(NamedTuple):
     log_std: Float[np.ndarray, "bins layers rings"]
     number_mean: Float[np.ndarray, "4 num"]
     number_log_std: Float[np.ndarray, "3 num"]
+    number_quantiles: Float[np.ndarray, "quantiles num"]
     number_factor: Float[np.ndarray, "num num"]
-    inside: Float[np.ndarray, " rings_plus_1"]
-    before: Float[np.ndarray, " layers_plus_1"]
-    log_energies: Float[np.ndarray, " quantiles"]
+    inside: Float[np.ndarray, "layers rings_plus_1"]
+    log_energies: Float[np.ndarray, "layers quantiles"]
     slots: int
+    scale: Float[np.ndarray, "2"]
+
+
+class Given(NamedTuple):
+    """What the points of a shower are conditioned on, beside their number.
+
+    Attributes:
+      energy: scaled incident energy, from -1 to 1 between the ends of the scale.
+      layers: of each layer, the logarithms of one plus its points, and of the energy [MeV] a point.
+      layer: of each row of the points.
+    """
+
+    energy: Float[Array, "1"]
+    layers: Float[Array, "layers 2"]
+    layer: Int[Array, " rows"]
 
 
 class Encoded(NamedTuple):
     """One shower as the networks see it.
 
     Attributes:
-      energy: scaled incident energy, from -1 to 1.
       numbers: of the Shower Flow.
-      points: with normal coordinates, padded with zeros.
+      points: x, y and energy with normal coordinates, sorted by layer and padded with zeros.
       n: how many points.
+      given: what the points are conditioned on; its energy is the condition of the numbers.
     """
 
-    energy: Float[Array, ""]
     numbers: Float[Array, " num"]
-    points: Float[Array, "slots 4"]
+    points: Float[Array, "slots 3"]
     n: Int[Array, ""]
+    given: Given
 
 
 @dataclass(frozen=True)
@@ -102,7 +118,7 @@ class CloudPreprocessing:
     """Showers to numbers and points, and back, of one shower.
 
     Attributes:
-      geometry: a regular one whose layers are a multiple of `GROUPS`.
+      geometry: a regular one.
       statistics: see `fit_preprocessing`.
     """
 
@@ -115,8 +131,8 @@ class CloudPreprocessing:
         return int(self.statistics.slots)
 
     def scaled_energy(self, energy: Float[Array, ""]) -> Float[Array, ""]:
-        """Logarithm of the incident energy [MeV], -1 and 1 at the ends of the training sample."""
-        low, high = np.log(self.statistics.energies)
+        """Logarithm of the incident energy [MeV], -1 and 1 at the ends of the scale."""
+        low, high = np.log(self.statistics.scale)
         return (2 * jnp.log(energy) - low - high) / (high - low)
 
     def cloud(
@@ -145,68 +161,74 @@ class CloudPreprocessing:
         """
         key_points, key_numbers = jax.random.split(key)
         points, n = self.cloud(key_points, voxels, energy, self.slots)
-        whole = totals(points, n, self.geometry.num_layers, GROUPS)
-        numbers = self.numbers(key_numbers, whole, energy)
-        features = jax.vmap(self.normal)(points)
+        whole = totals(points, n, self.geometry.num_layers)
+        numbers, given = self.numbers(key_numbers, whole, energy), self.given(whole, energy)
+        features = jax.vmap(self.normal)(points, given.layer)
         features = jnp.where(valid(n, self.slots)[:, None], features, 0)
-        return Encoded(self.scaled_energy(energy), numbers, features, n)
+        return Encoded(numbers, features, n, given)
+
+    def given(self, whole: Totals, energy: Float[Array, ""]) -> Given:
+        """Condition of the points of a shower."""
+        each = whole.energy / jnp.maximum(whole.n, 1)
+        layers = jnp.stack([jnp.log1p(whole.n), jnp.log(jnp.maximum(each, 1e-3))], axis=1)
+        scaled = self.scaled_energy(energy)[None]
+        return Given(scaled, layers, layer_of_rows(whole.n, self.slots))
 
     def numbers(self, key: Key, whole: Totals, energy: Float[Array, ""]) -> Array:
-        """Numbers of the Shower Flow; what an empty group does not have is noise."""
+        """Numbers of the Shower Flow; what an empty layer does not have is noise."""
         key_n, key_empty = jax.random.split(key)
-        raw, known = raw_numbers(key_n, whole, energy, self.geometry.num_layers)
+        raw, known = raw_numbers(key_n, whole, energy)
         mean, std = self._moments(energy)
-        z = jnp.where(known, (raw - mean) / std, jax.random.normal(key_empty, raw.shape))
+        scores = jax.vmap(_score)((raw - mean) / std, self.statistics.number_quantiles.T)
+        z = jnp.where(known, scores, jax.random.normal(key_empty, raw.shape))
         return _product(np.linalg.inv(self.statistics.number_factor), z)
 
     def whole(self, numbers: Float[Array, " num"], energy: Float[Array, ""]) -> Totals:
         """Numbers of a shower as a whole; it has a point at least, and no more than slots."""
         mean, std = self._moments(energy)
-        raw = mean + std * _product(self.statistics.number_factor, numbers)
-        return raw_totals(raw, energy, self.geometry.num_layers, self.slots)
+        z = _product(self.statistics.number_factor, numbers)
+        raw = mean + std * jax.vmap(_value)(z, self.statistics.number_quantiles.T)
+        return raw_totals(raw, energy, self.slots)
 
-    def physical(self, points: Float[Array, "slots 4"], whole: Totals) -> Float[Array, "slots 4"]:
+    def physical(self, points: Float[Array, "slots 3"], whole: Totals) -> Float[Array, "slots 4"]:
         """Points x, y [mm], z [layers], energy [MeV] with numbers of the shower as a whole."""
-        return calibrated(jax.vmap(self.point)(points), whole, self.geometry.num_layers)
+        layer = layer_of_rows(whole.n, self.slots)
+        return calibrated(jax.vmap(self.point)(points, layer), whole)
 
     def decode(
-        self, points: Float[Array, "slots 4"], whole: Totals
+        self, points: Float[Array, "slots 3"], whole: Totals
     ) -> Float[Array, "layers angles rings"]:
         """Voxels [MeV] of points of the network, with numbers of the shower as a whole."""
         voxels = to_voxels(self.geometry, self.physical(points, whole), jnp.sum(whole.n))
         return cut(voxels, whole.energy, self.geometry.threshold)
 
-    def normal(self, point: Float[Array, "4"]) -> Float[Array, "4"]:
-        """Normal coordinates of a point x, y [mm], z [layers], energy [MeV]."""
-        s, (x, y, z, energy) = self.statistics, point
+    def normal(self, point: Float[Array, "4"], layer: Int[Array, ""]) -> Float[Array, "3"]:
+        """Normal coordinates of a point x, y [mm], z [layers], energy [MeV] of a layer."""
+        s, (x, y, _, energy) = self.statistics, point
         square = x**2 + y**2
-        outside = _interp(square, self._squares, 1 - s.inside)
+        outside = jnp.interp(square, self._squares, 1 - _table(s.inside)[layer])
         length = jnp.sqrt(-2 * jnp.log(jnp.clip(outside, _TAIL, 1)))
         plane = point[:2] * (length / jnp.sqrt(jnp.maximum(square, 1e-12)))
-        deep = _interp(z, np.arange(len(s.before)), s.before)
-        logs = s.log_energies
-        high = _interp(jnp.log(jnp.maximum(energy, 1e-9)), logs, np.linspace(0, 1, len(logs)))
-        return jnp.append(plane, ndtri(jnp.clip(jnp.stack([deep, high]), _TAIL, 1 - _TAIL)))
+        log_energy = jnp.log(jnp.maximum(energy, 1e-9))
+        return jnp.append(plane, _score(log_energy, _table(s.log_energies)[layer]))
 
-    def point(self, normal: Float[Array, "4"]) -> Float[Array, "4"]:
+    def point(self, normal: Float[Array, "3"], layer: Int[Array, ""]) -> Float[Array, "4"]:
         """The inverse of `normal`; nothing is outside of the grid and of the energies learned."""
         s, length = self.statistics, jnp.sqrt(jnp.sum(normal[:2] ** 2) + 1e-12)
         outside = jnp.exp(-0.5 * length**2)
-        square = _interp(outside, (1 - s.inside)[::-1], self._squares[::-1])
-        deep, high = ndtr(normal[2:])
-        z = _interp(deep, s.before, np.arange(len(s.before)))
-        log_energy = _interp(high, np.linspace(0, 1, len(s.log_energies)), s.log_energies)
+        square = jnp.interp(outside, 1 - _table(s.inside)[layer][::-1], self._squares[::-1])
+        energy = jnp.exp(_value(normal[2], _table(s.log_energies)[layer]))
         plane = normal[:2] * (jnp.sqrt(square) / length)
-        return jnp.append(plane, jnp.stack([z, jnp.exp(log_energy)]))
+        return jnp.append(plane, jnp.stack([layer + 0.5, energy]))
 
     @property
     def _squares(self):
-        return np.square(self.geometry.layers[0].r_edges)
+        return _table(np.square(self.geometry.layers[0].r_edges))
 
     def _moments(self, energy):
         # Polynomials mean nothing beyond the training sample, whose ends are taken there.
-        powers = jnp.clip(self.scaled_energy(energy), -1, 1) ** jnp.arange(4)
         s = self.statistics
+        powers = self.scaled_energy(jnp.clip(energy, *s.energies)) ** jnp.arange(4)
         mean = jnp.sum(powers[:, None] * s.number_mean.astype(np.float32), axis=0)
         log_std = jnp.sum(powers[:3, None] * s.number_log_std.astype(np.float32), axis=0)
         return mean, jnp.exp(log_std)
@@ -217,64 +239,95 @@ def _product(matrix, vector):
     return jnp.sum(jnp.asarray(matrix, jnp.float32) * vector[None], axis=1)
 
 
-def _interp(x, knots, values):
-    return jnp.interp(x, jnp.asarray(knots, jnp.float32), jnp.asarray(values, jnp.float32))
+def _table(values):
+    return jnp.asarray(values, jnp.float32)
 
 
-def raw_numbers(
-    key: Key, whole: Totals, energy: Float[Array, ""], num_layers: int
-) -> tuple[Array, Array]:
+def _score(value, quantiles):
+    """Normal score of a value in a distribution whose quantiles at `_SCORES` are known."""
+    return _line(value, _table(quantiles), _table(_SCORES))
+
+
+def _value(score, quantiles):
+    """The inverse of `_score`."""
+    return _line(score, _table(_SCORES), _table(quantiles))
+
+
+def _line(x, knots, values):
+    """Linear between rising knots, and beyond them."""
+    i = jnp.clip(jnp.searchsorted(knots, x) - 1, 0, len(knots) - 2)
+    slope = (values[i + 1] - values[i]) / (knots[i + 1] - knots[i])
+    return values[i] + slope * (x - knots[i])
+
+
+def _quantiles(sample: np.ndarray) -> np.ndarray:
+    """At `_SCORES`, rising even where values are repeated.
+
+    At the ends, beyond which few values are, the extremes of the sample, or what a normal
+    distribution of its width has there if that is further.
+    """
+    inner = np.quantile(sample, norm.cdf(_SCORES[1:-1]))
+    width = (inner[-1] - inner[0]) / 6 + 1e-3
+    low, high = min(inner[0] - width, sample.min()), max(inner[-1] + width, sample.max())
+    return np.concatenate([[low], inner, [high]]) + 1e-5 * width * _SCORES
+
+
+def num_numbers(num_layers: int) -> int:
+    """Of the Shower Flow: response, centre, points and energies of layers, one of which follows."""
+    return 3 + num_layers + num_layers - 1
+
+
+def raw_numbers(key: Key, whole: Totals, energy: Float[Array, ""]) -> tuple[Array, Array]:
     """Numbers of the Shower Flow before they are standardised, and which of them are known.
 
-    log(visible / incident energy); x, y and z of the centre, z from that of the groups; the square
-    root of the points of each group with a uniform number added; and of all groups but the second,
-    where showers have their maximum, log energy a point over that of the second.
+    log(visible / incident energy); x and y of the centre; the square root of the points of each
+    layer with a uniform number added; and of all layers but one, where showers have their maximum,
+    log energy a point over that of this one.
     """
+    num = len(whole.n)
     visible = jnp.sum(whole.energy)
-    middle = num_layers / GROUPS * (jnp.arange(GROUPS) + 0.5)
-    z = whole.centre[2] - jnp.sum(whole.energy * middle) / visible
-    roots = jnp.sqrt(whole.n + jax.random.uniform(key, (GROUPS,)))
+    roots = jnp.sqrt(whole.n + jax.random.uniform(key, (num,)))
     full = (whole.n > 0) & (whole.energy > 0)
     each = jnp.log(jnp.where(full, whole.energy, 1) / jnp.maximum(whole.n, 1))
     ratios = jnp.delete(each - each[_MAXIMUM], _MAXIMUM)
     known = jnp.delete(full & full[_MAXIMUM], _MAXIMUM)
-    centre = jnp.append(whole.centre[:2], z)
-    raw = jnp.concatenate([jnp.log(visible / energy)[None], centre, roots, ratios])
-    return raw, jnp.concatenate([jnp.ones(4 + GROUPS, bool), known])
+    raw = jnp.concatenate([jnp.log(visible / energy)[None], whole.centre, roots, ratios])
+    return raw, jnp.concatenate([jnp.ones(3 + num, bool), known])
 
 
-def raw_totals(
-    raw: Float[Array, " num"], energy: Float[Array, ""], num_layers: int, slots: int
-) -> Totals:
+def raw_totals(raw: Float[Array, " num"], energy: Float[Array, ""], slots: int) -> Totals:
     """The inverse of `raw_numbers`."""
-    response, centre, roots, ratios = jnp.split(raw, (1, 4, 4 + GROUPS))
+    num = (len(raw) - 2) // 2
+    response, centre, roots, ratios = jnp.split(raw, (1, 3, 3 + num))
     n = jnp.floor(jnp.square(jnp.maximum(roots, 0)))
     n = n.at[_MAXIMUM].max(1)
     n = jnp.diff(jnp.minimum(jnp.cumsum(n), slots), prepend=0.0)
     ratios = jnp.insert(ratios, _MAXIMUM, 0.0)
     shares = jax.nn.softmax(jnp.where(n > 0, ratios + jnp.log(jnp.maximum(n, 1)), -jnp.inf))
-    groups = energy * jnp.exp(response) * shares
-    middle = num_layers / GROUPS * (jnp.arange(GROUPS) + 0.5)
-    centre = centre.at[2].add(jnp.sum(shares * middle))
-    return Totals(n.astype(jnp.int32), groups, centre)
+    return Totals(n.astype(jnp.int32), energy * jnp.exp(response) * shares, centre)
 
 
-def fit_preprocessing(showers: Showers, geometry: Geometry, key: Key) -> CloudPreprocessing:
+def fit_preprocessing(
+    showers: Showers, geometry: Geometry, key: Key, scale: tuple[float, float] | None = None
+) -> CloudPreprocessing:
     """The preprocessing of a training sample.
 
     Args:
       showers: training sample.
-      geometry: a regular one whose layers are a multiple of `GROUPS`.
+      geometry: a regular one.
       key: of the points that statistics are taken of.
+      scale: incident energies [MeV] that networks see as -1 and 1; the least and the largest of the
+        sample unless given.
 
     Raises:
       ValueError: for another geometry, for bad showers, empty ones or fewer than 50.
     """
     check_showers(showers, geometry)
     check_units(showers, geometry)
-    if geometry.num_layers % GROUPS:
+    if geometry.shape[0] <= _MAXIMUM:
         raise ValueError(
-            f"the {geometry.num_layers} layers of {geometry.name} are no multiple of {GROUPS}"
+            f"a geometry needs {_MAXIMUM + 1} layers at least, {geometry.name} has "
+            f"{geometry.shape[0]}"
         )
     if len(showers.energies) < 50:
         raise ValueError(
@@ -287,20 +340,18 @@ def fit_preprocessing(showers: Showers, geometry: Geometry, key: Key) -> CloudPr
         raise ValueError(
             f"all showers have the incident energy {low:g} MeV; this model is one of a range"
         )
-    ends, rates = np.array([low, high]), _rates(showers, geometry)
-    unknown = *(np.zeros((k, NUM_NUMBERS)) for k in (4, 3)), np.eye(NUM_NUMBERS)
-    unknown = *unknown, *(np.zeros(2),) * 3
-    first = CloudPreprocessing(geometry, Statistics(ends, *rates, *unknown, 1))
+    ends, rates, num = np.array([low, high]), _rates(showers, geometry), geometry.num_layers
+    scale = ends if scale is None else np.array(scale, np.float64)
+    size = num_numbers(num)
+    unknown = (np.zeros((k, size)) for k in (4, 3, len(_SCORES)))
+    unknown = *unknown, np.eye(size), *(np.zeros((num, 2)),) * 2, 1, scale
+    first = CloudPreprocessing(geometry, Statistics(ends, *rates, *unknown))
     known = _measure(first, showers, key)
-    raw, full, energy = known["raw"], known["full"], known["energy"]
-    moments = [_polynomials(*columns, energy) for columns in zip(raw.T, full.T, strict=True)]
-    number_mean, number_log_std = (np.stack(c, axis=1) for c in zip(*moments, strict=True))
-    factor = _factor(raw, full, energy, number_mean, number_log_std)
-    rings, layers = (_shares(known[name].sum(axis=0)) for name in ("rings", "layers"))
-    logs = np.quantile(known["sample"], np.linspace(0, 1, _QUANTILES))
-    slots = 64 * int(np.ceil(1.1 * known["n"].max() / 64))
-    statistics = Statistics(
-        ends, *rates, number_mean, number_log_std, factor, rings, layers, logs, slots
+    statistics = first.statistics._replace(
+        **_number_statistics(known["raw"], known["full"], known["energy"]),
+        inside=_inside(known["rings"].sum(axis=0)),
+        log_energies=_log_energies(known["sample"], known["sample_layer"], num),
+        slots=64 * int(np.ceil(1.1 * known["n"].max() / 64)),
     )
     return CloudPreprocessing(geometry, statistics)
 
@@ -308,23 +359,23 @@ def fit_preprocessing(showers: Showers, geometry: Geometry, key: Key) -> CloudPr
 def _measure(preprocessing, showers, key) -> dict[str, np.ndarray]:
     """Numbers of all showers, counts of their points and energies of some of these."""
     geometry = preprocessing.geometry
+    num_layers, _, num_rings = geometry.shape
     most = int(_POINTS_A_HIT * (showers.voxels > 0).sum(axis=1).max())
 
     def one(params, key, cond):
         voxels, energy = cond
         key_points, key_numbers, key_sample = jax.random.split(key, 3)
         points, n = preprocessing.cloud(key_points, voxels, energy, most)
-        count = lambda values, num: jnp.zeros(num).at[values].add(valid(n, most))
-        ring = jnp.searchsorted(jnp.asarray(preprocessing._squares, jnp.float32), _square(points))
-        rings = count(jnp.clip(ring - 1, 0, geometry.shape[2] - 1), geometry.shape[2])
-        layers = count(jnp.floor(points[:, 2]).astype(int), geometry.num_layers)
+        layer = jnp.floor(points[:, 2]).astype(int)
+        ring = jnp.searchsorted(preprocessing._squares, _square(points)) - 1
+        ring = jnp.clip(ring, 0, num_rings - 1)
+        rings = jnp.zeros((num_layers, num_rings)).at[layer, ring].add(valid(n, most))
         some = jax.random.randint(key_sample, (_SAMPLE,), 0, jnp.maximum(n, 1))
         sample = jnp.log(jnp.maximum(points[some, 3], 1e-9))
-        whole = totals(points, n, geometry.num_layers, GROUPS)
-        raw, full = raw_numbers(key_numbers, whole, energy, geometry.num_layers)
-        scaled = preprocessing.scaled_energy(energy)
-        found = {"rings": rings, "layers": layers, "sample": sample, "n": n}
-        return found | {"raw": raw, "full": full, "energy": scaled}
+        whole = totals(points, n, num_layers)
+        raw, full = raw_numbers(key_numbers, whole, energy)
+        found = {"rings": rings, "sample": sample, "sample_layer": layer[some], "n": n}
+        return found | {"raw": raw, "full": full, "energy": preprocessing.scaled_energy(energy)}
 
     return draw(one, None, key, len(showers.energies), tuple(showers)[::-1], batch_size=100)
 
@@ -333,10 +384,28 @@ def _square(points):
     return jnp.sum(points[:, :2] ** 2, axis=1)
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
-    """Distribution function at the edges of bins, which are never quite empty."""
-    counts = np.append(0.0, np.cumsum(counts + 0.5))
-    return counts / counts[-1]
+def _neighbours(counts: np.ndarray) -> list[slice]:
+    """For each layer the smallest range of layers around it that has enough points, or all."""
+    found, num = [], len(counts)
+    for layer in range(num):
+        ranges = (slice(max(layer - k, 0), layer + k + 1) for k in range(num))
+        found.append(next((r for r in ranges if counts[r].sum() >= _ENOUGH), slice(None)))
+    return found
+
+
+def _inside(rings: np.ndarray) -> np.ndarray:
+    """Shares of points within ring edges, of each layer; no ring is quite empty."""
+    near = np.stack([rings[r].sum(axis=0) + 0.5 for r in _neighbours(rings.sum(axis=1))])
+    counts = np.concatenate([np.zeros((len(near), 1)), np.cumsum(near, axis=1)], axis=1)
+    return counts / counts[:, -1:]
+
+
+def _log_energies(sample: np.ndarray, layer: np.ndarray, num_layers: int) -> np.ndarray:
+    """Quantiles of the logarithms of energies, of each layer."""
+    sample, layer = sample.ravel(), layer.ravel()
+    ranges = _neighbours(np.bincount(layer, minlength=num_layers))
+    chosen = ((layer >= (r.start or 0)) & (layer < (r.stop or num_layers)) for r in ranges)
+    return np.stack([_quantiles(sample[rows]) for rows in chosen])
 
 
 def _rates(showers, geometry) -> tuple[np.ndarray, ...]:
@@ -374,12 +443,28 @@ def _polynomials(values, full, energy) -> tuple[np.ndarray, np.ndarray]:
     return mean, log_std
 
 
-def _factor(raw, full, energy, mean, log_std) -> np.ndarray:
-    """Triangular L with L L^T the correlations of standardised numbers."""
+def _number_statistics(raw, full, energy) -> dict[str, np.ndarray]:
+    """Moments, quantiles and correlations of the numbers."""
+    moments = [_polynomials(*columns, energy) for columns in zip(raw.T, full.T, strict=True)]
+    mean, log_std = (np.stack(c, axis=1) for c in zip(*moments, strict=True))
     powers = energy[:, None].astype(np.float64) ** np.arange(4.0)
     z = (raw - powers @ mean) / np.exp(powers[:, :3] @ log_std)
-    z = np.where(full, z, np.random.default_rng(0).normal(size=z.shape))
-    return np.linalg.cholesky(np.cov(z.T) + 1e-3 * np.eye(len(z.T)))
+    noise = np.random.default_rng(0).normal(size=z.shape)
+    quantiles, scores = np.empty((len(_SCORES), raw.shape[1])), noise
+    for i, rows in enumerate(full.T):
+        # Of a layer that is hardly ever hit, as if its numbers were normal.
+        known = z[rows, i] if rows.sum() >= 20 else noise[:, i]
+        quantiles[:, i] = _quantiles(known)
+        scores[rows, i] = np.interp(z[rows, i], quantiles[:, i], _SCORES)
+    # Correlations of few showers are drawn towards none.
+    share = len(raw) / (len(raw) + raw.shape[1])
+    factor = np.linalg.cholesky(share * np.cov(scores.T) + (1 - share) * np.eye(raw.shape[1]))
+    return {
+        "number_mean": mean,
+        "number_log_std": log_std,
+        "number_quantiles": quantiles,
+        "number_factor": factor,
+    }
 
 
 def encoded(preprocessing: CloudPreprocessing, showers: Showers, key: Key) -> Encoded:

@@ -23,6 +23,7 @@ from jgen.showers.clouds.model import (
     Parts,
     cloud_sampler,
     few_points,
+    of_rows,
     parts,
     shower_model,
     student_model,
@@ -81,7 +82,7 @@ class Trained:
 
     @property
     def points(self) -> GenerativeModel:
-        """Points [slots, 4] as networks see them, of the sampler."""
+        """Points [slots, 3] as networks see them, of the sampler."""
         made = self.parts
         if self.sampler == "teacher":
             return made.teacher
@@ -90,7 +91,7 @@ class Trained:
     @functools.cached_property
     def model(self) -> GenerativeModel:
         """Showers [*geometry.shape] in MeV given incident energies in MeV, of `params`."""
-        return shower_model(self.config, self.parts.flow, self.points, self.preprocessing)
+        return shower_model(self.parts.flow, self.points, self.preprocessing)
 
     def clouds(self, key: Key, energies: Float[np.ndarray, " n"]) -> list[Float[np.ndarray, "_ 4"]]:
         """Points x, y [mm], z [layers], energy [MeV] of the showers that `draw` makes of a key.
@@ -109,7 +110,7 @@ class Trained:
     # Kept, as `model` is, so that a second call runs the program of the first.
     @functools.cached_property
     def _cloud(self) -> SampleFunction:
-        sample = cloud_sampler(self.config, self.parts.flow, self.points, self.preprocessing)
+        sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing)
 
         def one(params, key, energy):
             points, whole = sample(params, key, energy)
@@ -206,7 +207,7 @@ def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
     preprocessing = CloudPreprocessing(geometry, run.cached("preprocessing", fitted))
     # Made when a network needs it: nothing is preprocessed to draw figures again.
     data = functools.cache(
-        lambda: training_data(config, encoded(preprocessing, showers, run.key("points")))
+        lambda: training_data(encoded(preprocessing, showers, run.key("points")))
     )
     split, made = len(showers.energies) - config.num_validation, parts(config, preprocessing.slots)
 
@@ -237,7 +238,11 @@ def _pairs(config, preprocessing, teacher, cond, run) -> Batch:
     """Noise and points of the teacher, at the conditions of the training showers in turn."""
     rows = config.few or preprocessing.slots
     num = config.trajectories * len(cond.n)
-    cond = tuple(np.resize(c, (num, *c.shape[1:])) for c in cond)
+    n, given = jax.tree.map(lambda c: np.resize(c, (num, *c.shape[1:])), tuple(cond))
+    if config.few:
+        u = np.asarray(jax.random.uniform(run.key("rows"), (num, rows)))
+        given = jax.tree.map(np.asarray, of_rows(given, np.floor(u * n[:, None]).astype(int)))
+    cond = n, given
     sample = teacher_pairs(parts(config, preprocessing.slots).network, config.steps, rows)
     key, size = run.key("trajectories"), max(1, 6400 // rows)
     solve = lambda: draw(sample, teacher, key, num, cond, batch_size=size, progress=True)

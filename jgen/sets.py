@@ -133,13 +133,27 @@ def padded(
     shapes = {np.shape(event)[1:] for event in events}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
         raise ValueError(f"every event must be [points, d] with the same d, got {sorted(shapes)}")
-    rows = max(map(len, events)) if rows is None else rows
+    values = np.concatenate([real_array(event, "an event") for event in events])
+    return padded_rows(values, np.array([len(event) for event in events]), rows)
+
+
+def padded_rows(
+    values: Real[np.ndarray, "total d"], counts: Int[np.ndarray, " num"], rows: int | None = None
+) -> tuple[Float[np.ndarray, "num rows d"], Int[np.ndarray, " num"]]:
+    """`padded` of all points one after another and the number of points of each event.
+
+    Raises:
+      ValueError: if a value is not finite, or there is no room for a point.
+    """
+    counts = np.asarray(counts)
+    rows = int(counts.max()) if rows is None else rows
     if rows < 1:
         raise ValueError(f"rows must be at least 1, got {rows}")
-    x = np.zeros((len(events), rows, *next(iter(shapes))), np.float32)
-    n = np.minimum([len(event) for event in events], rows).astype(np.int32)
-    kept = np.concatenate([real_array(event, "an event")[:rows] for event in events])
-    x[np.arange(rows) < n[:, None]] = cast_array(kept, "events")
+    n = np.minimum(counts, rows).astype(np.int32)
+    # Where each point stands in its event.
+    place = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+    x = np.zeros((len(counts), rows, values.shape[1]), np.float32)
+    x[np.arange(rows) < n[:, None]] = cast_array(values[place < rows], "events")
     if not np.isfinite(x).all():
         raise ValueError("points must be finite: drop those events")
     return x, n

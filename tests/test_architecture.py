@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     "typing": 0, "arrays": 0, "checks": 0, "overlap": 0, "random": 0, "files": 0, "tables": 0,
-    "estimate": 0, "generative_model": 0, "sets": 0, "physics": 0,
+    "columns": 0, "estimate": 0, "generative_model": 0, "sets": 0, "physics": 0,
     "export": 1, "paths": 1, "couplings": 1, "solvers": 1, "bijectors": 1, "nets": 1,
     "models": 2, "transforms": 2,
     "training": 3, "metrics": 3, "amplification": 3,
@@ -21,7 +21,7 @@ FLOORS = {
     "plotting": 5,
 }  # fmt: skip
 LIBRARIES = {
-    "flax": "nets", "orbax": "training", "blackjax": "inference",
+    "flax": "nets", "equinox": "nets", "orbax": "training", "blackjax": "inference",
     "matplotlib": "plotting",
 }  # fmt: skip
 # Of code: docstrings, comments, blank lines and imports are free.

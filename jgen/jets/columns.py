@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jgen.arrays import double_array, real_array
+from jgen.arrays import double_array
+from jgen.columns import flat_column
 from jgen.jets.constituents import Constituents, in_order
 
 _KINDS = ("isChargedHadron", "isNeutralHadron", "isPhoton", "isElectron", "isMuon")
@@ -125,11 +126,9 @@ def to_columns(jets: Constituents) -> dict[str, Any]:
 
 def _flat(column: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """All entries of a ragged column one after another, and how many each jet has."""
-    if hasattr(column, "layout"):
-        import awkward
-
-        return np.asarray(awkward.flatten(column), np.float64), np.asarray(awkward.num(column))
-    lists = [real_array(one, name) for one in column]
-    if not lists or any(one.ndim != 1 for one in lists):
+    values, counts = flat_column(column, name)
+    if counts is None and values.ndim == 2:  # as many particles in all jets
+        values, counts = values.reshape(-1), np.full(len(values), values.shape[1])
+    if counts is None or not len(counts):
         raise ValueError(f"{name} must be the numbers of each jet's particles, of one jet at least")
-    return np.concatenate(lists).astype(np.float64), np.array([len(one) for one in lists])
+    return values.astype(np.float64), counts

@@ -58,6 +58,7 @@ from jgen.metrics.histograms import (
     separation,
     separation_floor,
     separation_replicas,
+    to_hist,
 )
 from jgen.metrics.manifold import (
     Manifold,
@@ -125,6 +126,7 @@ __all__ = [
     "separation",
     "separation_floor",
     "separation_replicas",
+    "to_hist",
     "set_classifier_auc",
     "sliced_wasserstein",
     "trained_classifier",

@@ -1,7 +1,7 @@
 """Histograms with statistical errors, and the separation power of two of them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -28,6 +28,7 @@ class Histogram(NamedTuple):
       variances: sum of squared weights a bin [num_bins]; without weights, the counts.
       underflow: sum of weights below the first edge, minus infinity included.
       overflow: sum of weights above the last edge, infinity included.
+      outside_variances: sums of squared weights below and above; NaN where they are not known.
     """
 
     edges: Float[np.ndarray, " num_edges"]
@@ -35,6 +36,7 @@ class Histogram(NamedTuple):
     variances: Float[np.ndarray, " num_bins"]
     underflow: float
     overflow: float
+    outside_variances: tuple[float, float] = (np.nan, np.nan)
 
     @property
     def total(self) -> float:
@@ -93,7 +95,35 @@ def histogram(
             f"weights reach {np.abs(weights).max():.3g}, and their squares are infinite: divide "
             "them by their mean"
         )
-    return Histogram(edges, sums[1:-1], squares[1:-1], float(sums[0]), float(sums[-1]))
+    outside = float(squares[0]), float(squares[-1])
+    return Histogram(edges, sums[1:-1], squares[1:-1], float(sums[0]), float(sums[-1]), outside)
+
+
+def to_hist(histogram: Histogram, name: str = "", label: str = "") -> Any:
+    """A `hist.Hist` with our contents and variances, for `mplhep` and whatever else takes them.
+
+    It is what `hist` fills itself, bin by bin, but for values at the last edge: they are inside
+    here, as in numpy, and there they are above. A figure of ours takes a `hist.Hist` as it is.
+
+    Args:
+      histogram: made by `histogram`.
+      name: of its axis, for `hist`.
+      label: of its axis, for figures.
+
+    Raises:
+      ValueError: if hist is not installed.
+    """
+    try:
+        import hist
+    except ImportError as error:
+        raise ValueError('this needs hist: pip install "jgen[hep]"') from error
+    axis = hist.axis.Variable(histogram.edges, name=name, label=label)
+    made = hist.Hist(axis, storage=hist.storage.Weight())
+    low, high = histogram.outside_variances
+    view = made.view(flow=True)
+    view.value = np.concatenate([[histogram.underflow], histogram.counts, [histogram.overflow]])
+    view.variance = np.concatenate([[low], histogram.variances, [high]])
+    return made
 
 
 class Separation(NamedTuple):

@@ -11,7 +11,15 @@ from jgen.nets.lgatr import LGATrConfig, lgatr
 from jgen.nets.lloca import BEAMS, TIME, LLoCaConfig, lloca
 from jgen.nets.made import made
 from jgen.nets.mlp import MLP, decoder_mlp, encoder_mlp, mlp, velocity_mlp
-from jgen.nets.network import AutoregressiveNetwork, Generator, Network, from_linen, num_parameters
+from jgen.nets.network import (
+    AutoregressiveNetwork,
+    Generator,
+    Network,
+    from_equinox,
+    from_linen,
+    from_nnx,
+    num_parameters,
+)
 from jgen.nets.resnet import ResNetConfig, resnet3d
 from jgen.nets.sequence import SequenceConfig, sequence
 from jgen.nets.sets import (
@@ -59,7 +67,9 @@ __all__ = [
     "epic",
     "epic_critic",
     "epic_generator",
+    "from_equinox",
     "from_linen",
+    "from_nnx",
     "generator_mlp",
     "image_conditioner",
     "latent_critic",

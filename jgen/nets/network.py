@@ -1,10 +1,11 @@
 """The boundary between jgen and the library its layers are written in."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+from flax import nnx
 from jaxtyping import Array
 
 from jgen.typing import Cond, Key, Params, PyTree
@@ -108,6 +109,75 @@ def from_linen(module: nn.Module, *example: PyTree, num_cond: int | None = None)
 
     def apply(params: Params, *args: PyTree) -> PyTree:
         return module.apply({"params": params}, *args)
+
+    return Network(init, apply, num_cond)
+
+
+def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], num_cond: int | None = None) -> Network:
+    """The pair of a module of Flax NNX.
+
+    Args:
+      make: (rngs) -> module; `module(*arguments)` is of one event.
+      num_cond: numbers in the condition among the arguments, 0 for none.
+
+    Raises:
+      ValueError: if the module has variables beside its parameters, as BatchNorm and Dropout have.
+    """
+    graph, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    kinds = {type(variable) for _, variable in nnx.to_flat_state(state)}
+    if extra := sorted(kind.__name__ for kind in kinds if not issubclass(kind, nnx.Param)):
+        raise ValueError(
+            f"the module has variables {', '.join(extra)} beside its parameters; use layers "
+            "without state, such as LayerNorm"
+        )
+
+    @jax.jit  # one program, see `from_linen`
+    def init(key: Key) -> Params:
+        return nnx.to_pure_dict(nnx.state(make(nnx.Rngs(key)), nnx.Param))
+
+    def apply(params: Params, *args: PyTree) -> PyTree:
+        own = jax.tree.map(lambda variable: variable, state)
+        nnx.replace_by_pure_dict(own, params)
+        return nnx.merge(graph, own)(*args)
+
+    return Network(init, apply, num_cond)
+
+
+def from_equinox(make: Callable[[Key], Any], num_cond: int | None = None) -> Network:
+    """The pair of a module of Equinox; its arrays are the parameters, named as they are in it.
+
+    Args:
+      make: (key) -> module; `module(*arguments)` is of one event.
+      num_cond: numbers in the condition among the arguments, 0 for none.
+
+    Raises:
+      ValueError: if equinox is not installed, or the module has arrays of integers or keys, which
+        cannot be trained.
+    """
+    try:
+        import equinox
+    except ImportError as error:
+        raise ValueError("this module needs equinox: pip install equinox") from error
+    shapes = equinox.filter_eval_shape(make, jax.random.key(0))
+    is_array = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    names = [jax.tree_util.keystr(path).lstrip(".") for path, _ in leaves]
+    fixed = {
+        name
+        for name, (_, leaf) in zip(names, leaves, strict=True)
+        if is_array(leaf) and not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
+    }
+    if fixed:
+        raise ValueError(f"{', '.join(sorted(fixed))} cannot be trained; use modules without state")
+
+    @jax.jit  # one program, see `from_linen`
+    def init(key: Key) -> Params:
+        values = dict(zip(names, jax.tree.leaves(make(key)), strict=True))
+        return {n: values[n] for n, (_, leaf) in zip(names, leaves, strict=True) if is_array(leaf)}
+
+    def apply(params: Params, *args: PyTree) -> PyTree:
+        filled = [params.get(n, leaf) for n, (_, leaf) in zip(names, leaves, strict=True)]
+        return jax.tree.unflatten(tree, filled)(*args)
 
     return Network(init, apply, num_cond)
 

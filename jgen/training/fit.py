@@ -26,6 +26,7 @@ from jgen.checks import check_memory
 from jgen.generative_model import Batch, GenerativeModel, float_type, num_events
 from jgen.random import check_key, member_keys, stream
 from jgen.sets import check_counts
+from jgen.training.accumulation import check_event_keys
 from jgen.training.buckets import bucket_rows, check_buckets
 from jgen.training.checkpoint import Checkpoints
 from jgen.training.config import TrainConfig
@@ -147,7 +148,7 @@ def fit(
         raise ValueError(
             f'function is for members="repulsive", but members is {config.members!r}; leave it out'
         )
-    layout = make_layout(config.ensemble, config.batch_size, devices)
+    layout = make_layout(config.ensemble, config.batch_size // config.accumulate, devices)
     data = _unit_weight(data, config.data_sets)
     validation = validation and _unit_weight(validation, config.data_sets)
     optimizer = make_optimizer(config.optimizer, config.steps) if optimizer is None else optimizer
@@ -375,10 +376,13 @@ def _make_update(model, optimizer, function, key, config, layout, axis, data):
     if repulsive:
         function = log_prob_values(model) if function is None else function
         penalty = repulsion(function, config.repulsion, num_events(data))
-    rows = ()
+    rows, size = (), config.batch_size // config.accumulate
+    if config.accumulate > 1:
+        some = data if jax.tree.leaves(data) else Batch(None, weight=np.ones(size, np.float32))
+        check_event_keys(model, some, "accumulate")
     if config.buckets > 1:
         check_buckets(model, data, axis)
-        rows = bucket_rows(data.cond.n, config.batch_size, config.buckets)
+        rows = bucket_rows(data.cond.n, size, config.buckets)
     step = make_step(
         model,
         optimizer,
@@ -390,6 +394,7 @@ def _make_update(model, optimizer, function, key, config, layout, axis, data):
         steps=config.steps,
         penalty=penalty,
         bucket_rows=rows,
+        accumulate=config.accumulate,
     )
     if repulsive:
         return step, repulsive_update(

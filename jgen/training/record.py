@@ -16,7 +16,7 @@ from jgen.training.config import TrainConfig
 from jgen.typing import Key, PyTree
 
 # What changes a training's course by no more than rounding, or only what is written of it.
-_FREE = ("log_every", "save_every", "axis", "buckets")
+_FREE = ("log_every", "save_every", "axis", "buckets", "accumulate")
 
 
 def tree_digest(tree: PyTree) -> str | None:

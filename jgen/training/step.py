@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from jgen.checks import check_fraction, check_known, check_whole
 from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
+from jgen.training.accumulation import accumulated
 from jgen.training.bootstrap import resampled
 from jgen.training.buckets import bucketed_loss
 from jgen.typing import Key, Params, PyTree
@@ -64,6 +65,7 @@ def make_step(
     steps: int | None = None,
     penalty: Callable[[Params, PyTree], Array] | None = None,
     bucket_rows: tuple[int, ...] = (),
+    accumulate: int = 1,
 ) -> Step:
     """Training step that draws its own minibatch from device-resident data.
 
@@ -83,17 +85,17 @@ def make_step(
         without it and the gradient norm of both.
       bucket_rows: of the groups of like length that minibatches of sets are computed in, see
         `training.buckets`; without, they are not grouped.
+      accumulate: parts of a minibatch that the gradient is summed over, see
+        `training.accumulation`.
     """
-    check_whole(batch_size=batch_size, data_sets=data_sets)
-
+    check_whole(batch_size=batch_size, data_sets=data_sets, accumulate=accumulate)
     whole = functools.partial(loss_at, model)
-    total = bucketed_loss(model, bucket_rows) if bucket_rows else whole
-
-    def loss(params, key, given):
-        batch, progress = given
-        return total(params, key, batch, progress)
-
-    descend = gradient_step(loss, optimizer, ema_decay=ema_decay, penalty=penalty)
+    loss = bucketed_loss(model, bucket_rows) if bucket_rows else whole
+    if accumulate > 1:
+        gradient, place_batch = accumulated(loss, accumulate, place_batch), lambda batch: batch
+    else:
+        gradient = jax.value_and_grad(loss)
+    descend = _descent(gradient, optimizer, ema_decay, penalty)
 
     def init(key):
         return initial_state(model.init(key), optimizer, ema_decay)
@@ -140,13 +142,17 @@ def gradient_step(
     Returns:
       The function, which returns the new state and the metrics of the step.
     """
+    descend = _descent(jax.value_and_grad(loss), optimizer, ema_decay, penalty)
+    return lambda state, key, batch, common=None: descend(state, key, (batch,), common)
 
-    def update(state, key, batch, common=None):
-        def objective(params):
-            value = loss(params, key, batch)
-            return value if penalty is None else value + penalty(params, common), value
 
-        (_, value), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+def _descent(gradient, optimizer, ema_decay, penalty):
+    """The step with a function (params, key, *given) -> (loss, gradient)."""
+
+    def update(state, key, given, common=None):
+        value, grads = gradient(state.params, key, *given)
+        if penalty is not None:
+            grads = optax.tree.add(grads, jax.grad(penalty)(state.params, common))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else None

@@ -7,6 +7,7 @@ from jgen.metrics import (
     histogram,
     separation,
     separation_floor,
+    to_hist,
 )
 
 
@@ -165,3 +166,33 @@ def test_bad_input_is_refused():
         separation(histogram(np.zeros(2), edges), histogram(np.zeros(2), edges + 1))
     with pytest.raises(ValueError, match="histogram of generated has negative contents"):
         separation(of_counts(1, 2), of_counts(1, -1))
+
+
+def test_a_hist_of_ours_is_theirs_bin_by_bin():
+    hist = pytest.importorskip("hist")
+    rng = np.random.default_rng(0)
+    values, weights = rng.normal(size=1000), rng.normal(1, 2, size=1000)
+    edges = np.array([-2.0, -0.5, 0.1, 1.0, 1.5])
+    ours = to_hist(histogram(values, edges, weights), name="m", label="mass")
+    theirs = hist.Hist(hist.axis.Variable(edges, name="m"), storage=hist.storage.Weight())
+    theirs.fill(m=values, weight=weights)
+    np.testing.assert_allclose(ours.values(flow=True), theirs.values(flow=True), rtol=1e-12)
+    np.testing.assert_allclose(ours.variances(flow=True), theirs.variances(flow=True), rtol=1e-12)
+    assert (ours.axes[0].name, ours.axes[0].label) == ("m", "mass")
+    np.testing.assert_array_equal(ours.axes[0].edges, edges)
+    # At the last edge numpy's bin is closed and theirs is not.
+    last = to_hist(histogram(np.array([1.5]), edges))
+    assert last.values(flow=True).tolist() == [0, 0, 0, 0, 1, 0]
+
+
+def test_a_hist_of_ours_is_drawn_by_mplhep():
+    pytest.importorskip("hist")
+    mplhep = pytest.importorskip("mplhep")
+    from matplotlib.figure import Figure
+
+    h = histogram(np.array([0.5, 0.5, 1.5]), np.array([0.0, 1.0, 2.0]), np.array([1.0, 2.0, 3.0]))
+    axes = Figure().subplots()
+    drawn = mplhep.histplot(to_hist(h), yerr=True, histtype="errorbar", ax=axes, w2method="sqrt")
+    bars = drawn[0].errorbar.lines[2][0].get_segments()
+    expected = [[3 - np.sqrt(5), 3 + np.sqrt(5)], [0, 6]]
+    np.testing.assert_allclose([np.array(bar)[:, 1] for bar in bars], expected)

@@ -17,7 +17,7 @@ from jgen.showers.clouds import model, points, preprocessing
 from jgen.training import OptimizerConfig
 
 DS2 = get_geometry("ds2")
-SLOTS, GROUPS = 700, preprocessing.GROUPS
+SLOTS, LAYERS = 700, 45
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def test_points_are_uniform_in_their_voxels(trip):
     shares = {
         "square of the radius": ((np.hypot(x, y) / 4.65) ** 2 - ring**2) / (2 * ring + 1),
         "angle": (np.arctan2(y, x) + np.pi) / (np.pi / 8) % 1,
-        "depth": z % 1,
     }
+    assert (z % 1 == 0.5).all()
     for name, share in shares.items():
         assert kstest(share[:5000], "uniform").pvalue > 1e-3, name
 
@@ -127,64 +127,50 @@ def test_points_are_turned_by_the_moebius_map_that_gives_the_centre():
             assert np.hypot(*few[0]) == pytest.approx(one[0][0], abs=1e-5)
 
 
-def random_target(key, num):
-    """Numbers of some groups, the fourth without a point, and other energies and centre."""
-    keys = jax.random.split(key)
-    shares = jax.random.dirichlet(keys[0], jnp.ones(GROUPS).at[3].set(1e-3))
-    edges = jnp.round(jnp.cumsum(shares) * num).astype(jnp.int32)
-    n = jnp.diff(edges, prepend=0)
-    energy = jnp.where(n > 0, jax.random.exponential(keys[1], (GROUPS,)), 0) * 100
-    return points.Totals(n, energy, jnp.array([0.7, -1.2, 0.0]))
-
-
 @jax.jit
 @jax.vmap
 def recalibrated(key, made, n):
-    target = random_target(key, n)
-    moved = points.calibrated(made, target, 45)
-    return made, moved, target, points.totals(moved, n, 45, GROUPS)
+    """Other energies of the layers, and another centre."""
+    target = points.totals(made, n, LAYERS)
+    energy = target.energy * jax.random.exponential(key, (LAYERS,))
+    target = target._replace(energy=energy, centre=jnp.array([0.7, -1.2]))
+    moved = points.calibrated(made, target)
+    return moved, target, points.totals(moved, n, LAYERS)
 
 
 def test_calibrated_points_have_exactly_the_numbers_asked_for(trip):
-    keys = jax.random.split(jax.random.key(3), len(trip[0]))
-    before, moved, target, found = recalibrated(keys, trip[0], trip[1])
-    n = trip[1]
+    before, n = trip[:2]
+    keys = jax.random.split(jax.random.key(3), len(before))
+    moved, target, found = recalibrated(keys, before, n)
     np.testing.assert_array_equal(found.n, target.n)
     np.testing.assert_allclose(found.energy, target.energy, rtol=1e-5)
     rows = np.arange(SLOTS) < n[:, None]
-    order = np.argsort(np.where(rows, before[..., 2], np.inf), axis=1)
+    assert (np.asarray(moved)[~rows] == 0).all()
     lever = np.hypot(before[..., 0], before[..., 1])
-    lever = np.take_along_axis(lever, order, axis=1) * moved[..., 3]
+    np.testing.assert_allclose(np.hypot(moved[..., 0], moved[..., 1]), lever, atol=1e-4)
+    np.testing.assert_array_equal(moved[..., 2], before[..., 2])
+    lever = lever * moved[..., 3]
     # Where no point by itself decides the centre it is the one asked for, else it is nearer.
     many = lever.max(axis=1) < 0.3 * lever.sum(axis=1)
     assert many.mean() > 0.7
-    wanted = np.asarray(target.centre[:, :2])
-    np.testing.assert_allclose(found.centre[many, :2], wanted[many], atol=1e-4)
-    sorted_before = np.take_along_axis(np.asarray(before), order[..., None], axis=1)
-    unturned = np.einsum("np,npx->nx", moved[..., 3], sorted_before[..., :2])
+    wanted = np.asarray(target.centre)
+    np.testing.assert_allclose(found.centre[many], wanted[many], atol=1e-4)
+    unturned = np.einsum("np,npx->nx", moved[..., 3], before[..., :2])
     unturned = unturned / np.sum(moved[..., 3], axis=1)[:, None]
     miss = lambda centre: np.hypot(*(centre - wanted).T)
-    assert (miss(found.centre[:, :2]) < miss(unturned) + 1e-4).all()
-    assert (np.asarray(moved)[~rows] == 0).all()
-    radii = [np.sort(np.hypot(a[..., 0], a[..., 1])) for a in (before, moved)]
-    np.testing.assert_allclose(*radii, atol=1e-4)
-    for i in range(5):  # what was deeper stays deeper
-        z = np.asarray(moved[i, : n[i], 2])
-        assert (np.diff(z) >= 0).all()
-        assert (z // 5 == np.repeat(np.arange(GROUPS), target.n[i])).all()
-    # In wide groups most depths stay where they were, if the numbers are those that they have.
-    same = jax.vmap(lambda p, k: points.calibrated(p, points.totals(p, k, 45, GROUPS), 45))
-    kept = np.asarray(same(before, n))
-    np.testing.assert_allclose(kept, sorted_before, atol=2e-4, rtol=1e-5)
+    assert (miss(found.centre) < miss(unturned) + 1e-4).all()
+    # Rows of a shower are given to layers as its points are.
+    layer = jax.vmap(points.layer_of_rows, (0, None))(target.n, SLOTS)
+    np.testing.assert_array_equal(np.asarray(layer)[rows], np.floor(before[rows][:, 2]))
 
 
-def test_the_cut_keeps_the_energies_of_groups(showers):
+def test_the_cut_keeps_the_energies_of_layers(showers):
     voxels = jnp.asarray(showers.voxels[0]).reshape(DS2.shape)
-    energy = voxels.reshape(GROUPS, -1).sum(axis=1)
+    energy = voxels.reshape(LAYERS, -1).sum(axis=1)
     low = voxels.at[:, :, 5].multiply(1e-3)
     found = points.cut(low, energy, DS2.threshold)
     assert ((found == 0) | (found >= DS2.threshold)).all()
-    np.testing.assert_allclose(found.reshape(GROUPS, -1).sum(axis=1), energy, rtol=1e-5)
+    np.testing.assert_allclose(found.reshape(LAYERS, -1).sum(axis=1), energy, rtol=1e-5)
     np.testing.assert_array_equal(found > 0, low >= DS2.threshold)
 
 
@@ -195,37 +181,71 @@ def test_a_shower_through_the_preprocessing_and_back_is_itself(showers, fitted):
         voxels, energy = cond
         known = fitted.encode(key, voxels, energy)
         whole = fitted.whole(known.numbers, energy)
-        return fitted.decode(known.points, whole), known, jnp.sum(whole.n)
+        again = fitted.given(whole, energy)
+        return fitted.decode(known.points, whole), known, jnp.sum(whole.n), again
 
     cond = (showers.voxels, showers.energies)
-    back, known, n = draw(through, None, jax.random.key(4), 100, cond, batch_size=50)
+    back, known, n, given = draw(through, None, jax.random.key(4), 100, cond, batch_size=50)
     np.testing.assert_array_equal(n, known.n)
+    jax.tree.map(lambda *a: np.testing.assert_allclose(*a, atol=2e-4), given, known.given)
     back = back.reshape(100, -1)
     assert np.mean((back > 0) != (showers.voxels > 0)) < 1e-4  # points at borders, by rounding
     total = showers.voxels.sum(axis=1)
     np.testing.assert_allclose(back.sum(axis=1), total, rtol=1e-5)
     # Beside points at borders, a point of more energy than any whose distribution is known.
     assert np.quantile(abs(back - showers.voxels), 0.999) < 0.01
-    # Standardised: noise in the place of what an empty group does not have.
-    assert np.abs(known.numbers.mean(axis=0)).max() < 0.35
-    assert abs(known.numbers.std(axis=0) - 1).max() < 0.35
-    correlation = np.corrcoef(known.numbers.T) - np.eye(preprocessing.NUM_NUMBERS)
+    # Standardised: noise in the place of what an empty layer does not have.
+    # (Some layers are hit by a few of these showers.)
+    assert np.abs(known.numbers.mean(axis=0)).mean() < 0.15
+    assert abs(known.numbers.std(axis=0) - 1).mean() < 0.15
+    correlation = np.corrcoef(known.numbers.T) - np.eye(preprocessing.num_numbers(LAYERS))
     assert abs(correlation).max() < 0.5
-    assert abs(known.energy).max() <= 1 + 1e-6
+    assert abs(known.given.energy).max() <= 1 + 1e-6
+    points_of = known.points[np.arange(fitted.slots) < n[:, None]]
+    assert abs(points_of.mean(axis=0)).max() < 0.2
+    assert abs(points_of.std(axis=0) - 1).max() < 0.1
 
 
-def test_groups_without_points_have_no_energy(fitted):
-    raw = jnp.full(preprocessing.NUM_NUMBERS, 3.0).at[4 + 6 : 4 + GROUPS].set(0.5)
-    whole = preprocessing.raw_totals(raw, jnp.float32(1500.0), 45, 500)
-    np.testing.assert_array_equal(whole.n, [9] * 6 + [0] * 3)
-    assert (whole.energy[6:] == 0).all()
+def test_layers_without_points_have_no_energy(fitted):
+    size = preprocessing.num_numbers(LAYERS)
+    raw = jnp.full(size, 3.0).at[3 + 8 : 3 + LAYERS].set(0.5)
+    whole = preprocessing.raw_totals(raw, jnp.float32(1500.0), 500)
+    np.testing.assert_array_equal(whole.n, [9] * 8 + [0] * (LAYERS - 8))
+    assert (whole.energy[8:] == 0).all()
     np.testing.assert_allclose(whole.energy.sum(), 1500 * np.exp(3.0), rtol=1e-5)
-    huge = fitted.whole(jnp.full(preprocessing.NUM_NUMBERS, 50.0), jnp.float32(1500.0))
+    huge = fitted.whole(jnp.full(size, 50.0), jnp.float32(1500.0))
     assert huge.n.sum() == fitted.slots
     assert np.isfinite(huge.energy).all()
 
 
-MEAN, WIDTH = np.array([[0.5, -1.0, 0.2, 0.0]]), np.array([[0.4, 1.0, 0.7, 1.3]])
+def test_distributions_in_layers_with_few_points_are_those_of_their_neighbours():
+    rings = np.zeros((5, 3))
+    rings[1] = 100, 200, 300
+    rings[3] = 400, 100, 100
+    rings[4] = 1, 0, 0
+    found = preprocessing._inside(rings)
+    share = lambda counts: np.cumsum(np.append(0, counts + 0.5)) / (counts + 0.5).sum()
+    np.testing.assert_allclose(found[1], share(rings[1]))
+    np.testing.assert_allclose(found[0], share(rings[1]))
+    np.testing.assert_allclose(found[4], share(rings[3] + rings[4]))
+    np.testing.assert_allclose(found[2], share(rings[1] + rings[3]))
+    normal = preprocessing._quantiles(np.random.default_rng(0).normal(size=100_000))
+    np.testing.assert_allclose(normal[1:-1], preprocessing._SCORES[1:-1], atol=0.15)
+    scores = jax.vmap(preprocessing._score, (0, None))(jnp.linspace(-9, 9, 50), normal)
+    values = jax.vmap(preprocessing._value, (0, None))(scores, normal)
+    np.testing.assert_allclose(values, np.linspace(-9, 9, 50), atol=1e-4)
+    same = preprocessing._quantiles(np.full(600, 2.0))
+    assert (np.diff(np.float32(same)) > 0).all()
+
+
+MEAN, WIDTH = np.array([[0.5, -1.0, 0.2]]), np.array([[0.4, 1.0, 1.3]])
+
+
+def given(num, rows, energy=0.0):
+    """Conditions of showers whose points are all in the layer with the number of their row."""
+    layer = np.broadcast_to(np.arange(rows) % LAYERS, (num, rows))
+    energy = np.broadcast_to(np.float32(energy), (num, 1))
+    return preprocessing.Given(energy, np.zeros((num, LAYERS, 2), np.float32), layer)
 
 
 def denoiser(params, t, x, cond):
@@ -242,7 +262,7 @@ EXACT = Network(lambda key: {}, denoiser)
 
 def test_what_the_student_learns_from_is_the_consistency_function():
     sample = model.teacher_pairs(EXACT, 12, 8)
-    cond = np.full(50, 8, np.int32), np.zeros((50, 1))
+    cond = np.full(50, 8, np.int32), given(50, 8)
     start, end = draw(sample, {}, jax.random.key(5), 50, cond)
     expected = MEAN + start * np.hypot(WIDTH, 1e-3)
     assert np.abs(end - expected).max() < 0.01 * WIDTH.min()
@@ -251,15 +271,16 @@ def test_what_the_student_learns_from_is_the_consistency_function():
 def test_few_points_have_the_loss_of_all():
     """In expectation, also where the few are more than the points."""
     scaled = Network(lambda key: jnp.ones(()), lambda s, *a: s * denoiser({}, *a))
-    whole = diffusion(scaled, (40, 4), path=model.PATH, prediction="data")
+    whole = diffusion(scaled, (40, 3), path=model.PATH, prediction="data")
     rng = np.random.default_rng(6)
     x = (
         MEAN
-        + WIDTH * rng.normal(size=(30, 40, 4)).astype(np.float32) * np.linspace(1, 3, 40)[:, None]
+        + WIDTH * rng.normal(size=(30, 40, 3)).astype(np.float32) * np.linspace(1, 3, 40)[:, None]
     )
     n = np.resize([5, 12, 40], 30).astype(np.int32)
     batch = Batch(
-        jnp.float32(np.where((np.arange(40) < n[:, None])[..., None], x, 0)), SetCondition(n)
+        jnp.float32(np.where((np.arange(40) < n[:, None])[..., None], x, 0)),
+        SetCondition(n, given(30, 40)),
     )
     keys = jax.random.split(jax.random.key(7), 400)
     losses = {}
@@ -296,12 +317,12 @@ def test_a_shower_is_one_of_its_key_and_index_and_has_its_numbers(fitted, sample
     two = trained.draw(jax.random.key(9), energies, batch_size=2)
     np.testing.assert_allclose(one.voxels, two.voxels, rtol=1e-3, atol=1e-3)
     assert trained.evaluations == (1 if sampler == "student" else 4)
-    # Energies of the groups are those that the Shower Flow drew.
+    # Energies of the layers are those that the Shower Flow drew.
     flow_key = jax.random.split(jax.random.fold_in(jax.random.key(9), 3))[0]
     scaled = fitted.scaled_energy(energies[3])[None]
     numbers = made.flow.sample(params["flow"], flow_key, scaled)
     expected = fitted.whole(numbers, jnp.float32(energies[3])).energy
-    found = one.voxels[3].reshape(GROUPS, -1).sum(axis=1)
+    found = one.voxels[3].reshape(LAYERS, -1).sum(axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -314,11 +335,11 @@ def test_a_trained_denoiser_and_its_student_are_the_exact_ones(optimized):
     rng = np.random.default_rng(10)
     c = rng.uniform(-1, 1, size=(4000, 1)).astype(np.float32)
     mean, width = 0.5 * c[:, None], np.exp(0.3 * c)[:, None]
-    x = np.float32(mean + width * rng.normal(size=(4000, 16, 4)))
+    x = np.float32(mean + width * rng.normal(size=(4000, 16, 3)))
     config = dataclasses.replace(SMALL, point_wise=PointWiseConfig((32, 32), 16), steps=12)
     network = model.point_network(config)
     teacher = model.teacher_model(network, config.steps, 16)
-    cond = SetCondition(np.full(4000, 16, np.int32), c)
+    cond = SetCondition(np.full(4000, 16, np.int32), given(4000, 16, c))
     training = TrainConfig(
         5000, 128, ema_decay=0.995, optimizer=OptimizerConfig(5e-3, warmup=0.02), log_every=500
     )
@@ -331,8 +352,8 @@ def test_a_trained_denoiser_and_its_student_are_the_exact_ones(optimized):
     at = jnp.array([-0.8, 0.0, 0.8])
     for value in at:
         m, s = 0.5 * value, jnp.exp(0.3 * value)
-        here = SetCondition(jnp.array(16), value[None])
-        z = jax.random.normal(jax.random.key(14), (16, 4))
+        here = SetCondition(jnp.array(16), jax.tree.map(lambda a: a[0], given(1, 16, value)))
+        z = jax.random.normal(jax.random.key(14), (16, 3))
         for t in (0.2, 0.5, 0.8):
             alpha, noise = model.PATH.alpha(jnp.float32(t)), model.PATH.sigma(jnp.float32(t))
             noisy = alpha * m + jnp.sqrt((alpha * s) ** 2 + noise**2) * z

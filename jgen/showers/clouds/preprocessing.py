@@ -269,7 +269,8 @@ def _quantiles(sample: np.ndarray) -> np.ndarray:
     inner = np.quantile(sample, norm.cdf(_SCORES[1:-1]))
     width = (inner[-1] - inner[0]) / 6 + 1e-3
     low, high = min(inner[0] - width, sample.min()), max(inner[-1] + width, sample.max())
-    return np.concatenate([[low], inner, [high]]) + 1e-5 * width * _SCORES
+    rise = 1e-5 * (width + np.abs(inner).max())  # seen by float32
+    return np.concatenate([[low], inner, [high]]) + rise * _SCORES
 
 
 def num_numbers(num_layers: int) -> int:

@@ -68,9 +68,9 @@ class Config(CloudsConfig):
 
     data: tuple[str, ...] = ()
     """CaloChallenge HDF5 files; without any, the bundled Geant4 sample."""
-    max_energy: float = 4000.0
+    max_energy: float = 0.0
     """Showers above this incident energy [MeV] are left out; 0 takes all."""
-    num_test: int = 400
+    num_test: int = 800
     """Showers at the end of the files that are kept for the comparison, and as many to generate."""
     sample_batch: int = 100
     """Showers generated at a time."""
@@ -333,13 +333,27 @@ SMOKE = variant(
 # in about as much time.
 ABLATION = variant(
     DEFAULT,
+    max_energy=4000.0,
+    num_test=400,
     few=0,
     distil=False,
     teacher={"steps": 1200, "batch_size": 16, "buckets": 4},
     timing=(100,),
 )
+# The published point network, for some 20,000 showers.
+HOUR = variant(
+    DEFAULT,
+    num_test=3200,
+    num_validation=1000,
+    flow=FlowConfig(6, 8, (64, 64), variant(DEFAULT.flow.training, steps=8000, validate_every=200)),
+    point_wise=PointWiseConfig(),
+    teacher={"steps": 12_000, "ema_decay": 0.999},
+    trajectories=2,
+    student={"steps": 4000, "ema_decay": 0.999},
+)
 PRESETS = {
     "default": DEFAULT,
+    "hour": HOUR,
     "smoke": SMOKE,
     "ablation": ABLATION,
     "ablation-epic": variant(ABLATION, network="epic"),

@@ -25,6 +25,7 @@ from jgen.showers.clouds.points import (
     cut,
     layer_of_rows,
     poisson_parts,
+    rates_of_hits,
     to_points,
     to_voxels,
     totals,
@@ -38,8 +39,8 @@ _MAXIMUM = 6
 _HIGHEST_RATE = 4.0
 _RATE_BINS = 8
 _FEW_HITS = 10
-# No shower has more: a voxel has 4.1 on average where most are made of one.
-_POINTS_A_HIT = 4.2
+# No shower has more: a voxel of the highest rate is six.
+_POINTS_A_HIT = 6.0
 # Points of each shower, and normal scores at which quantiles are known.
 _SAMPLE = 64
 _SCORES = np.concatenate([[-4.0], np.linspace(-3, 3, 61), [4.0]])
@@ -146,6 +147,8 @@ class CloudPreprocessing:
         known = jax.vmap(at)(jnp.asarray(np.moveaxis(known, 1, -1).reshape(-1, len(s.rates))))
         rates, mean, std = known.reshape(3, self.geometry.num_layers, -1)
         scores = (jnp.log(jnp.maximum(voxels, 1e-9)) - mean[:, None]) / std[:, None]
+        hits = jnp.sum(voxels > 0, axis=(1, 2))
+        rates = rates_of_hits(hits, rates, self.geometry.shape[1])
         parts = poisson_parts(key_parts, voxels, scores, rates)
         return to_points(self.geometry, key_points, voxels, parts, slots)
 

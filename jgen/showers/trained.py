@@ -1,0 +1,50 @@
+"""Generators of showers that are trained: run folders, and those that come with the package."""
+
+import os
+from pathlib import Path
+
+from jgen.checks import check_known
+from jgen.showers import calodream, clouds
+
+_FOLDER = Path(__file__).parent / "pretrained"
+PRETRAINED = tuple(sorted(p.name for p in _FOLDER.iterdir() if (p / clouds.CONFIG).exists()))
+"""Names of the generators that come with the package."""
+
+
+def pretrained(name: str) -> clouds.Trained:
+    """A generator that comes with the package.
+
+        trained = pretrained("electrons-ds2")
+        energies = calodream.incident_energies(1000, *trained.energy_range)
+        showers = trained.draw(jax.random.key(0), energies)
+
+    What it was trained on, for how long, and how near it is to Geant4 is in its card,
+    `jgen/showers/pretrained/NAME/README.md`.
+
+    Args:
+      name: one of `PRETRAINED`.
+
+    Raises:
+      ValueError: for another name.
+    """
+    check_known(PRETRAINED, name=name)
+    return clouds.load(_FOLDER / name)
+
+
+def load_trained(model: str | os.PathLike) -> calodream.Trained | clouds.Trained:
+    """A generator from the run folder of a training, or one of `PRETRAINED` by its name.
+
+    Raises:
+      ValueError: if there is no such folder or name, or its training has not ended.
+    """
+    folder = Path(model)
+    if (folder / clouds.CONFIG).exists():
+        return clouds.load(folder)
+    if (folder / calodream.CONFIG).exists():
+        return calodream.load(folder)
+    if str(model) in PRETRAINED:
+        return pretrained(str(model))
+    raise ValueError(
+        f"{model} is no run folder of a trained CaloDREAM or CaloClouds, and none of the generators "
+        f"that come with the package: {', '.join(PRETRAINED)}"
+    )

@@ -9,7 +9,8 @@ function, and milliseconds a shower, on one core if the process has one (taskset
 ablation, ablation-epic and ablation-transformer compare networks whose points see each other or do
 not, on showers below 4 GeV. With `--calodream runs/calodream-default` a finished CaloDREAM is
 compared, too, at the same energies; a finished run takes this up. The finished run is a model:
-`jgen.showers.clouds.load("runs/clouds-default")`.
+`jgen.showers.clouds.load("runs/clouds-default")`. `--start-from electrons-ds2` begins with
+networks that are trained, to be made those of other showers (`--data`).
 
 Time: about 12 minutes of processor time (smoke: one and a half). Numbers: results/showers.md.
 """
@@ -42,6 +43,7 @@ from jgen.showers import (
     get_geometry,
     layer_energies,
     layer_observables,
+    load_trained,
     read_showers,
     sample_path,
 )
@@ -82,6 +84,9 @@ class Config(CloudsConfig):
     """Classifier of high-level features, of each sampler."""
     evaluation: EvaluationConfig = presets.DEFAULT.evaluation
     """All metrics of the one-call function."""
+    start_from: str = ""
+    """Trained CaloClouds to start from, a run folder or a name such as electrons-ds2: for other
+    energies or another detector in fewer steps. The networks are then its own."""
     calodream: str = ""
     """Run folder of a finished `experiments calodream` to compare with, which should not have
     learned from the showers of the comparison."""
@@ -101,6 +106,7 @@ class Config(CloudsConfig):
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num_test=40, sample_batch=1, timing=1, bootstrap=2, max_energy=0)
+    started(config)
     if config.calodream:
         other = calodream.load(config.calodream)
         if other.geometry.name != config.geometry:
@@ -113,6 +119,16 @@ def check(config: Config) -> None:
 def stored(config: Config) -> Config:
     """A finished run takes up another generator, whose stages are its own."""
     return dataclasses.replace(config, calodream="")
+
+
+def started(config: Config) -> tuple[Config, Trained | None]:
+    """The configuration with the networks that training starts from, and these."""
+    if not config.start_from:
+        return config, None
+    start = load_trained(config.start_from)
+    if not isinstance(start, Trained):
+        raise ValueError(f"start_from must be a CaloClouds, {config.start_from} is none")
+    return clouds.like(config, start), start
 
 
 @functools.lru_cache(maxsize=1)
@@ -137,7 +153,7 @@ def load_showers(config: Config) -> tuple[Showers, Showers]:
 
 def build(config: Config) -> dict[str, GenerativeModel]:
     """The networks by name; the one-call function has the form of the diffusion model."""
-    made = clouds.parts(config, 64)
+    made = clouds.parts(started(config)[0], 64)
     return {"flow": made.flow, "points": made.teacher}
 
 
@@ -158,7 +174,8 @@ def compute(config: Config, run: Run) -> dict:
       train_seconds/PART           by the clock
     """
     train, reference = load_showers(config)
-    trained = clouds.train(config, train, run)
+    full, start = started(config)
+    trained = clouds.train(full, train, run, start)
     geometry, num = trained.geometry, config.num_test
     # Energies of the training sample, another draw from the spectrum of the reference.
     truth = Showers(*(a[:num] for a in train))

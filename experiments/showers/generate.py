@@ -1,13 +1,14 @@
 """Showers from a trained CaloDREAM or CaloClouds, streamed into one file.
 
-    python -m experiments generate --model runs/calodream-default --num 10000 --out D
+    python -m experiments generate --model electrons-ds2 --num 10000 --out D
 
-writes D/showers.h5 in the CaloChallenge's layout, whatever its size; the same command goes on where
-an interrupted one stopped, to bitwise the same file. `--solver bespoke-8`: solvers are called
-METHOD-EVALUATIONS: euler-16, midpoint-16, heun-16, rk4-16, kutta38-16, or those that
-`experiments bespoke_solvers` has stored with the model. Of a run of `experiments clouds` they are
-student, which calls its network once, and teacher. No figures; `experiments calodream` draws
-those of its own samples. Numbers: results/showers.md.
+writes D/showers.h5, of the generator that comes with the package or of a run folder, in the
+CaloChallenge's layout, whatever its size; the same command goes on where an interrupted one
+stopped, to bitwise the same file. `--solver bespoke-8`: solvers are called METHOD-EVALUATIONS:
+euler-16, midpoint-16, heun-16, rk4-16, kutta38-16, or those that `experiments bespoke_solvers` has
+stored with the model. Of a run of `experiments clouds` they are student, which calls its network
+once, and teacher. No figures; `experiments calodream` draws those of its own samples. Numbers:
+results/showers.md.
 """
 
 import dataclasses
@@ -23,7 +24,14 @@ from experiments.showers import presets
 from experiments.study import Run, Study, at_least, main, table
 from jgen.generative_model import GenerativeModel
 from jgen.nets import num_parameters
-from jgen.showers import calodream, clouds, count_showers, generate_showers
+from jgen.showers import (
+    PRETRAINED,
+    calodream,
+    clouds,
+    count_showers,
+    generate_showers,
+    load_trained,
+)
 from jgen.tables import hdf5_dataset, open_hdf5, read_rows
 from jgen.training import load_config
 
@@ -33,7 +41,8 @@ class Config:
     """One sample of showers."""
 
     model: str = ""
-    """Run folder of a finished `experiments calodream` or `experiments clouds`."""
+    """Run folder of a finished `experiments calodream` or `experiments clouds`, or the name of a
+    generator that comes with the package, such as electrons-ds2."""
     num: int = 10_000
     """Showers to generate."""
     solver: str = ""
@@ -61,7 +70,8 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     if not config.model:
         raise ValueError(
-            "give --model DIR, the run folder of an `experiments calodream` or `experiments clouds`"
+            "give --model DIR, the run folder of an `experiments calodream` or `experiments "
+            f"clouds`, or --model NAME, a generator of the package: {', '.join(PRETRAINED)}"
         )
     at_least(config, num=1, batch_size=0, timing=1)
     if config.energies_from and config.energy_range:
@@ -86,12 +96,11 @@ def build(config: Config) -> dict[str, GenerativeModel]:
 
 def _load(config: Config) -> calodream.Trained | clouds.Trained:
     """The model, with the solvers and the precision that are asked for."""
-    if (Path(config.model) / clouds.CONFIG).exists():
+    trained = load_trained(config.model)
+    if isinstance(trained, clouds.Trained):
         if config.energy_solver or config.shape_solver or config.dtype:
             raise ValueError("of a CaloClouds --solver is student or teacher, with no other option")
-        trained = clouds.load(config.model)
         return trained.with_sampler(config.solver) if config.solver else trained
-    trained = calodream.load(config.model)
     if config.dtype:
         network = dataclasses.replace(trained.config.shape_network, dtype=config.dtype)
         other = dataclasses.replace(trained.config, shape_network=network)
@@ -113,8 +122,6 @@ def compute(config: Config, run: Run) -> dict:
     """
     trained = _load(config)
     energies, model = _incident_energies(config, trained), trained.model
-    kind = clouds_study.Config if isinstance(trained, clouds.Trained) else presets.Config
-    batch_size = config.batch_size or load_config(kind, config.model).sample_batch
     done = run.cached(
         "generation",
         generate_showers,
@@ -124,7 +131,7 @@ def compute(config: Config, run: Run) -> dict:
         run.key("showers"),
         energies,
         trained.geometry,
-        batch_size=batch_size,
+        batch_size=config.batch_size or _batch_size(config, trained),
         progress=True,
     )
     low, high = trained.energy_range
@@ -140,6 +147,14 @@ def compute(config: Config, run: Run) -> dict:
     for name, model in build(config).items():
         metrics[f"parameters/{name}"] = num_parameters(model.init)
     return metrics | {f"evaluations/{name}": calls for name, calls in _evaluations(trained).items()}
+
+
+def _batch_size(config: Config, trained: calodream.Trained | clouds.Trained) -> int:
+    """That of the study which trained the model."""
+    study = clouds_study if isinstance(trained, clouds.Trained) else presets
+    if not (Path(config.model) / "config.json").exists():
+        return study.DEFAULT.sample_batch
+    return load_config(study.Config, config.model).sample_batch
 
 
 def _evaluations(trained: calodream.Trained | clouds.Trained) -> dict[str, int]:

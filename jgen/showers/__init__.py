@@ -1,6 +1,7 @@
 """Calorimeter showers: geometry, files, observables, evaluation; CaloDREAM, CaloClouds and others.
 
-`jgen.showers.calodream` and, as point clouds, `jgen.showers.clouds` make, train, load and draw;
+`pretrained("electrons-ds2")` draws at once. `jgen.showers.calodream` and, as point clouds,
+`jgen.showers.clouds` make, train, load and draw;
 `jgen.showers.layer_flows` are densities of showers; `jgen.showers.box` has square cells, and
 `jgen.showers.bib_ae` models of showers in them.
 """
@@ -54,6 +55,7 @@ from jgen.showers.observables import (
     official_binning,
     shower_observables,
 )
+from jgen.showers.trained import PRETRAINED, load_trained, pretrained
 
 __all__ = [
     "Evaluation",
@@ -63,6 +65,7 @@ __all__ = [
     "Geometry",
     "Grid",
     "Layer",
+    "PRETRAINED",
     "Profile",
     "ResponseTest",
     "ShowerPreprocessing",
@@ -89,11 +92,13 @@ __all__ = [
     "layer_energies",
     "layer_flows",
     "layer_observables",
+    "load_trained",
     "low_level_inputs",
     "merged",
     "merged_geometry",
     "observable_distances",
     "official_binning",
+    "pretrained",
     "read_showers",
     "response_test",
     "sample_path",

@@ -7,7 +7,7 @@ from jgen.checks import check_known
 from jgen.showers import calodream, clouds
 
 _FOLDER = Path(__file__).parent / "pretrained"
-PRETRAINED = tuple(sorted(p.name for p in _FOLDER.iterdir() if (p / clouds.CONFIG).exists()))
+PRETRAINED = tuple(sorted(p.parent.name for p in _FOLDER.glob(f"*/{clouds.CONFIG}")))
 """Names of the generators that come with the package."""
 
 
@@ -45,6 +45,6 @@ def load_trained(model: str | os.PathLike) -> calodream.Trained | clouds.Trained
     if str(model) in PRETRAINED:
         return pretrained(str(model))
     raise ValueError(
-        f"{model} is no run folder of a trained CaloDREAM or CaloClouds, and none of the generators "
-        f"that come with the package: {', '.join(PRETRAINED)}"
+        f"{model} is no run folder of a trained CaloDREAM or CaloClouds, and none of the "
+        f"generators that come with the package: {', '.join(PRETRAINED)}"
     )

@@ -14,7 +14,7 @@ from jgen.nets import Network, PointWiseConfig
 from jgen.sets import SetCondition, event_mean
 from jgen.showers import Showers, clouds, get_geometry, read_showers, sample_path
 from jgen.showers.clouds import model, points, preprocessing
-from jgen.training import OptimizerConfig
+from jgen.training import OptimizerConfig, RunFolder
 
 DS2 = get_geometry("ds2")
 SLOTS, LAYERS = 700, 45
@@ -324,6 +324,44 @@ def test_a_shower_is_one_of_its_key_and_index_and_has_its_numbers(fitted, sample
     expected = fitted.whole(numbers, jnp.float32(energies[3])).energy
     found = one.voxels[3].reshape(LAYERS, -1).sum(axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_training_starts_from_the_networks_of_another_sample(fitted, showers, tmp_path):
+    """With hardly a step they are still its own, in a preprocessing of the new showers."""
+    made = model.parts(SMALL, fitted.slots)
+    keys = jax.random.split(jax.random.key(20), 2)
+    networks = {"flow": made.flow.init(keys[0]), "teacher": made.teacher.init(keys[1])}
+    networks["student"] = jax.tree.map(lambda a: a + 1, networks["teacher"])
+    start = clouds.Trained(SMALL, fitted, networks)
+    few = TrainConfig(1, 8, optimizer=OptimizerConfig(1e-12), save_every=1)
+    config = dataclasses.replace(
+        clouds.CloudsConfig(),
+        flow=clouds.FlowConfig(training=few),
+        teacher=few,
+        student=few,
+        few=8,
+        trajectories=1,
+        num_validation=10,
+    )
+    other = Showers(0.5 * showers.energies, 0.5 * showers.voxels)
+    with RunFolder(tmp_path, config) as run:
+        with pytest.raises(ValueError, match="other networks than the configuration"):
+            clouds.train(config, other, run, start)
+        trained = clouds.train(clouds.like(config, start), other, run, start)
+    assert trained.config.point_wise == SMALL.point_wise
+    assert trained.config.flow.depth == 2
+    jax.tree.map(
+        lambda *a: np.testing.assert_allclose(*a, atol=1e-6), dict(trained.networks), networks
+    )
+    found, old = trained.preprocessing.statistics, fitted.statistics
+    np.testing.assert_array_equal(found.scale, old.energies)
+    np.testing.assert_allclose(found.energies, 0.5 * old.energies)
+    # What networks see of the lowest energy is what they saw of it, and beyond.
+    seen = [trained.preprocessing.scaled_energy(np.float32(e)) for e in found.energies]
+    width = np.log(old.energies[1] / old.energies[0])
+    np.testing.assert_allclose(seen, np.array([-1, 1]) - 2 * np.log(2) / width, rtol=1e-4)
+    again = clouds.load(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, dict(again.networks), dict(trained.networks))
 
 
 @pytest.mark.study

@@ -125,7 +125,7 @@ def test_bad_options_are_refused_before_a_folder_is_made(model, tmp_path):
     out = tmp_path / "out"
     for options, message in (
         ((), "give --model DIR"),
-        (("--model", tmp_path), "holds no run"),
+        (("--model", tmp_path), "is no run folder of a trained"),
         (("--model", model, "--solver", "bespoke-16"), "python -m experiments bespoke_solvers"),
         (("--model", model, "--num", 0), "must be at least 1"),
         (("--model", model, "--num", 9999, "--energies-from", sample_path()), "give --num"),

@@ -26,9 +26,17 @@ from jgen.showers.calodream.preprocessing import (
     from_fractions,
     to_fractions,
 )
-from jgen.showers.calodream.trained import Trained, fit_preprocessing, load, solver_path, train
+from jgen.showers.calodream.trained import (
+    CONFIG,
+    Trained,
+    fit_preprocessing,
+    load,
+    solver_path,
+    train,
+)
 
 __all__ = [
+    "CONFIG",
     "CaloDreamConfig",
     "Flow",
     "Fractions",

@@ -217,7 +217,7 @@ def train(config: CaloDreamConfig, showers: Showers, run: RunFolder) -> Trained:
     config.check()
     fields = {f.name for f in dataclasses.fields(CaloDreamConfig)}
     own = {k: v for k, v in dataclasses.asdict(config).items() if k in fields}
-    run.write_json(_CONFIG, own)
+    run.write_json(CONFIG, own)
     preprocessing = fit_preprocessing(config, showers, run)
     # Made when a network needs it: nothing is preprocessed to draw figures again.
     data = functools.cache(lambda: training_data(showers, preprocessing))
@@ -250,7 +250,7 @@ def load(folder: str | Path) -> Trained:
       ValueError: if the folder holds none, or one whose training has not ended.
     """
     folder = Path(folder)
-    config = load_config(CaloDreamConfig, folder, _CONFIG)
+    config = load_config(CaloDreamConfig, folder, CONFIG)
     files = {name: folder / name / "params.npz" for name in parts(config)}
     if missing := [str(file) for file in files.values() if not file.exists()]:
         raise ValueError(
@@ -265,7 +265,8 @@ def load(folder: str | Path) -> Trained:
     return Trained(config, folder, preprocessing, params)
 
 
-_CONFIG = "calodream.json"
+CONFIG = "calodream.json"
+"""File of a run folder that says that it holds a CaloDREAM."""
 
 
 def _preprocessing(config: CaloDreamConfig, fitted: dict) -> ShowerPreprocessing:

@@ -7,7 +7,7 @@ showers = trained.draw(jax.random.key(0), energies)
 
 from jgen.showers.clouds.model import CloudsConfig, FlowConfig, few_points, parts
 from jgen.showers.clouds.preprocessing import CloudPreprocessing, fit_preprocessing
-from jgen.showers.clouds.trained import CONFIG, Trained, load, train
+from jgen.showers.clouds.trained import CONFIG, Trained, like, load, train
 
 __all__ = [
     "CONFIG",
@@ -17,6 +17,7 @@ __all__ = [
     "Trained",
     "few_points",
     "fit_preprocessing",
+    "like",
     "load",
     "parts",
     "train",

@@ -3,9 +3,9 @@
 The Shower Flow (2309.05704) makes numbers of a shower as a whole: standardised at each incident
 energy, normal one by one, and without linear correlations. It is left with what a normal
 distribution does not have, and learns from a thousand showers. The point network makes points of
-known layers, of which each coordinate by itself is normal over the points of their layer in the
-training sample: x and y by the radius, the energy by its distribution function. What is left to
-learn is how they depend on each other, on the shower and on its layer.
+known layers in coordinates that are normal over the training sample: x and y by the radii in their
+layer, the energy by its distribution function in their layer and ring. What is left to learn is how
+these change with the shower and with what is in its layer.
 """
 
 from dataclasses import dataclass
@@ -42,10 +42,10 @@ _FEW_HITS = 10
 # No shower has more: a voxel of the highest rate is six.
 _POINTS_A_HIT = 6.0
 # Points of each shower, and normal scores at which quantiles are known.
-_SAMPLE = 64
+_SAMPLE = 200
 _SCORES = np.concatenate([[-4.0], np.linspace(-3, 3, 61), [4.0]])
 # Points that distributions in a layer are taken of; where there are fewer, neighbours join.
-_ENOUGH = 500
+_ENOUGH = 300
 # Shares beyond which coordinates are not told apart.
 _TAIL = 1e-6
 
@@ -64,7 +64,7 @@ class Statistics(NamedTuple):
       number_quantiles: and quantiles of the standardised numbers,
       number_factor: and the triangular factor of the correlations of their normal scores.
       inside: of the points of a layer, the share within each ring edge,
-      log_energies: and quantiles of the logarithm of their energies [MeV].
+      log_energies: and quantiles of the logarithm of the energies [MeV] of those of a ring.
       slots: rows for the points of a shower.
       scale: incident energies [MeV] that networks see as -1 and 1.
     """
@@ -79,7 +79,7 @@ class Statistics(NamedTuple):
     number_quantiles: Float[np.ndarray, "quantiles num"]
     number_factor: Float[np.ndarray, "num num"]
     inside: Float[np.ndarray, "layers rings_plus_1"]
-    log_energies: Float[np.ndarray, "layers quantiles"]
+    log_energies: Float[np.ndarray, "layers rings quantiles"]
     slots: int
     scale: Float[np.ndarray, "2"]
 
@@ -213,16 +213,22 @@ class CloudPreprocessing:
         length = jnp.sqrt(-2 * jnp.log(jnp.clip(outside, _TAIL, 1)))
         plane = point[:2] * (length / jnp.sqrt(jnp.maximum(square, 1e-12)))
         log_energy = jnp.log(jnp.maximum(energy, 1e-9))
-        return jnp.append(plane, _score(log_energy, _table(s.log_energies)[layer]))
+        return jnp.append(plane, _score(log_energy, self._energies(square, layer)))
 
     def point(self, normal: Float[Array, "3"], layer: Int[Array, ""]) -> Float[Array, "4"]:
         """The inverse of `normal`; nothing is outside of the grid and of the energies learned."""
         s, length = self.statistics, jnp.sqrt(jnp.sum(normal[:2] ** 2) + 1e-12)
         outside = jnp.exp(-0.5 * length**2)
         square = jnp.interp(outside, 1 - _table(s.inside)[layer][::-1], self._squares[::-1])
-        energy = jnp.exp(_value(normal[2], _table(s.log_energies)[layer]))
+        energy = jnp.exp(_value(normal[2], self._energies(square, layer)))
         plane = normal[:2] * (jnp.sqrt(square) / length)
         return jnp.append(plane, jnp.stack([layer + 0.5, energy]))
+
+    def _energies(self, square, layer):
+        """Quantiles of log energies at a square of the radius."""
+        ring = jnp.searchsorted(self._squares, square, side="right") - 1
+        tables = _table(self.statistics.log_energies)
+        return tables[layer, jnp.clip(ring, 0, tables.shape[1] - 1)]
 
     @property
     def _squares(self):
@@ -348,13 +354,13 @@ def fit_preprocessing(
     scale = ends if scale is None else np.array(scale, np.float64)
     size = num_numbers(num)
     unknown = (np.zeros((k, size)) for k in (4, 3, len(_SCORES)))
-    unknown = *unknown, np.eye(size), *(np.zeros((num, 2)),) * 2, 1, scale
+    unknown = *unknown, np.eye(size), np.zeros((num, 2)), np.zeros((num, 1, 2)), 1, scale
     first = CloudPreprocessing(geometry, Statistics(ends, *rates, *unknown))
     known = _measure(first, showers, key)
     statistics = first.statistics._replace(
         **_number_statistics(known["raw"], known["full"], known["energy"]),
         inside=_inside(known["rings"].sum(axis=0)),
-        log_energies=_log_energies(known["sample"], known["sample_layer"], num),
+        log_energies=_log_energies(known["sample"], *known["place"], geometry.shape),
         slots=64 * int(np.ceil(1.1 * known["n"].max() / 64)),
     )
     return CloudPreprocessing(geometry, statistics)
@@ -378,7 +384,8 @@ def _measure(preprocessing, showers, key) -> dict[str, np.ndarray]:
         sample = jnp.log(jnp.maximum(points[some, 3], 1e-9))
         whole = totals(points, n, num_layers)
         raw, full = raw_numbers(key_numbers, whole, energy)
-        found = {"rings": rings, "sample": sample, "sample_layer": layer[some], "n": n}
+        place = layer[some], ring[some]
+        found = {"rings": rings, "sample": sample, "place": place, "n": n}
         return found | {"raw": raw, "full": full, "energy": preprocessing.scaled_energy(energy)}
 
     return draw(one, None, key, len(showers.energies), tuple(showers)[::-1], batch_size=100)
@@ -404,12 +411,19 @@ def _inside(rings: np.ndarray) -> np.ndarray:
     return counts / counts[:, -1:]
 
 
-def _log_energies(sample: np.ndarray, layer: np.ndarray, num_layers: int) -> np.ndarray:
-    """Quantiles of the logarithms of energies, of each layer."""
-    sample, layer = sample.ravel(), layer.ravel()
-    ranges = _neighbours(np.bincount(layer, minlength=num_layers))
-    chosen = ((layer >= (r.start or 0)) & (layer < (r.stop or num_layers)) for r in ranges)
-    return np.stack([_quantiles(sample[rows]) for rows in chosen])
+def _log_energies(sample, layer, ring, shape) -> np.ndarray:
+    """Quantiles of the logarithms of energies, of each layer and ring."""
+    num_layers, _, num_rings = shape
+    sample, layer, ring = sample.ravel(), layer.ravel(), ring.ravel()
+    tables = []
+    for i in range(num_rings):
+        # Outer rings that no point was drawn of have the energies of all.
+        here = ring == i if np.any(ring == i) else np.full(len(ring), True)
+        values, depths = sample[here], layer[here]
+        ranges = _neighbours(np.bincount(depths, minlength=num_layers))
+        chosen = ((depths >= (r.start or 0)) & (depths < (r.stop or num_layers)) for r in ranges)
+        tables.append(np.stack([_quantiles(values[rows]) for rows in chosen]))
+    return np.stack(tables, axis=1)
 
 
 def _rates(showers, geometry) -> tuple[np.ndarray, ...]:

@@ -187,7 +187,17 @@ class Trained:
         return points_of(*draw(self._voxels_as_points, None, key, num, cond, batch_size=100))
 
 
-def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
+def like(config: CloudsConfig, start: Trained) -> CloudsConfig:
+    """The configuration with the networks of a trained CaloClouds, for `train` to start from."""
+    names = "network", "point_wise", "epic", "set_transformer"
+    own = {name: getattr(start.config, name) for name in names}
+    flow = dataclasses.replace(start.config.flow, training=config.flow.training)
+    return dataclasses.replace(config, flow=flow, **own)
+
+
+def train(
+    config: CloudsConfig, showers: Showers, run: RunFolder, start: Trained | None = None
+) -> Trained:
     """Train all networks, or take up where the folder's training stopped.
 
         config = clouds.CloudsConfig(...)
@@ -198,13 +208,27 @@ def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
       config: what is trained, and how.
       showers: training sample; the last `num_validation` of them validate the Shower Flow.
       run: open run folder, in which `load` finds the model again.
+      start: a trained CaloClouds from whose networks training starts; it may be of other energies,
+        another detector or geometry. The preprocessing is fitted anew, so that networks begin with
+        the right mean and width of all that they make. Make `config` with `like`.
+
+    Raises:
+      ValueError: if its networks are not those of `config`, or for bad options or showers.
     """
     config.check()
+    if start is not None and like(config, start) != config:
+        raise ValueError(
+            "start has other networks than the configuration; give train(like(config, start), ...)"
+        )
     fields = {f.name for f in dataclasses.fields(CloudsConfig)}
     run.write_json(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
     geometry = get_geometry(config.geometry)
-    fitted = lambda: fit_preprocessing(showers, geometry, run.key("preprocessing")).statistics
+    scale = start and tuple(map(float, start.preprocessing.statistics.scale))
+    fitted = lambda: (
+        fit_preprocessing(showers, geometry, run.key("preprocessing"), scale).statistics
+    )
     preprocessing = CloudPreprocessing(geometry, run.cached("preprocessing", fitted))
+    initial = {} if start is None else start.networks
     # Made when a network needs it: nothing is preprocessed to draw figures again.
     data = functools.cache(
         lambda: training_data(encoded(preprocessing, showers, run.key("points")))
@@ -221,16 +245,20 @@ def train(config: CloudsConfig, showers: Showers, run: RunFolder) -> Trained:
             lambda: rows("flow", 0, split),
             config.flow.training,
             validation=lambda: rows("flow", split, len(showers.energies)),
+            initial=initial.get("flow"),
         )
     }
-    teacher = few_points(made.teacher, config.few) if config.few else made.teacher
-    params["teacher"] = run.fit("teacher", teacher, lambda: data().points, config.teacher)
+    model = few_points(made.teacher, config.few) if config.few else made.teacher
+    params["teacher"] = run.fit(
+        "teacher", model, lambda: data().points, config.teacher, initial=initial.get("teacher")
+    )
     params = {name: member(fitted.params, 0) for name, fitted in params.items()}
     if not config.distil:
         return Trained(config, preprocessing, params, "teacher")
     pairs = lambda: _pairs(config, preprocessing, params["teacher"], data().points.cond, run)
-    student = student_model(made.network, preprocessing.slots, params["teacher"])
-    params["student"] = member(run.fit("student", student, pairs, config.student).params, 0)
+    model = student_model(made.network, preprocessing.slots, params["teacher"])
+    student = run.fit("student", model, pairs, config.student, initial=initial.get("student"))
+    params["student"] = member(student.params, 0)
     return Trained(config, preprocessing, params)
 
 

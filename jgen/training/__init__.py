@@ -2,6 +2,7 @@
 
 from jgen.training.bespoke import BespokeTraining, bespoke_training, keep_best_solver
 from jgen.training.bootstrap import bootstrap_rows
+from jgen.training.callbacks import Callback, tensorboard, weights_and_biases
 from jgen.training.config import TrainConfig
 from jgen.training.fit import Fitted, fit
 from jgen.training.log import MetricsLog
@@ -21,6 +22,7 @@ from jgen.training.timing import milliseconds, operations, timed_draw, timed_log
 
 __all__ = [
     "BespokeTraining",
+    "Callback",
     "Fitted",
     "MetricsLog",
     "OptimizerConfig",
@@ -46,6 +48,8 @@ __all__ = [
     "operations",
     "over_members",
     "per_player",
+    "tensorboard",
     "timed_draw",
     "timed_log_densities",
+    "weights_and_biases",
 ]

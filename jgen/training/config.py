@@ -44,6 +44,10 @@ class TrainConfig:
     """Return the last parameters or those with the smallest validation loss."""
     validate_every: int = 200
     """Steps between validations, where there are validation data."""
+    patience: int = 0
+    """Validations without a smaller loss after which the training ends early; an ensemble ends
+    when all of its members have been without for so long. 0 trains all steps. Schedules are those
+    of all steps, so constant and plateau go with it best."""
     log_every: int = 10
     """Steps between lines of the metrics file."""
     save_every: int = 500
@@ -68,6 +72,7 @@ class TrainConfig:
                 )
         check_whole(data_sets=self.data_sets, validate_every=self.validate_every)
         check_whole(log_every=self.log_every, save_every=self.save_every)
+        check_whole(0, patience=self.patience)
         check_literals(self)
         self.optimizer.check()
         check_fraction(ema_decay=self.ema_decay)

@@ -61,13 +61,17 @@ def training_record(
         "initial": tree_digest(initial),
         "key": f"{jax.random.key_impl(key)} {numbers}",
     }
-    options = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return record | _options(config)
+
+
+def _options(config: TrainConfig) -> dict[str, Any]:
+    options, flat = json.loads(json.dumps(dataclasses.asdict(config), default=str)), {}
     for name, value in options.items():
         if isinstance(value, dict):
-            record |= {f"{name}.{inner}": v for inner, v in value.items()}
+            flat |= {f"{name}.{inner}": v for inner, v in value.items()}
         elif name not in _FREE:
-            record[name] = value
-    return record
+            flat[name] = value
+    return flat
 
 
 def check_record(folder: Path, record: dict[str, Any], *, extend: bool, is_writer: bool) -> None:
@@ -78,7 +82,8 @@ def check_record(folder: Path, record: dict[str, Any], *, extend: bool, is_write
     """
     path = folder / "training.json"
     if path.exists():
-        old = read_json(path, "restore it, or choose another folder")
+        # Options that the version which wrote it did not have were at their defaults.
+        old = _options(TrainConfig()) | read_json(path, "restore it, or choose another folder")
         names = [n for n in sorted(old.keys() | record.keys()) if old.get(n) != record.get(n)]
         if extend and "steps" in names and record["steps"] > (old.get("steps") or 0):
             names.remove("steps")

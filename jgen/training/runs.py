@@ -25,7 +25,8 @@ from jgen.files import atomic_path, load, make_folder, read_json, save
 from jgen.generative_model import Batch, GenerativeModel
 from jgen.random import stream
 from jgen.training.config import TrainConfig
-from jgen.training.fit import Fitted, as_batch, fit
+from jgen.training.fit import Fitted, fit
+from jgen.training.inputs import as_batch
 from jgen.training.log import MetricsLog
 from jgen.training.record import check_record, file_digest, training_record
 from jgen.typing import Key, PyTree

@@ -148,12 +148,14 @@ def gradient_step(
 
 def _descent(gradient, optimizer, ema_decay, penalty):
     """The step with a function (params, key, *given) -> (loss, gradient)."""
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def update(state, key, given, common=None):
         value, grads = gradient(state.params, key, *given)
         if penalty is not None:
             grads = optax.tree.add(grads, jax.grad(penalty)(state.params, common))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # The value is for schedules that look at the loss.
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else None
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}

@@ -364,9 +364,9 @@ HOUR = variant(
     num_validation=1000,
     flow=FlowConfig(6, 8, (64, 64), variant(DEFAULT.flow.training, steps=8000, validate_every=200)),
     point_wise=PointWiseConfig(),
-    teacher={"steps": 12_000, "ema_decay": 0.999},
-    trajectories=2,
-    student={"steps": 4000, "ema_decay": 0.999},
+    teacher={"steps": 9000, "ema_decay": 0.999},
+    trajectories=1,
+    student={"steps": 3000, "ema_decay": 0.999},
 )
 PRESETS = {
     "default": DEFAULT,

@@ -3,12 +3,14 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.showers import clouds
 from experiments.showers.clouds import SMOKE, WHOLE, whole_showers
 from jgen.showers import Showers, get_geometry, read_showers
+from jgen.showers import clouds as jgen_clouds
 
 
 def test_observables_of_a_shower_of_two_voxels():
@@ -66,6 +68,26 @@ def test_a_finished_run_takes_up_a_calodream(smoke, command, tmp_path):
         command("clouds", "--calodream", other, "--out", out)
 
 
+@pytest.mark.study
+def test_training_goes_on_from_a_finished_run(smoke, command, tmp_path):
+    """With its networks, whatever sizes are asked for, and what else is asked for."""
+    options = ("--teacher.steps", 2, "--student.steps", 2, "--flow.training.steps", 10)
+    sizes = ("--point-wise.hidden", 8, "--flow.depth", 1)
+    out = tmp_path / "more"
+    command("clouds", "--start-from", smoke("clouds"), *options, *sizes, "--out", out)
+    trained = jgen_clouds.load(out)
+    assert trained.config.point_wise == SMOKE.point_wise
+    assert trained.config.flow.depth == SMOKE.flow.depth
+    assert trained.config.teacher.steps == 2
+    start = jgen_clouds.load(smoke("clouds"))
+    moved = jax.tree.map(
+        lambda a, b: abs(a - b).max(), dict(trained.networks), dict(start.networks)
+    )
+    assert 0 < max(jax.tree.leaves(moved)) < 0.2  # fresh networks differ by more
+    with pytest.raises(SystemExit, match="start_from must be a CaloClouds"):
+        command("clouds", "--start-from", smoke("calodream"), "--out", tmp_path / "none")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -74,6 +96,7 @@ def test_a_finished_run_takes_up_a_calodream(smoke, command, tmp_path):
         (("--max-energy", -1.0), "max_energy must be at least 0"),
         (("--num-validation", 0), "num_validation"),
         (("--calodream", "nowhere"), "nowhere holds no run"),
+        (("--start-from", "nowhere"), "nowhere is no run folder"),
         (("--geometry", "ds3"), "give --data FILE"),
         (("--max-energy", 1100.0), "too few for 100"),
     ],

@@ -1,4 +1,4 @@
-"""The generator that comes with the package: its showers are Geant4's, its card stands beside it."""
+"""The generator that comes with the package makes showers like Geant4's, and has a card."""
 
 from pathlib import Path
 

@@ -362,7 +362,7 @@ HOUR = variant(
     DEFAULT,
     num_test=3200,
     num_validation=1000,
-    flow=FlowConfig(6, 8, (64, 64), variant(DEFAULT.flow.training, steps=8000, validate_every=200)),
+    flow=FlowConfig(6, 8, (64, 64), variant(DEFAULT.flow.training, steps=2000, batch_size=500)),
     point_wise=PointWiseConfig(),
     teacher={"steps": 9000, "ema_decay": 0.999},
     trajectories=1,

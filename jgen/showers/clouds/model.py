@@ -59,19 +59,19 @@ class FlowConfig:
 
     depth: int = 4
     """Couplings."""
-    bins: int = 8
+    bins: int = 4
     """Of a spline."""
-    hidden: tuple[int, ...] = (32, 32)
+    hidden: tuple[int, ...] = (16,)
     """Widths of the network of a coupling."""
     training: TrainConfig = TrainConfig(
-        1500,
+        500,
         200,
-        ema_decay=0.99,
+        ema_decay=0.98,
         keep="best",
-        validate_every=50,
-        optimizer=dataclasses.replace(_ADAM, learning_rate=5e-4),
-        log_every=50,
-        save_every=1500,
+        validate_every=25,
+        optimizer=dataclasses.replace(_ADAM, learning_rate=2e-4),
+        log_every=25,
+        save_every=500,
     )
     """Training; it keeps the parameters of smallest validation loss."""
 

@@ -10,6 +10,7 @@ from jgen.training.mesh import initialize_distributed, make_layout
 from jgen.training.optimizer import OptimizerConfig, game_optimizer, make_optimizer, per_player
 from jgen.training.repulsion import RepulsionConfig, loss_values
 from jgen.training.runs import RunFolder, load_config
+from jgen.training.sources import DataSource, HDF5Events, Records
 from jgen.training.step import (
     TrainState,
     gradient_step,
@@ -23,9 +24,12 @@ from jgen.training.timing import milliseconds, operations, timed_draw, timed_log
 __all__ = [
     "BespokeTraining",
     "Callback",
+    "DataSource",
     "Fitted",
+    "HDF5Events",
     "MetricsLog",
     "OptimizerConfig",
+    "Records",
     "RepulsionConfig",
     "RunFolder",
     "TrainConfig",

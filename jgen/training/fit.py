@@ -1,6 +1,7 @@
 """Train one model or an ensemble of them: the loop around the step."""
 
 import functools
+import itertools
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,9 @@ from jgen.training.inputs import (
     as_batch,
     check_inputs,
     check_state,
+    source_batch,
     starting_point,
+    training_data,
     unit_weight,
 )
 from jgen.training.log import MetricsLog
@@ -36,6 +39,7 @@ from jgen.training.mesh import fetch, make_layout, put
 from jgen.training.optimizer import make_optimizer
 from jgen.training.record import check_record, training_record
 from jgen.training.repulsion import Function, log_prob_values, repulsion, repulsive_update
+from jgen.training.sources import DataSource, ReadAhead, is_source, probe
 from jgen.training.step import TrainState, initial_state, make_step, over_members
 from jgen.training.validation import Best, data_sets_of, exhausted, stacks_of, validate
 from jgen.typing import Key, Params
@@ -76,7 +80,7 @@ class Fitted(NamedTuple):
 
 def fit(
     model: GenerativeModel,
-    data: Batch | None,
+    data: Batch | DataSource | None,
     key: Key,
     config: TrainConfig,
     *,
@@ -101,8 +105,10 @@ def fit(
     Args:
       model: what to train.
       data: training events, held by every device; weights are scaled to mean one, in each data
-        set where there are several. None for a model that is trained without data, such as
-        `jgen.transforms.reverse_kl`.
+        set where there are several. Or a source of events that stay where they are, such as
+        `jgen.training.HDF5Events`: anything with len(source) and source[rows] -> Batch, read by a
+        thread one chunk of steps ahead. The same events in memory give the same training. None
+        for a model that is trained without data, such as `jgen.transforms.reverse_kl`.
       key: typed PRNG key.
       config: how.
       validation: events for the validation loss, with the same fields as `data` and, of several
@@ -135,9 +141,11 @@ def fit(
       FloatingPointError: naming step and members when a loss is not finite.
     """
     check_key(key)
-    data = as_batch(Batch(None) if data is None else data, "data", model)
+    data = training_data(data, model)
     validation = validation if validation is None else as_batch(validation, "validation", model)
-    check_inputs(data, validation, score, config)
+    source = data if is_source(data) else None
+    events = source_batch(probe(source), model) if source is not None else data
+    check_inputs(events, validation, score, config, None if source is None else len(source))
     check_callbacks(callbacks)
     check_memory(jax.eval_shape(model.init, jax.random.key(0)), copies=config.ensemble)
     if folder is not None:
@@ -149,13 +157,12 @@ def fit(
             f'function is for members="repulsive", but members is {config.members!r}; leave it out'
         )
     layout = make_layout(config.ensemble, config.batch_size // config.accumulate, devices)
-    data = unit_weight(data, config.data_sets)
+    events = events if source is not None else unit_weight(data, config.data_sets)
     validation = validation and unit_weight(validation, config.data_sets)
     optimizer = make_optimizer(config.optimizer, config.steps) if optimizer is None else optimizer
     start = starting_point(model, initial, config.ensemble)
-    loop = _Loop(
-        model, data, validation, score, function, optimizer, key, config, layout, folder, start
-    )
+    given = (events, source, validation, score, function, optimizer)
+    loop = _Loop(model, *given, key, config, layout, folder, start)
     loop.callbacks = callbacks if jax.process_index() == 0 else ()
     with _Sigterm() as sigterm:
         loop.run(sigterm, name, progress)
@@ -170,7 +177,8 @@ class _Loop:
     def __init__(
         self,
         model,
-        data,
+        events,
+        source,
         validation,
         score,
         function,
@@ -186,28 +194,23 @@ class _Loop:
         if axis == "auto":
             one_cpu = layout.mesh.size == 1 and jax.default_backend() == "cpu"
             axis = "scan" if one_cpu else "vmap"
+        key_repel, stored = stream(key, "repulsion"), source is not None
         step, update = _make_update(
-            model, optimizer, function, stream(key, "repulsion"), config, layout, axis, data
+            model, optimizer, function, key_repel, config, layout, axis, events, stored
         )
         members, shared = layout.members, layout.shared
-        self.keys = put(member_keys(stream(key, "train"), config.ensemble), members)
+        keys = member_keys(stream(key, "train"), config.ensemble)
+        self.keys = put(keys, members)
         block = config.ensemble // config.data_sets
-        self.data_set = put(np.arange(config.ensemble, dtype=np.int32) // block, members)
-        self.data = put(data, shared)
+        data_set = np.arange(config.ensemble, dtype=np.int32) // block
+        self.data_set, self.ahead = put(data_set, members), None
+        if source is None:
+            self.data = put(events, shared)
+        else:
+            self.ahead = _read_ahead(step, source, events, keys, data_set, model, config)
         self.update = jax.jit(update, donate_argnums=0, out_shardings=(members, shared))
         init_keys = put(member_keys(stream(key, "init"), config.ensemble), members)
-        if start is None:
-            self.state = jax.jit(jax.vmap(step.init), out_shardings=members)(init_keys)
-        else:
-            begin = jax.vmap(lambda p: initial_state(p, optimizer, config.ema_decay))
-            made = jax.eval_shape(begin, jax.eval_shape(jax.vmap(model.init), init_keys))
-            if isinstance(start, TrainState):
-                check_state(start, made)
-                start = put(jax.tree.map(np.asarray, start), members)
-                copy = lambda state: jax.tree.map(jnp.copy, state)  # the first step is given it
-                self.state = jax.jit(copy, out_shardings=members)(start)
-            else:
-                self.state = jax.jit(begin, out_shardings=members)(put(start, members))
+        self.state = self._begin(model, step, optimizer, init_keys, start)
         # A copy, since the state that it is taken from is donated to the first step.
         self.best = jax.jit(
             lambda s: Best(
@@ -221,6 +224,20 @@ class _Loop:
         if validation is not None:
             self._watch(score, model, stream(key, "validation"), axis)
         self._open(folder)
+
+    def _begin(self, model, step, optimizer, init_keys, start):
+        """States of all members before the first step, from what `starting_point` returns."""
+        members = self.layout.members
+        if start is None:
+            return jax.jit(jax.vmap(step.init), out_shardings=members)(init_keys)
+        begin = jax.vmap(lambda p: initial_state(p, optimizer, self.config.ema_decay))
+        made = jax.eval_shape(begin, jax.eval_shape(jax.vmap(model.init), init_keys))
+        if isinstance(start, TrainState):
+            check_state(start, made)
+            start = put(jax.tree.map(np.asarray, start), members)
+            copy = lambda state: jax.tree.map(jnp.copy, state)  # the first step is given it
+            return jax.jit(copy, out_shardings=members)(start)
+        return jax.jit(begin, out_shardings=members)(put(start, members))
 
     def _watch(self, score, model, key, axis):
         """Put the validation events in place; a score sees all of them at once."""
@@ -265,10 +282,10 @@ class _Loop:
             disable=not progress or jax.process_index() != 0,
         )
         pending, self.clock = None, time.perf_counter()
-        for step in steps:
+        for step, (chosen, data) in zip(steps, self._inputs(first), strict=False):
             # Whatever does not fit is found when the first step is compiled.
-            with explained("the model's loss", **self.data._asdict()):
-                self.state, metrics = self.update(self.state, self.keys, self.data_set, self.data)
+            with explained("the model's loss", **data._asdict()):
+                self.state, metrics = self.update(self.state, self.keys, chosen, data)
             # The host reads the metrics of the step before, so that the device never waits.
             if pending is not None:
                 self._record(*pending, bar)
@@ -295,6 +312,16 @@ class _Loop:
             if last:
                 break
         self._close(bar)
+
+    def _inputs(self, first):
+        """For each step which events it takes, or which data set, and where they are."""
+        if self.ahead is None:
+            yield from itertools.repeat((self.data_set, self.data))
+            return
+        for positions, events in self.ahead.chunks(first):
+            events = put(events, self.layout.shared)
+            for chosen in positions:
+                yield put(chosen, self.layout.members), events
 
     def _is_exhausted(self, step):
         """Whether no member has had a better validation loss for as long as it may take."""
@@ -361,8 +388,31 @@ class _Loop:
         self._append({"step": step, "validation_loss": losses.tolist()})
 
 
-def _make_update(model, optimizer, function, key, config, layout, axis, data):
-    """The step of one member and the update of all of them, (states, keys, data_set, data)."""
+def _read_ahead(step, source, events, keys, data_set, model, config):
+    """What reads the rows of a source that the members draw, each by its own key."""
+
+    @jax.jit
+    def rows(steps):
+        one = lambda step_, key, own: step.rows(key, step_, len(source), own)
+        members = jax.vmap(one, in_axes=(None, 0, 0))
+        return jax.vmap(members, in_axes=(0, None, None))(steps, keys, data_set)
+
+    size = sum(a.nbytes for a in jax.tree.leaves(events)) / num_events(events)
+    return ReadAhead(
+        source,
+        lambda steps: np.asarray(rows(steps)),
+        functools.partial(source_batch, model=model),
+        size,
+        config.steps - 1,
+    )
+
+
+def _make_update(model, optimizer, function, key, config, layout, axis, data, stored):
+    """The step of one member and the update of all of them.
+
+    It takes (states, keys, data_set, data), where events come from a source (states, keys, rows,
+    data).
+    """
     penalty, repulsive = None, config.members == "repulsive"
     if repulsive:
         function = log_prob_values(model) if function is None else function
@@ -392,8 +442,10 @@ def _make_update(model, optimizer, function, key, config, layout, axis, data):
             step, function, key, axis, config.batch_size, layout.place_batch
         )
 
-    def own(state, key, data_set, data):
-        return step.update(state, key, data, data_set)
+    def own(state, key, chosen, data):
+        if stored:
+            return step.learn(state, key, data, chosen)
+        return step.update(state, key, data, chosen)
 
     return step, over_members(own, axis)
 

@@ -13,6 +13,7 @@ import numpy as np
 from jgen.files import atomic_path, read_json
 from jgen.generative_model import Batch
 from jgen.training.config import TrainConfig
+from jgen.training.sources import DataSource, is_source, probe
 from jgen.typing import Key, PyTree
 
 # What changes a training's course by no more than rounding, or only what is written of it.
@@ -32,6 +33,11 @@ def tree_digest(tree: PyTree) -> str | None:
     return digest.hexdigest()
 
 
+def source_digest(source: DataSource) -> str:
+    """What tells a source from others without reading all of it: its length and a few events."""
+    return f"{len(source)} events, {tree_digest(probe(source))}"
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file; of a run folder, of its configuration and trained parameters."""
     digest = hashlib.sha256()
@@ -47,7 +53,7 @@ def file_digest(path: Path) -> str:
 
 
 def training_record(
-    data: Batch,
+    data: Batch | DataSource,
     validation: Batch | None,
     key: Key,
     config: TrainConfig,
@@ -56,7 +62,7 @@ def training_record(
     """What determines a training, flat: digests, the key, and all options."""
     numbers = np.asarray(jax.random.key_data(key)).ravel().tolist()
     record = {
-        "data": tree_digest(data),
+        "data": source_digest(data) if is_source(data) else tree_digest(data),
         "validation": tree_digest(validation),
         "initial": tree_digest(initial),
         "key": f"{jax.random.key_impl(key)} {numbers}",

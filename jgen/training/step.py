@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from jgen.checks import check_fraction, check_known, check_whole
 from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
@@ -41,16 +41,21 @@ class TrainState(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Training of one member as two pure functions.
+    """Training of one member as pure functions.
 
     Attributes:
       init: (key) -> state.
       update: (state, key, data, data_set=0, common=None) -> (state, metrics). `data_set` says
         which of the data sets is the member's; `common` goes to the penalty.
+      rows: (key, step, num, data_set) -> the rows of the minibatch after so many steps, in data of
+        `num` events.
+      learn: (state, key, data, rows, common=None) -> (state, metrics), `update` from given rows.
     """
 
     init: Callable[[Key], TrainState]
     update: Callable[..., tuple[TrainState, dict[str, Array]]]
+    rows: Callable[..., Int[Array, " batch"]]
+    learn: Callable[..., tuple[TrainState, dict[str, Array]]]
 
 
 def make_step(
@@ -100,19 +105,28 @@ def make_step(
     def init(key):
         return initial_state(model.init(key), optimizer, ema_decay)
 
-    def update(state, key, data, data_set=0, common=None):
-        key_rows, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
-        if jax.tree.leaves(data):
-            num = num_events(data) // data_sets
-            rows = jax.random.randint(key_rows, (batch_size,), 0, num)
-            rows = data_set * num + (resampled(key, rows, num) if bootstrap else rows)
-            batch = jax.tree.map(lambda a: a[rows], data)
-        else:
+    def rows_of(key, step, num, data_set=0):
+        key_rows, _ = jax.random.split(jax.random.fold_in(key, step))
+        rows = jax.random.randint(key_rows, (batch_size,), 0, num // data_sets)
+        rows = resampled(key, rows, num // data_sets) if bootstrap else rows
+        return data_set * (num // data_sets) + rows
+
+    def learn(state, key, data, rows, common=None):
+        _, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
+        if rows is None:
             batch = Batch(None, weight=jnp.ones(batch_size))
+        else:
+            batch = jax.tree.map(lambda a: a[rows], data)
         progress = 1.0 if steps is None else state.step / steps
         return descend(state, key_loss, (place_batch(batch), progress), common)
 
-    return Step(init, update)
+    def update(state, key, data, data_set=0, common=None):
+        rows = None
+        if jax.tree.leaves(data):
+            rows = rows_of(key, state.step, num_events(data), data_set)
+        return learn(state, key, data, rows, common)
+
+    return Step(init, update, rows_of, learn)
 
 
 def initial_state(

@@ -6,6 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
+from experiments.scan import scan
 from experiments.study import run, short_name
 
 
@@ -33,7 +34,7 @@ def list_studies() -> None:
     print(
         "\npython -m experiments NAME runs one; each takes --help, --preset, --out DIR, --dry-run"
     )
-    print("and --plot-only.")
+    print("and --plot-only; --scan FIELD=VALUE,VALUE makes jobs of many runs.")
 
 
 def main(argv: list[str]) -> None:
@@ -46,7 +47,11 @@ def main(argv: list[str]) -> None:
         close = difflib.get_close_matches(argv[0], known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         sys.exit(f"there is no study {argv[0]!r}{hint} python -m experiments lists them")
-    run(importlib.import_module(known[argv[0]][0]).STUDY, argv[1:])
+    study = importlib.import_module(known[argv[0]][0]).STUDY
+    if any(arg.partition("=")[0] == "--scan" for arg in argv):
+        scan(study, argv[0], argv[1:])
+    else:
+        run(study, argv[1:])
 
 
 if __name__ == "__main__":

@@ -142,6 +142,12 @@ def execute(
         return flat
 
 
+def check_options(study: Study, argv: Sequence[str]) -> None:
+    """Refuse a command line that the study would refuse before it reads files."""
+    name, description = identity(study)
+    _checked_parts(study, _parse(name, description, study.presets, list(argv)).config)
+
+
 def _checked_parts(study: Study, config: Any) -> Mapping[str, Any]:
     _check_fields(config)
     study.check(config)

@@ -39,6 +39,7 @@ from experiments.benchmarks.timing import (
     random_params,
     ratio_figure,
     ratios,
+    step_program,
 )
 from experiments.showers import presets
 from experiments.study import Run, Study, at_least, main, table, variant
@@ -53,6 +54,7 @@ from jgen.nets import (
 )
 from jgen.showers import calodream, get_geometry
 from jgen.solvers import SolverConfig
+from jgen.training import make_optimizer, make_step
 
 GEOMETRY = get_geometry("ds2")
 NUM_COND = 1 + GEOMETRY.num_layers
@@ -86,6 +88,9 @@ class Config:
     """Networks and solvers of the showers that are drawn end to end."""
     shower_batches: tuple[int, ...] = (32,)
     """Showers drawn at once."""
+    accumulate: tuple[int, ...] = (1, 2, 4, 8)
+    """Parts of a minibatch of the shape network's training, the default one; the first is what the
+    others are compared with."""
     ensemble: int = 8
     """Members of the ensembles."""
     ensemble_batch: int = 32
@@ -107,7 +112,7 @@ class Config:
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, repeats=1, sample_repeats=1, ensemble_repeats=1, peak_size=1)
-    at_least(config, ensemble=1, ensemble_batch=1)
+    at_least(config, ensemble=1, ensemble_batch=1, accumulate=1)
     at_least(config, vit_batches=1, vit_ds3_batches=1, energy_batches=1, shower_batches=1)
 
 
@@ -153,6 +158,8 @@ def compute(config: Config, run: Run) -> dict[str, float]:
     torch_ms/vit/forward/SIZE  PyTorch's, and so on
     ratio/vit/forward/SIZE     jgen's time over PyTorch's, and so on
     showers_per_second/SIZE    end to end, by the clock
+    training_ms/accumulate/N   one step of the shape network in N parts
+    training_ratio/accumulate/N  its time over that of the first N
     ensemble_ms/NETWORK/HOW    one step of all members: sequential, vmap or scan
     ensemble_ratio/NETWORK/HOW its time over the sequential one's
     compile_s/PROGRAM          seconds to trace and compile, in no other number
@@ -163,6 +170,7 @@ def compute(config: Config, run: Run) -> dict[str, float]:
             tasks[f"{name}/{dtype}/{n}"] = partial(measure_shapes, config, name, dtype, n)
     tasks |= {f"energy/{n}": partial(measure_energy, config, n) for n in config.energy_batches}
     tasks |= {f"showers/{n}": partial(measure_showers, config, n) for n in config.shower_batches}
+    tasks["training"] = partial(measure_training, config)
     for name in config.ensemble_networks:
         tasks[f"ensemble/{name}"] = partial(measure_ensemble, config, name)
     metrics = {}
@@ -265,6 +273,26 @@ def measure_showers(config: Config, size: int) -> dict[str, float]:
     }
 
 
+def measure_training(config: Config) -> dict[str, float]:
+    """One step of the default training of the shape network, whole and in parts."""
+    training, programs, metrics = config.calodream.shape_training, {}, {}
+    model = calodream.parts(config.calodream)["shape"].model
+    size = training.batch_size
+    data = Batch(random_array(4 * size, *GEOMETRY.shape), random_array(4 * size, NUM_COND))
+    optimizer = make_optimizer(training.optimizer, training.steps)
+    make = partial(make_step, model, optimizer, size, ema_decay=training.ema_decay)
+    for n in config.accumulate:
+        programs[f"accumulate/{n}"], seconds = step_program(make(accumulate=n), data)
+        metrics[f"compile_s/accumulate/{n}"] = seconds
+    times = measure(programs, config.ensemble_repeats)
+    first, *others = times
+    for name in times:
+        metrics |= medians("training", name, times[name])
+    for name in others:
+        metrics |= ratios("training", name, times[name], times[first])
+    return metrics
+
+
 def measure_ensemble(config: Config, name: str) -> dict[str, float]:
     """One training step of all members: one after another, vmapped, and scanned over."""
     num = 4 * config.ensemble_batch
@@ -282,7 +310,11 @@ def measure_ensemble(config: Config, name: str) -> dict[str, float]:
 
 def report(config: Config, run: Run, metrics: dict[str, float]) -> str:
     """Draw all ratios of times, in two colours for what they are relative to."""
-    kinds = {"ratio": "jgen / PyTorch", "ensemble_ratio": "Ensemble / its members in sequence"}
+    kinds = {
+        "ratio": "jgen / PyTorch",
+        "ensemble_ratio": "Ensemble / its members in sequence",
+        "training_ratio": "Minibatch in parts / whole",
+    }
     if figure := ratio_figure(metrics, kinds):
         run.save("ratios", figure)
     return table(["median"], {name: [value] for name, value in metrics.items()}, digits=4)
@@ -308,6 +340,7 @@ SMOKE = variant(
     energy_batches=(2,),
     calodream=_TINY_CALODREAM,
     shower_batches=(2,),
+    accumulate=(1, 2),
     ensemble=2,
     ensemble_batch=4,
     ensemble_networks=("mlp",),  # the others compile for long

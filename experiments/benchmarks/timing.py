@@ -21,7 +21,7 @@ from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, new_figure, styled
 from jgen.random import member_keys
 from jgen.training import make_layout, make_optimizer, make_step
 from jgen.training.mesh import put
-from jgen.training.step import over_members
+from jgen.training.step import Step, over_members
 from jgen.typing import Params
 
 Program = Callable[[], Any]
@@ -194,6 +194,13 @@ def ensemble_programs(
         update, seconds[way] = compiled(function, *runs[0], shared, donate_argnums=0)
         programs[way] = partial(next, _steps(update, runs, shared))
     return programs, seconds
+
+
+def step_program(step: Step, data: Batch) -> tuple[Program, float]:
+    """A program that trains one member by a step, and the seconds that compiling it took."""
+    run = (jax.jit(step.init)(jax.random.key(0)), jax.random.key(1))
+    update, seconds = compiled(step.update, *run, data, donate_argnums=0)
+    return partial(next, _steps(update, [run], data)), seconds
 
 
 def _steps(update: Callable, runs: list[tuple], data: Batch) -> Iterator[list]:

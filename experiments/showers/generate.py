@@ -36,6 +36,9 @@ class Config:
     """Run folder of a finished `experiments calodream` or `experiments clouds`."""
     num: int = 10_000
     """Showers to generate."""
+    start: int = 0
+    """Number of the first shower. Jobs with --num 10000 and --start 0, 10000, 20000 ..., each with
+    an --out of its own, make the parts of one sample; best a multiple of the batch size."""
     solver: str = ""
     """Solver of both networks, such as bespoke-8 or midpoint-16; empty: as in the model's
     configuration."""
@@ -63,15 +66,17 @@ def check(config: Config) -> None:
         raise ValueError(
             "give --model DIR, the run folder of an `experiments calodream` or `experiments clouds`"
         )
-    at_least(config, num=1, batch_size=0, timing=1)
+    at_least(config, num=1, start=0, batch_size=0, timing=1)
     if config.energies_from and config.energy_range:
         raise ValueError("energies_from and energy_range exclude each other; give one of them")
     if config.energy_range and not 0 < config.energy_range[0] < config.energy_range[1]:
         raise ValueError(f"energy_range must be 0 < low < high [MeV], got {config.energy_range}")
-    if config.energies_from and config.num > (num := count_showers(config.energies_from)):
+    end = config.start + config.num
+    if config.energies_from and end > (num := count_showers(config.energies_from)):
         raise ValueError(
-            f"{config.energies_from} has {num} incident energies, but {config.num} showers are "
-            f"asked for; give --num {num} or less"
+            f"{config.energies_from} has {num} incident energies, but {config.num} showers "
+            + (f"from {config.start} on " if config.start else "")
+            + f"are asked for; give --num {max(num - config.start, 0)} or less"
         )
     _load(config)
 
@@ -125,15 +130,17 @@ def compute(config: Config, run: Run) -> dict:
         energies,
         trained.geometry,
         batch_size=batch_size,
+        start=config.start,
         progress=True,
     )
+    args = (model, trained.params, run.key("timing"), energies)
+    energies = energies[config.start :]
     low, high = trained.energy_range
     # Energies are float32, whose ends of the range may be outside by a rounding error.
     outside = (energies < low * (1 - 1e-6)) | (energies > high * (1 + 1e-6))
     metrics = {"num_showers": len(energies), "energies_outside": outside.mean()}
     if done.num_timed:
         metrics["ms_per_shower"] = 1e3 * done.seconds / done.num_timed
-    args = (model, trained.params, run.key("timing"), energies)
     time = lambda size: calodream.milliseconds_per_shower(*args, (size,))[size]
     for size in config.timing:
         metrics[f"ms_per_shower/{size}"] = run.cached(f"timing/{size}", time, size)
@@ -150,13 +157,14 @@ def _evaluations(trained: calodream.Trained | clouds.Trained) -> dict[str, int]:
 
 
 def _incident_energies(config: Config, trained: calodream.Trained | clouds.Trained) -> np.ndarray:
-    """Incident energies [MeV], of a file or log-uniform."""
+    """Incident energies [MeV] from the first shower on, of a file or log-uniform."""
+    num = config.start + config.num
     if config.energies_from:
         with open_hdf5(config.energies_from) as file:
-            energies = read_rows(hdf5_dataset(file, "incident_energies"), 0, config.num)
+            energies = read_rows(hdf5_dataset(file, "incident_energies"), 0, num)
             return energies.reshape(-1).astype(np.float32)
     low, high = config.energy_range or trained.energy_range
-    return calodream.incident_energies(config.num, low, high, jax.random.key(config.seed))
+    return calodream.incident_energies(num, low, high, jax.random.key(config.seed))
 
 
 def report(config: Config, run: Run, metrics: dict) -> str:

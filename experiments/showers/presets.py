@@ -187,7 +187,8 @@ DEFAULT = Config(
         patch=(5, 16, 1), width=128, heads=4, blocks=3, mlp_width=256, time_scale=1000.0
     ),
     energy_training=TrainConfig(700, 128, optimizer=_ADAM, ema_decay=0.99),
-    shape_training=TrainConfig(3000, 32, optimizer=_ADAM, ema_decay=0.99),
+    # In parts of 8 showers, which stay in the cache of a CPU: the same steps, faster.
+    shape_training=TrainConfig(3000, 32, accumulate=4, optimizer=_ADAM, ema_decay=0.99),
     energy_solver=SolverConfig("midpoint", 16),
     shape_solver=SolverConfig("midpoint", 16),
     evaluation=EvaluationConfig(
@@ -231,6 +232,7 @@ LATENT = variant(
     autoencoder_training=TrainConfig(1000, 16, optimizer=_ADAM),
     # Tokens of 5 layers x 2 x 1 latent cells with 2 channels.
     shape_network={"patch": (5, 2, 1)},
+    shape_training={"accumulate": 1},  # its loss draws the latents of all events with one key
 )
 SMOKE_LATENT = variant(
     SMOKE,

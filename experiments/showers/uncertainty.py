@@ -68,7 +68,7 @@ class Posterior(BayesianConfig):
     that of a normal density of width 1; larger ones widen the posterior."""
     energy_training: TrainConfig = presets.DEFAULT.energy_training
     """Training of the energy network."""
-    shape_training: TrainConfig = variant(presets.DEFAULT.shape_training, steps=2500)
+    shape_training: TrainConfig = variant(presets.DEFAULT.shape_training, steps=2500, accumulate=1)
     """Training of the shape network; one draw of the weights a minibatch makes it noisier."""
 
 

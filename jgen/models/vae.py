@@ -248,6 +248,9 @@ def vae(
                 reconstruction = reconstruction / x.size
             return -reconstruction + weight * terms.kl / components
 
+        if free_bits:
+            # A key for each event would say that the loss is a mean over them, which it is not.
+            key = jax.random.split(key, num_events(batch))
         total = mean_loss(single, key, batch)
         if free_bits:
             total += weight / components * _below(params, batch)

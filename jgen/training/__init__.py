@@ -2,6 +2,7 @@
 
 from jgen.training.bespoke import BespokeTraining, bespoke_training, keep_best_solver
 from jgen.training.bootstrap import bootstrap_rows
+from jgen.training.callbacks import Callback, tensorboard, weights_and_biases
 from jgen.training.config import TrainConfig
 from jgen.training.fit import Fitted, fit
 from jgen.training.log import MetricsLog
@@ -9,6 +10,7 @@ from jgen.training.mesh import initialize_distributed, make_layout
 from jgen.training.optimizer import OptimizerConfig, game_optimizer, make_optimizer, per_player
 from jgen.training.repulsion import RepulsionConfig, loss_values
 from jgen.training.runs import RunFolder, load_config
+from jgen.training.sources import DataSource, HDF5Events, Records
 from jgen.training.step import (
     TrainState,
     gradient_step,
@@ -21,9 +23,13 @@ from jgen.training.timing import milliseconds, operations, timed_draw, timed_log
 
 __all__ = [
     "BespokeTraining",
+    "Callback",
+    "DataSource",
     "Fitted",
+    "HDF5Events",
     "MetricsLog",
     "OptimizerConfig",
+    "Records",
     "RepulsionConfig",
     "RunFolder",
     "TrainConfig",
@@ -46,6 +52,8 @@ __all__ = [
     "operations",
     "over_members",
     "per_player",
+    "tensorboard",
     "timed_draw",
     "timed_log_densities",
+    "weights_and_biases",
 ]

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
 from jgen.sets import SetCondition
+from jgen.training.accumulation import check_event_keys
 
 _TRIALS = 1000
 """Minibatches that are tried for the lengths of their groups."""
@@ -31,15 +32,7 @@ def check_buckets(model: GenerativeModel, data: Batch, axis: str) -> None:
             "buckets save nothing where members are computed side by side, since both ways of a "
             'choice are then taken; use axis="scan" or buckets=1'
         )
-    key = jax.random.key(0)
-    try:
-        keys, few = jax.random.split(key, num_events(data)), (jax.eval_shape(model.init, key), data)
-        jax.eval_shape(lambda keys, few: loss_at(model, few[0], keys, few[1]), keys, few)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "buckets are for models whose loss is a mean over events, each with a key of its own; "
-            "that of this model takes one key for all of them, so use buckets=1"
-        ) from error
+    check_event_keys(model, data, "buckets")
 
 
 def bucket_rows(n: Int[np.ndarray, " num"], batch_size: int, buckets: int) -> tuple[int, ...]:
@@ -57,7 +50,7 @@ def bucket_rows(n: Int[np.ndarray, " num"], batch_size: int, buckets: int) -> tu
 
 
 def bucketed_loss(model: GenerativeModel, rows: tuple[int, ...]) -> Callable[..., Array]:
-    """The loss (params, key, batch, progress) of a model of sets, in groups of like length.
+    """The loss (params, key or keys, batch, progress) of a model of sets, in groups of like length.
 
     It has the value of `loss_at`, since every event has the same key in both. A minibatch that does
     not fit into the groups is computed as it is.
@@ -69,7 +62,7 @@ def bucketed_loss(model: GenerativeModel, rows: tuple[int, ...]) -> Callable[...
 
     def loss(params, key, batch, progress):
         order = jnp.argsort(batch.cond.n)
-        keys = jax.random.split(key, num_events(batch))[order]
+        keys = (key if jnp.ndim(key) else jax.random.split(key, num_events(batch)))[order]
         batch = jax.tree.map(lambda a: a[order], batch)
         n = batch.cond.n.reshape(len(rows), -1)
 

@@ -18,6 +18,9 @@ class TrainConfig:
     """Optimiser steps."""
     batch_size: int = 64
     """Events in a minibatch of one member."""
+    accumulate: int = 1
+    """Equal parts of a minibatch that its gradient is summed over, one after another: the same
+    step in less memory, and on a CPU often faster. For losses that are a mean over events."""
     buckets: int = 1
     """Groups of like length that a minibatch of sets of points is sorted into, each padded no
     further than it needs: the same loss, faster where lengths differ much."""
@@ -41,6 +44,10 @@ class TrainConfig:
     """Return the last parameters or those with the smallest validation loss."""
     validate_every: int = 200
     """Steps between validations, where there are validation data."""
+    patience: int = 0
+    """Validations without a smaller loss after which the training ends early; an ensemble ends
+    when all of its members have been without for so long. 0 trains all steps. Schedules are those
+    of all steps, so constant and plateau go with it best."""
     log_every: int = 10
     """Steps between lines of the metrics file."""
     save_every: int = 500
@@ -52,14 +59,20 @@ class TrainConfig:
     def check(self) -> None:
         """Raise a ValueError for values out of range or that do not fit together."""
         check_whole(steps=self.steps, batch_size=self.batch_size, ensemble=self.ensemble)
-        check_whole(buckets=self.buckets)
-        if self.batch_size % self.buckets:
-            raise ValueError(
-                f"{self.batch_size} events of a minibatch cannot be dealt out evenly to "
-                f"{self.buckets} buckets; choose a batch_size that is a multiple of {self.buckets}"
-            )
+        check_whole(buckets=self.buckets, accumulate=self.accumulate)
+        for groups, what in (
+            (self.buckets, "buckets"),
+            (self.accumulate, "parts"),
+            (self.accumulate * self.buckets, "buckets in all parts"),
+        ):
+            if self.batch_size % groups:
+                raise ValueError(
+                    f"{self.batch_size} events of a minibatch cannot be dealt out evenly to "
+                    f"{groups} {what}; choose a batch_size that is a multiple of {groups}"
+                )
         check_whole(data_sets=self.data_sets, validate_every=self.validate_every)
         check_whole(log_every=self.log_every, save_every=self.save_every)
+        check_whole(0, patience=self.patience)
         check_literals(self)
         self.optimizer.check()
         check_fraction(ema_decay=self.ema_decay)

@@ -1,9 +1,10 @@
 """Train one model or an ensemble of them: the loop around the step."""
 
 import functools
+import itertools
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,35 +16,33 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array
 from tqdm import tqdm
 
-from jgen.arrays import (
-    check_finite_events,
-    event_arrays,
-    explained,
-    real_array,
-    warn_of_rounding,
-)
+from jgen.arrays import explained
 from jgen.checks import check_memory
-from jgen.generative_model import Batch, GenerativeModel, float_type, num_events
+from jgen.generative_model import Batch, GenerativeModel, num_events
 from jgen.random import check_key, member_keys, stream
-from jgen.sets import check_counts
+from jgen.training.accumulation import check_event_keys
 from jgen.training.buckets import bucket_rows, check_buckets
+from jgen.training.callbacks import Callback, check_callbacks
 from jgen.training.checkpoint import Checkpoints
 from jgen.training.config import TrainConfig
+from jgen.training.inputs import (
+    as_batch,
+    check_inputs,
+    check_state,
+    source_batch,
+    starting_point,
+    training_data,
+    unit_weight,
+)
 from jgen.training.log import MetricsLog
 from jgen.training.mesh import fetch, make_layout, put
 from jgen.training.optimizer import make_optimizer
 from jgen.training.record import check_record, training_record
 from jgen.training.repulsion import Function, log_prob_values, repulsion, repulsive_update
+from jgen.training.sources import DataSource, ReadAhead, is_source, probe
 from jgen.training.step import TrainState, initial_state, make_step, over_members
+from jgen.training.validation import Best, data_sets_of, exhausted, stacks_of, validate
 from jgen.typing import Key, Params
-
-
-class Best(NamedTuple):
-    """Smallest validation loss so far, with its step and parameters, for each member."""
-
-    loss: jax.Array
-    step: jax.Array
-    params: Params
 
 
 class Fitted(NamedTuple):
@@ -81,7 +80,7 @@ class Fitted(NamedTuple):
 
 def fit(
     model: GenerativeModel,
-    data: Batch | None,
+    data: Batch | DataSource | None,
     key: Key,
     config: TrainConfig,
     *,
@@ -92,6 +91,7 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     folder: Path | None = None,
     extend: bool = False,
+    callbacks: Sequence[Callback] = (),
     devices: list[jax.Device] | None = None,
     name: str = "training",
     progress: bool = True,
@@ -99,13 +99,16 @@ def fit(
     """Train `config.ensemble` members of a model at once.
 
     With a `folder`, a training that was interrupted goes on from its last checkpoint and ends
-    bitwise where it would have ended. SIGTERM saves a checkpoint and exits with status 143.
+    bitwise where it would have ended. SIGTERM saves a checkpoint and exits with status 143. With
+    `config.patience` a training may end before its last step.
 
     Args:
       model: what to train.
       data: training events, held by every device; weights are scaled to mean one, in each data
-        set where there are several. None for a model that is trained without data, such as
-        `jgen.transforms.reverse_kl`.
+        set where there are several. Or a source of events that stay where they are, such as
+        `jgen.training.HDF5Events`: anything with len(source) and source[rows] -> Batch, read by a
+        thread one chunk of steps ahead. The same events in memory give the same training. None
+        for a model that is trained without data, such as `jgen.transforms.reverse_kl`.
       key: typed PRNG key.
       config: how.
       validation: events for the validation loss, with the same fields as `data` and, of several
@@ -126,6 +129,9 @@ def fit(
         knows the data, the key and the options that it was made with, and refuses others.
       extend: let a folder's training go on to more steps than it was made for. Its schedule is
         that of the new number from there on, so the result is not that of one training.
+      callbacks: called on the host with (step, metrics) at each line of the log, in the process
+        that writes it; see `jgen.training.callbacks` for TensorBoard and Weights & Biases. What is
+        logged again after a resumption is told again.
       devices: to use, all unless given.
       name: on the progress bar.
       progress: show it.
@@ -135,9 +141,12 @@ def fit(
       FloatingPointError: naming step and members when a loss is not finite.
     """
     check_key(key)
-    data = as_batch(Batch(None) if data is None else data, "data", model)
+    data = training_data(data, model)
     validation = validation if validation is None else as_batch(validation, "validation", model)
-    _check(data, validation, score, config)
+    source = data if is_source(data) else None
+    events = source_batch(probe(source), model) if source is not None else data
+    check_inputs(events, validation, score, config, None if source is None else len(source))
+    check_callbacks(callbacks)
     check_memory(jax.eval_shape(model.init, jax.random.key(0)), copies=config.ensemble)
     if folder is not None:
         record = training_record(data, validation, key, config, initial)
@@ -147,14 +156,14 @@ def fit(
         raise ValueError(
             f'function is for members="repulsive", but members is {config.members!r}; leave it out'
         )
-    layout = make_layout(config.ensemble, config.batch_size, devices)
-    data = _unit_weight(data, config.data_sets)
-    validation = validation and _unit_weight(validation, config.data_sets)
+    layout = make_layout(config.ensemble, config.batch_size // config.accumulate, devices)
+    events = events if source is not None else unit_weight(data, config.data_sets)
+    validation = validation and unit_weight(validation, config.data_sets)
     optimizer = make_optimizer(config.optimizer, config.steps) if optimizer is None else optimizer
-    start = _start(model, initial, config.ensemble)
-    loop = _Loop(
-        model, data, validation, score, function, optimizer, key, config, layout, folder, start
-    )
+    start = starting_point(model, initial, config.ensemble)
+    given = (events, source, validation, score, function, optimizer)
+    loop = _Loop(model, *given, key, config, layout, folder, start)
+    loop.callbacks = callbacks if jax.process_index() == 0 else ()
     with _Sigterm() as sigterm:
         loop.run(sigterm, name, progress)
     state, best = loop.state, loop.best
@@ -168,7 +177,8 @@ class _Loop:
     def __init__(
         self,
         model,
-        data,
+        events,
+        source,
         validation,
         score,
         function,
@@ -184,28 +194,23 @@ class _Loop:
         if axis == "auto":
             one_cpu = layout.mesh.size == 1 and jax.default_backend() == "cpu"
             axis = "scan" if one_cpu else "vmap"
+        key_repel, stored = stream(key, "repulsion"), source is not None
         step, update = _make_update(
-            model, optimizer, function, stream(key, "repulsion"), config, layout, axis, data
+            model, optimizer, function, key_repel, config, layout, axis, events, stored
         )
         members, shared = layout.members, layout.shared
-        self.keys = put(member_keys(stream(key, "train"), config.ensemble), members)
+        keys = member_keys(stream(key, "train"), config.ensemble)
+        self.keys = put(keys, members)
         block = config.ensemble // config.data_sets
-        self.data_set = put(np.arange(config.ensemble, dtype=np.int32) // block, members)
-        self.data = put(data, shared)
+        data_set = np.arange(config.ensemble, dtype=np.int32) // block
+        self.data_set, self.ahead = put(data_set, members), None
+        if source is None:
+            self.data = put(events, shared)
+        else:
+            self.ahead = _read_ahead(step, source, events, keys, data_set, model, config)
         self.update = jax.jit(update, donate_argnums=0, out_shardings=(members, shared))
         init_keys = put(member_keys(stream(key, "init"), config.ensemble), members)
-        if start is None:
-            self.state = jax.jit(jax.vmap(step.init), out_shardings=members)(init_keys)
-        else:
-            begin = jax.vmap(lambda p: initial_state(p, optimizer, config.ema_decay))
-            made = jax.eval_shape(begin, jax.eval_shape(jax.vmap(model.init), init_keys))
-            if isinstance(start, TrainState):
-                _check_state(start, made)
-                start = put(jax.tree.map(np.asarray, start), members)
-                copy = lambda state: jax.tree.map(jnp.copy, state)  # the first step is given it
-                self.state = jax.jit(copy, out_shardings=members)(start)
-            else:
-                self.state = jax.jit(begin, out_shardings=members)(put(start, members))
+        self.state = self._begin(model, step, optimizer, init_keys, start)
         # A copy, since the state that it is taken from is donated to the first step.
         self.best = jax.jit(
             lambda s: Best(
@@ -220,13 +225,27 @@ class _Loop:
             self._watch(score, model, stream(key, "validation"), axis)
         self._open(folder)
 
+    def _begin(self, model, step, optimizer, init_keys, start):
+        """States of all members before the first step, from what `starting_point` returns."""
+        members = self.layout.members
+        if start is None:
+            return jax.jit(jax.vmap(step.init), out_shardings=members)(init_keys)
+        begin = jax.vmap(lambda p: initial_state(p, optimizer, self.config.ema_decay))
+        made = jax.eval_shape(begin, jax.eval_shape(jax.vmap(model.init), init_keys))
+        if isinstance(start, TrainState):
+            check_state(start, made)
+            start = put(jax.tree.map(np.asarray, start), members)
+            copy = lambda state: jax.tree.map(jnp.copy, state)  # the first step is given it
+            return jax.jit(copy, out_shardings=members)(start)
+        return jax.jit(begin, out_shardings=members)(put(start, members))
+
     def _watch(self, score, model, key, axis):
         """Put the validation events in place; a score sees all of them at once."""
         config, layout = self.config, self.layout
-        sets = _sets(self.validation, config.data_sets)
-        sets = [_stacks(v, num_events(v) if score else config.batch_size) for v in sets]
+        sets = data_sets_of(self.validation, config.data_sets)
+        sets = [stacks_of(v, num_events(v) if score else config.batch_size) for v in sets]
         self.validation = put(jax.tree.map(lambda *sets: np.stack(sets), *sets), layout.shared)
-        own = functools.partial(_validate, score or model.loss, config, key)
+        own = functools.partial(validate, score or model.loss, config, key)
         self.validate = jax.jit(
             over_members(own, axis), out_shardings=(layout.members, layout.shared)
         )
@@ -251,6 +270,9 @@ class _Loop:
 
     def run(self, sigterm, name, progress):
         cfg, first = self.config, int(fetch(self.state.step, self.layout)[0])
+        steps = range(first + 1, cfg.steps + 1)
+        if self._is_exhausted(first):  # a training that ended early is resumed at its end
+            steps = steps[:0]
         bar = tqdm(
             total=cfg.steps,
             initial=first,
@@ -260,22 +282,23 @@ class _Loop:
             disable=not progress or jax.process_index() != 0,
         )
         pending, self.clock = None, time.perf_counter()
-        for step in range(first + 1, cfg.steps + 1):
+        for step, (chosen, data) in zip(steps, self._inputs(first), strict=False):
             # Whatever does not fit is found when the first step is compiled.
-            with explained("the model's loss", **self.data._asdict()):
-                self.state, metrics = self.update(self.state, self.keys, self.data_set, self.data)
+            with explained("the model's loss", **data._asdict()):
+                self.state, metrics = self.update(self.state, self.keys, chosen, data)
             # The host reads the metrics of the step before, so that the device never waits.
             if pending is not None:
                 self._record(*pending, bar)
             pending = (step, metrics)
             last = step == cfg.steps
-            validate = self.validation is not None and (last or step % cfg.validate_every == 0)
+            judge = self.validation is not None and (last or step % cfg.validate_every == 0)
             stop = sigterm.received(step, cfg.log_every)
-            if last or stop or validate or step % cfg.save_every == 0:
+            if last or stop or judge or step % cfg.save_every == 0:
                 self._record(*pending, bar)
                 pending = None
-            if validate:
+            if judge:
                 self._validate(step)
+                last |= self._is_exhausted(step)
             save = last or stop or step % cfg.save_every == 0
             if save:
                 self._check_params(step)
@@ -286,7 +309,26 @@ class _Loop:
                 where = "its folder resumes it" if self.checkpoints else "nothing was saved"
                 print(f"{name}: SIGTERM at step {step}, {where}")
                 raise SystemExit(143)
+            if last:
+                break
         self._close(bar)
+
+    def _inputs(self, first):
+        """For each step which events it takes, or which data set, and where they are."""
+        if self.ahead is None:
+            yield from itertools.repeat((self.data_set, self.data))
+            return
+        for positions, events in self.ahead.chunks(first):
+            events = put(events, self.layout.shared)
+            for chosen in positions:
+                yield put(chosen, self.layout.members), events
+
+    def _is_exhausted(self, step):
+        """Whether no member has had a better validation loss for as long as it may take."""
+        if not self.config.patience or self.validation is None:
+            return False
+        best = fetch((self.best.loss, self.best.step), self.layout)
+        return exhausted(*best, step, self.config)
 
     def _check_params(self, step):
         """The loss of a step is that before its update, which may spoil the parameters itself."""
@@ -331,6 +373,8 @@ class _Loop:
         self.history.append(row)
         if self.log:
             self.log.append(row)
+        for callback in self.callbacks:
+            callback(row["step"], {name: v for name, v in row.items() if name != "step"})
 
     def _validate(self, step):
         with explained("the model's loss on validation events", events=self.validation):
@@ -344,41 +388,42 @@ class _Loop:
         self._append({"step": step, "validation_loss": losses.tolist()})
 
 
-def _start(model, initial, num: int) -> Params | TrainState | None:
-    """Stacked parameters of `num` members, or the state, that a training starts from."""
-    if initial is None or isinstance(initial, TrainState):
-        return initial
-    expected = jax.eval_shape(model.init, jax.random.key(0))
-    shapes = lambda tree, *more: jax.tree.map(lambda a: (*more, *np.shape(a)), tree)
-    if shapes(initial) == shapes(expected):
-        return jax.tree.map(lambda a: np.broadcast_to(a, (num, *np.shape(a))), initial)
-    if shapes(initial) == shapes(expected, num):
-        return jax.tree.map(np.asarray, initial)
-    raise ValueError(
-        f"initial must be parameters of one member of this model, or of {num} members stacked; its "
-        "tree or its shapes are others"
+def _read_ahead(step, source, events, keys, data_set, model, config):
+    """What reads the rows of a source that the members draw, each by its own key."""
+
+    @jax.jit
+    def rows(steps):
+        one = lambda step_, key, own: step.rows(key, step_, len(source), own)
+        members = jax.vmap(one, in_axes=(None, 0, 0))
+        return jax.vmap(members, in_axes=(0, None, None))(steps, keys, data_set)
+
+    size = sum(a.nbytes for a in jax.tree.leaves(events)) / num_events(events)
+    return ReadAhead(
+        source,
+        lambda steps: np.asarray(rows(steps)),
+        functools.partial(source_batch, model=model),
+        size,
+        config.steps - 1,
     )
 
 
-def _check_state(state: TrainState, expected: TrainState) -> None:
-    shapes = lambda tree: jax.tree.map(np.shape, tree)
-    if shapes(state) != shapes(expected):
-        raise ValueError(
-            "initial is the state of another training: of another model, optimiser, number of "
-            "members, or with and without an average"
-        )
+def _make_update(model, optimizer, function, key, config, layout, axis, data, stored):
+    """The step of one member and the update of all of them.
 
-
-def _make_update(model, optimizer, function, key, config, layout, axis, data):
-    """The step of one member and the update of all of them, (states, keys, data_set, data)."""
+    It takes (states, keys, data_set, data), where events come from a source (states, keys, rows,
+    data).
+    """
     penalty, repulsive = None, config.members == "repulsive"
     if repulsive:
         function = log_prob_values(model) if function is None else function
         penalty = repulsion(function, config.repulsion, num_events(data))
-    rows = ()
+    rows, size = (), config.batch_size // config.accumulate
+    if config.accumulate > 1:
+        some = data if jax.tree.leaves(data) else Batch(None, weight=np.ones(size, np.float32))
+        check_event_keys(model, some, "accumulate")
     if config.buckets > 1:
         check_buckets(model, data, axis)
-        rows = bucket_rows(data.cond.n, config.batch_size, config.buckets)
+        rows = bucket_rows(data.cond.n, size, config.buckets)
     step = make_step(
         model,
         optimizer,
@@ -390,140 +435,19 @@ def _make_update(model, optimizer, function, key, config, layout, axis, data):
         steps=config.steps,
         penalty=penalty,
         bucket_rows=rows,
+        accumulate=config.accumulate,
     )
     if repulsive:
         return step, repulsive_update(
             step, function, key, axis, config.batch_size, layout.place_batch
         )
 
-    def own(state, key, data_set, data):
-        return step.update(state, key, data, data_set)
+    def own(state, key, chosen, data):
+        if stored:
+            return step.learn(state, key, data, chosen)
+        return step.update(state, key, data, chosen)
 
     return step, over_members(own, axis)
-
-
-def _validate(measure, config, key, state, best, data_set, stacks):
-    """Validation loss of one member on its data set, and its best parameters so far."""
-    # One batch at a time, since under vmap every member gets a copy of what it picks.
-    own = data_set if config.data_sets > 1 else 0
-    shapes = [jax.tree.leaves(stack)[0].shape[1:3] for stack in stacks]
-    # The same noise at every validation.
-    keys = jax.random.split(key, sum(batches for batches, _ in shapes))
-    total, first = 0.0, 0
-    for stack, (batches, size) in zip(stacks, shapes, strict=True):
-
-        def one(n, stack=stack, first=first):
-            batch = jax.tree.map(lambda a: a[own, n], stack)
-            return measure(state.average, keys[first + n], batch)
-
-        total += size * jnp.sum(jax.lax.map(one, jnp.arange(batches)))
-        first += batches
-    loss = total / sum(batches * size for batches, size in shapes)
-    better = loss < best.loss
-    if config.keep != "best":
-        return best, loss
-    new = Best(loss, state.step, state.average)
-    return jax.tree.map(lambda n, b: jnp.where(better, n, b), new, best), loss
-
-
-def _stacks(data: Batch, batch_size: int) -> list[Batch]:
-    """Events as stacks [batches, size, ...] of no more than two sizes, each event in one batch.
-
-    There is no padding, which would need weights: couplings and some games take none.
-    """
-    num = num_events(data)
-    least = -(-num // batch_size)
-    # Batches of one size, if there is one that is not much smaller: the loss is compiled once.
-    count = next((n for n in range(least, 2 * least) if num % n == 0), least)
-    size, larger = divmod(num, count)
-
-    def stack(first, batches, size):
-        last = first + batches * size
-        cut = lambda a: np.asarray(a)[first:last].reshape(batches, size, *np.shape(a)[1:])
-        return jax.tree.map(cut, data)
-
-    rest = stack(larger * (size + 1), count - larger, size)
-    return [stack(0, larger, size + 1), rest] if larger else [rest]
-
-
-def _sets(data: Batch, num: int) -> list[Batch]:
-    """The data sets that lie one after another in `data`."""
-    size = num_events(data) // num
-    return [jax.tree.map(lambda a: a[i * size : (i + 1) * size], data) for i in range(num)]  # noqa: B023
-
-
-def _unit_weight(data: Batch, data_sets: int) -> Batch:
-    if data.weight is None:
-        return data
-    weight = np.asarray(data.weight, np.float64).reshape(data_sets, -1)
-    weight = weight / weight.mean(axis=1, keepdims=True)
-    return data._replace(weight=weight.reshape(-1).astype(np.float32))
-
-
-def as_batch(data: Batch, name: str, model: GenerativeModel) -> Batch:
-    """Events and weights in the precision of the model; conditions may be labels."""
-    if not isinstance(data, Batch):
-        raise ValueError(
-            f"{name} must be a Batch, such as Batch(x) or Batch(x, cond), got {type(data).__name__}"
-        )
-    warn_of_rounding(data, name)
-    dtype = np.dtype(np.float32)
-    if jax.config.jax_enable_x64:
-        dtype = float_type(jax.eval_shape(model.init, jax.random.key(0)))
-    weight = None if data.weight is None else real_array(data.weight, f"{name}.weight")
-    return Batch(
-        event_arrays(data.x, f"{name}.x", dtype),
-        event_arrays(data.cond, f"{name}.cond", dtype, integers=True),
-        weight,
-    )
-
-
-def _check(data: Batch, validation: Batch | None, score, config: TrainConfig) -> None:
-    config.check()
-    if not jax.tree.leaves(data):
-        if validation is not None or config.members != "plain" or config.data_sets > 1:
-            raise ValueError(
-                "a training without data has no validation, plain members and no data sets, got "
-                f"members {config.members!r} and {config.data_sets} data sets"
-            )
-        if config.keep == "best":
-            raise ValueError('without data nothing says which step is best; use keep="last"')
-        return
-    for what, batch in (("data", data), ("validation", validation)):
-        if batch is None:
-            continue
-        if num_events(batch) == 0:
-            raise ValueError(f"{what} has no events")
-        check_counts(batch.cond, batch.x)
-        shapes = lambda b: jax.tree.map(lambda a: np.shape(a)[1:], (b.x, b.cond))
-        if shapes(batch) != shapes(data):
-            raise ValueError(
-                f"validation has events and conditions of the shapes {shapes(batch)}, but data of "
-                f"{shapes(data)}; they must be the same"
-            )
-        if num_events(batch) % config.data_sets:
-            raise ValueError(
-                f"{what} has {num_events(batch)} events, which are not {config.data_sets} data "
-                "sets of equal size"
-            )
-        check_finite_events(batch, what)
-        if batch.weight is not None:
-            if np.shape(batch.weight) != (num_events(batch),):
-                raise ValueError(
-                    f"{what}.weight must have the shape ({num_events(batch)},), one number an "
-                    f"event, got {np.shape(batch.weight)}"
-                )
-            weight = np.asarray(batch.weight, np.float64).reshape(config.data_sets, -1)
-            # Weights of both signs whose sum is rounding would be divided by that rounding.
-            if not np.all(weight.sum(axis=1) > 1e-6 * np.abs(weight).sum(axis=1)):
-                raise ValueError(
-                    f"{what}.weight must have a positive sum in every data set, that is no tiny "
-                    f"fraction of the sum of its absolute values, got the sums {weight.sum(axis=1)}"
-                )
-    if config.keep == "best" and validation is None:
-        raise ValueError('keep="best" needs validation data')
-    if score is not None and validation is None:
-        raise ValueError("score judges validation data; give some, or leave it out")
 
 
 class _Sigterm:

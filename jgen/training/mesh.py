@@ -37,7 +37,7 @@ def make_layout(ensemble: int, batch_size: int, devices: list[jax.Device] | None
 
     Args:
       ensemble: number of members.
-      batch_size: events in a member's minibatch.
+      batch_size: events in a member's minibatch, or in a part of it that is computed at once.
       devices: to use, all of them unless given.
 
     Raises:
@@ -51,8 +51,8 @@ def make_layout(ensemble: int, batch_size: int, devices: list[jax.Device] | None
     if batch_size % columns:
         raise ValueError(
             f"{len(devices)} devices and {ensemble} ensemble members leave {columns} devices to "
-            f"each member, which do not divide its batch of {batch_size}; "
-            f"choose a batch size that is a multiple of {columns}"
+            f"each member, which do not divide its batch of {batch_size}, or a part of it of so "
+            f"many; choose a batch size that is a multiple of {columns}, or fewer parts"
         )
     # Auto: under Explicit, make_mesh's default, a vmapped ensemble is refused.
     mesh = Mesh(

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import optax
+import optax.contrib
 
 from jgen.checks import (
     check_fraction,
     check_literals,
     check_not_negative,
+    check_open_fraction,
     check_positive,
     check_whole,
 )
@@ -21,9 +23,17 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-3
     """Peak learning rate."""
-    schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
+    schedule: Literal["constant", "cosine", "onecycle", "plateau"] = "cosine"
     """cosine: to zero after a linear warm-up. onecycle: cosine up from a 25th of the peak and down
-    to 4e-6 of it, while Adam's first decay rate goes 0.95, 0.85, 0.95 (1708.07120, as PyTorch)."""
+    to 4e-6 of it, while Adam's first decay rate goes 0.95, 0.85, 0.95 (1708.07120, as PyTorch).
+    plateau: constant, and less by `plateau_factor` whenever the training loss, averaged over
+    `plateau_window` steps, has had no new minimum in `plateau_patience` windows."""
+    plateau_factor: float = 0.5
+    """Of the plateau schedule: what the rate is multiplied by."""
+    plateau_patience: int = 5
+    """Of the plateau schedule: windows without a new minimum."""
+    plateau_window: int = 100
+    """Of the plateau schedule: steps that the loss is averaged over."""
     warmup: float = 0.0
     """Fraction of the steps spent going up (the published onecycle has 0.3)."""
     weight_decay: float = 0.0
@@ -42,6 +52,8 @@ class OptimizerConfig:
         check_literals(self)
         check_positive(learning_rate=self.learning_rate, epsilon=self.epsilon)
         check_not_negative(weight_decay=self.weight_decay, clip_norm=self.clip_norm)
+        check_open_fraction(plateau_factor=self.plateau_factor)
+        check_whole(plateau_patience=self.plateau_patience, plateau_window=self.plateau_window)
         check_fraction(warmup=self.warmup, beta1=self.beta1, beta2=self.beta2)
 
 
@@ -55,7 +67,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     check_whole(steps=steps)
     peak, warmup = config.learning_rate, round(config.warmup * steps)
     b1 = config.beta1
-    if config.schedule == "constant":
+    if config.schedule in ("constant", "plateau"):
         rate = optax.linear_schedule(0.0, peak, warmup) if warmup else peak
     elif config.schedule == "cosine":
         rate = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps)
@@ -72,7 +84,17 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         weight_decay=config.weight_decay,
     )
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, adam)
+    if config.schedule != "plateau":
+        return optax.chain(clip, adam)
+    plateau = optax.contrib.reduce_on_plateau(
+        config.plateau_factor,
+        config.plateau_patience,
+        # A relative tolerance would take a worse loss for a better one where losses are negative.
+        rtol=0.0,
+        atol=1e-12,
+        accumulation_size=config.plateau_window,
+    )
+    return optax.chain(clip, adam, plateau)
 
 
 def per_player(
@@ -136,6 +158,11 @@ def game_optimizer(
     Raises:
       ValueError: as `per_player` and `make_optimizer` do.
     """
+    for name, one in players.items():
+        if one.schedule == "plateau":
+            raise ValueError(
+                f"the losses of a game do not say how good {name} is; use another schedule"
+            )
     moves = {name: max(steps // max((every or {}).get(name, 1), 1), 1) for name in players}
     return per_player({n: make_optimizer(one, moves[n]) for n, one in players.items()}, every)
 

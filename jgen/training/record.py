@@ -13,10 +13,11 @@ import numpy as np
 from jgen.files import atomic_path, read_json
 from jgen.generative_model import Batch
 from jgen.training.config import TrainConfig
+from jgen.training.sources import DataSource, is_source, probe
 from jgen.typing import Key, PyTree
 
 # What changes a training's course by no more than rounding, or only what is written of it.
-_FREE = ("log_every", "save_every", "axis", "buckets")
+_FREE = ("log_every", "save_every", "axis", "buckets", "accumulate")
 
 
 def tree_digest(tree: PyTree) -> str | None:
@@ -30,6 +31,11 @@ def tree_digest(tree: PyTree) -> str | None:
         digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def source_digest(source: DataSource) -> str:
+    """What tells a source from others without reading all of it: its length and a few events."""
+    return f"{len(source)} events, {tree_digest(probe(source))}"
 
 
 def file_digest(path: Path) -> str:
@@ -47,7 +53,7 @@ def file_digest(path: Path) -> str:
 
 
 def training_record(
-    data: Batch,
+    data: Batch | DataSource,
     validation: Batch | None,
     key: Key,
     config: TrainConfig,
@@ -56,18 +62,22 @@ def training_record(
     """What determines a training, flat: digests, the key, and all options."""
     numbers = np.asarray(jax.random.key_data(key)).ravel().tolist()
     record = {
-        "data": tree_digest(data),
+        "data": source_digest(data) if is_source(data) else tree_digest(data),
         "validation": tree_digest(validation),
         "initial": tree_digest(initial),
         "key": f"{jax.random.key_impl(key)} {numbers}",
     }
-    options = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return record | _options(config)
+
+
+def _options(config: TrainConfig) -> dict[str, Any]:
+    options, flat = json.loads(json.dumps(dataclasses.asdict(config), default=str)), {}
     for name, value in options.items():
         if isinstance(value, dict):
-            record |= {f"{name}.{inner}": v for inner, v in value.items()}
+            flat |= {f"{name}.{inner}": v for inner, v in value.items()}
         elif name not in _FREE:
-            record[name] = value
-    return record
+            flat[name] = value
+    return flat
 
 
 def check_record(folder: Path, record: dict[str, Any], *, extend: bool, is_writer: bool) -> None:
@@ -78,7 +88,8 @@ def check_record(folder: Path, record: dict[str, Any], *, extend: bool, is_write
     """
     path = folder / "training.json"
     if path.exists():
-        old = read_json(path, "restore it, or choose another folder")
+        # Options that the version which wrote it did not have were at their defaults.
+        old = _options(TrainConfig()) | read_json(path, "restore it, or choose another folder")
         names = [n for n in sorted(old.keys() | record.keys()) if old.get(n) != record.get(n)]
         if extend and "steps" in names and record["steps"] > (old.get("steps") or 0):
             names.remove("steps")

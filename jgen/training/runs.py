@@ -25,9 +25,11 @@ from jgen.files import atomic_path, load, make_folder, read_json, save
 from jgen.generative_model import Batch, GenerativeModel
 from jgen.random import stream
 from jgen.training.config import TrainConfig
-from jgen.training.fit import Fitted, as_batch, fit
+from jgen.training.fit import Fitted, fit
+from jgen.training.inputs import as_batch, training_data
 from jgen.training.log import MetricsLog
 from jgen.training.record import check_record, file_digest, training_record
+from jgen.training.sources import DataSource
 from jgen.typing import Key, PyTree
 
 try:
@@ -133,7 +135,7 @@ class RunFolder:
         self,
         name: str,
         model: GenerativeModel,
-        data: Batch | None | Callable[[], Batch],
+        data: Batch | DataSource | None | Callable[[], Batch | DataSource],
         config: TrainConfig,
         *,
         key: Key | None = None,
@@ -146,8 +148,8 @@ class RunFolder:
         Args:
           name: of the training.
           model: what to train.
-          data: training events, or a function that makes them when they are needed, as the
-            option `validation` may be.
+          data: training events or a source of them, or a function that makes these when they are
+            needed, as the option `validation` may be.
           config: how.
           key: typed PRNG key, `self.key(name)` unless given.
           options: of `fit`.
@@ -158,7 +160,7 @@ class RunFolder:
             if not self.read_only:  # it may be of other data, which are then refused
                 data, validation = _made(data), _made(options.get("validation"))
                 # As `fit` takes them, whatever precision they came in.
-                data = as_batch(Batch(None) if data is None else data, "data", model)
+                data = training_data(data, model)
                 validation = validation and as_batch(validation, "validation", model)
                 record = training_record(data, validation, key, config, options.get("initial"))
                 check_record(folder, record, extend=False, is_writer=self.is_writer)
@@ -246,7 +248,9 @@ _LOCK = ".lock"
 _OPEN: dict[Path, tuple[Any, int]] = {}
 
 
-def _made(data: Batch | None | Callable[[], Batch]) -> Batch | None:
+def _made(
+    data: Batch | DataSource | None | Callable[[], Batch | DataSource],
+) -> Batch | DataSource | None:
     return data() if callable(data) else data
 
 

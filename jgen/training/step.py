@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from jgen.checks import check_fraction, check_known, check_whole
 from jgen.generative_model import Batch, GenerativeModel, loss_at, num_events
+from jgen.training.accumulation import accumulated
 from jgen.training.bootstrap import resampled
 from jgen.training.buckets import bucketed_loss
 from jgen.typing import Key, Params, PyTree
@@ -40,16 +41,21 @@ class TrainState(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Training of one member as two pure functions.
+    """Training of one member as pure functions.
 
     Attributes:
       init: (key) -> state.
       update: (state, key, data, data_set=0, common=None) -> (state, metrics). `data_set` says
         which of the data sets is the member's; `common` goes to the penalty.
+      rows: (key, step, num, data_set) -> the rows of the minibatch after so many steps, in data of
+        `num` events.
+      learn: (state, key, data, rows, common=None) -> (state, metrics), `update` from given rows.
     """
 
     init: Callable[[Key], TrainState]
     update: Callable[..., tuple[TrainState, dict[str, Array]]]
+    rows: Callable[..., Int[Array, " batch"]]
+    learn: Callable[..., tuple[TrainState, dict[str, Array]]]
 
 
 def make_step(
@@ -64,6 +70,7 @@ def make_step(
     steps: int | None = None,
     penalty: Callable[[Params, PyTree], Array] | None = None,
     bucket_rows: tuple[int, ...] = (),
+    accumulate: int = 1,
 ) -> Step:
     """Training step that draws its own minibatch from device-resident data.
 
@@ -83,34 +90,43 @@ def make_step(
         without it and the gradient norm of both.
       bucket_rows: of the groups of like length that minibatches of sets are computed in, see
         `training.buckets`; without, they are not grouped.
+      accumulate: parts of a minibatch that the gradient is summed over, see
+        `training.accumulation`.
     """
-    check_whole(batch_size=batch_size, data_sets=data_sets)
-
+    check_whole(batch_size=batch_size, data_sets=data_sets, accumulate=accumulate)
     whole = functools.partial(loss_at, model)
-    total = bucketed_loss(model, bucket_rows) if bucket_rows else whole
-
-    def loss(params, key, given):
-        batch, progress = given
-        return total(params, key, batch, progress)
-
-    descend = gradient_step(loss, optimizer, ema_decay=ema_decay, penalty=penalty)
+    loss = bucketed_loss(model, bucket_rows) if bucket_rows else whole
+    if accumulate > 1:
+        gradient, place_batch = accumulated(loss, accumulate, place_batch), lambda batch: batch
+    else:
+        gradient = jax.value_and_grad(loss)
+    descend = _descent(gradient, optimizer, ema_decay, penalty)
 
     def init(key):
         return initial_state(model.init(key), optimizer, ema_decay)
 
-    def update(state, key, data, data_set=0, common=None):
-        key_rows, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
-        if jax.tree.leaves(data):
-            num = num_events(data) // data_sets
-            rows = jax.random.randint(key_rows, (batch_size,), 0, num)
-            rows = data_set * num + (resampled(key, rows, num) if bootstrap else rows)
-            batch = jax.tree.map(lambda a: a[rows], data)
-        else:
+    def rows_of(key, step, num, data_set=0):
+        key_rows, _ = jax.random.split(jax.random.fold_in(key, step))
+        rows = jax.random.randint(key_rows, (batch_size,), 0, num // data_sets)
+        rows = resampled(key, rows, num // data_sets) if bootstrap else rows
+        return data_set * (num // data_sets) + rows
+
+    def learn(state, key, data, rows, common=None):
+        _, key_loss = jax.random.split(jax.random.fold_in(key, state.step))
+        if rows is None:
             batch = Batch(None, weight=jnp.ones(batch_size))
+        else:
+            batch = jax.tree.map(lambda a: a[rows], data)
         progress = 1.0 if steps is None else state.step / steps
         return descend(state, key_loss, (place_batch(batch), progress), common)
 
-    return Step(init, update)
+    def update(state, key, data, data_set=0, common=None):
+        rows = None
+        if jax.tree.leaves(data):
+            rows = rows_of(key, state.step, num_events(data), data_set)
+        return learn(state, key, data, rows, common)
+
+    return Step(init, update, rows_of, learn)
 
 
 def initial_state(
@@ -140,14 +156,20 @@ def gradient_step(
     Returns:
       The function, which returns the new state and the metrics of the step.
     """
+    descend = _descent(jax.value_and_grad(loss), optimizer, ema_decay, penalty)
+    return lambda state, key, batch, common=None: descend(state, key, (batch,), common)
 
-    def update(state, key, batch, common=None):
-        def objective(params):
-            value = loss(params, key, batch)
-            return value if penalty is None else value + penalty(params, common), value
 
-        (_, value), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+def _descent(gradient, optimizer, ema_decay, penalty):
+    """The step with a function (params, key, *given) -> (loss, gradient)."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def update(state, key, given, common=None):
+        value, grads = gradient(state.params, key, *given)
+        if penalty is not None:
+            grads = optax.tree.add(grads, jax.grad(penalty)(state.params, common))
+        # The value is for schedules that look at the loss.
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else None
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}

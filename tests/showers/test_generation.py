@@ -62,6 +62,20 @@ def test_the_batch_size_changes_no_shower(whole, tmp_path):
         np.testing.assert_array_equal(a.energies, b.energies)
 
 
+def test_parts_of_several_jobs_are_one_sample(whole, tmp_path):
+    key, expected = jax.random.key(3), read_showers(whole, GEOMETRY)
+    for start, end in ((0, 10), (10, 20), (20, 23)):
+        path = tmp_path / f"{start}.h5"
+        options = {"batch_size": 5, "start": start}
+        done = generate_showers(path, MODEL, PARAMS, key, ENERGIES[:end], GEOMETRY, **options)
+        assert done.num == end - start
+        found = read_showers(path, GEOMETRY)
+        np.testing.assert_array_equal(found.voxels, expected.voxels[start:end])
+        np.testing.assert_array_equal(found.energies, ENERGIES[start:end])
+    with pytest.raises(ValueError, match="start must be one of the 23 showers, got 23"):
+        generate_showers(tmp_path / "x", MODEL, PARAMS, key, ENERGIES, GEOMETRY, start=23)
+
+
 @pytest.mark.parametrize("finished", [0, 1, 3, 4])
 def test_an_exception_and_a_second_call_give_the_same_file(whole, tmp_path, monkeypatch, finished):
     """Batches before the exception are not made again, and the others once."""

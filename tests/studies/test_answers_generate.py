@@ -103,6 +103,15 @@ def test_an_interrupted_sample_ends_bitwise_as_the_whole_one(whole, tmp_path, mo
     assert again.read_bytes() == (whole[0] / "showers.h5").read_bytes()
 
 
+def test_a_later_part_is_that_of_the_whole_sample(model, whole, tmp_path):
+    options = ("--model", model, "--solver", "midpoint-4", "--start", 4, "--num", 5)
+    metrics = command(*options, "--out", tmp_path / "out")
+    assert metrics["num_showers"] == 5
+    a, b = (read_showers(p / "showers.h5", GEOMETRY) for p in (whole[0], tmp_path / "out"))
+    np.testing.assert_array_equal(a.energies[4:9], b.energies)
+    np.testing.assert_array_equal(a.voxels[4:9], b.voxels)
+
+
 def test_bespoke_solvers_energies_of_a_file_and_timing(model, whole, tmp_path):
     """A bespoke solver that is midpoint, for one network, and other batches: the same showers."""
     midpoint = NonStationary.from_runge_kutta(runge_kutta("midpoint", 2))

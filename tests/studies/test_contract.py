@@ -13,7 +13,7 @@ import pytest
 from experiments.__main__ import studies
 
 # Studies that draw nothing.
-WITHOUT_FIGURES = {"generate"}
+WITHOUT_FIGURES = {"benchmarks.files", "generate"}
 # Packages of an extra that a study cannot do without.
 NEEDS = {"simulate.geant4_showers": "geant4_pybind", "simulate.pythia_dijets": "pythia8mc"}
 # What is quick for the example that a new study copies is tested with the library.

@@ -125,10 +125,10 @@ def test_average_and_validation_and_best():
 
 @pytest.mark.parametrize(("num", "sizes"), [(96, [32]), (100, [25]), (101, [26, 25]), (7, [7])])
 def test_each_event_is_validated_on_once_in_batches_of_almost_one_size(num, sizes):
-    from jgen.training.fit import _stacks
+    from jgen.training.validation import stacks_of
 
     weight = np.arange(num)
-    stacks = _stacks(Batch(X[:num], weight=weight), 32)
+    stacks = stacks_of(Batch(X[:num], weight=weight), 32)
     assert [stack.x.shape[1] for stack in stacks] == sizes
     np.testing.assert_array_equal(np.concatenate([s.weight.ravel() for s in stacks]), weight)
     np.testing.assert_array_equal(np.concatenate([s.x.reshape(-1, 2) for s in stacks]), X[:num])

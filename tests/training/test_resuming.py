@@ -62,6 +62,24 @@ def test_the_same_training_is_given_back_and_may_be_extended(finished, tmp_path)
     assert_equal(train(folder, steps=40, extend=True).params, train(None, steps=40).params)
 
 
+def test_a_folder_of_a_version_with_fewer_options_is_resumed(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "older")
+    record = json.loads((folder / "training.json").read_text())
+    for name in ("patience", "optimizer.plateau_window"):
+        del record[name]
+    (folder / "training.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"patience \(0 -> 2\)"):
+        fit(
+            MODEL,
+            Batch(X),
+            jax.random.key(0),
+            dataclasses.replace(CONFIG, patience=2),
+            validation=Batch(X),
+            folder=folder,
+        )
+    assert_equal(train(folder).params, finished[1])
+
+
 def test_a_damaged_checkpoint_is_left_for_the_one_before(finished, tmp_path):
     for name, damage in (
         ("cut", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])),
@@ -122,7 +140,7 @@ def test_parameters_that_are_not_finite_are_no_result():
         ({"optimizer": OptimizerConfig(clip_norm=-1.0)}, "clip_norm must be zero"),
         (
             {"optimizer": OptimizerConfig(schedule="linear")},
-            "schedule must be one of constant, cosine, onecycle, got 'linear'",
+            "schedule must be one of constant, cosine, onecycle, plateau, got 'linear'",
         ),
         ({"steps": float("nan")}, "steps must be a whole number from 1"),
     ],

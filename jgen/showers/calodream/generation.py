@@ -44,6 +44,7 @@ def generate_showers(
     geometry: Geometry,
     *,
     batch_size: int = 1000,
+    start: int = 0,
     progress: bool = False,
 ) -> Generated:
     """Write one shower for each incident energy to a CaloChallenge file.
@@ -61,6 +62,9 @@ def generate_showers(
       energies: incident energies [MeV].
       geometry: of the showers.
       batch_size: showers made at once.
+      start: first shower that is made and written, with `energies` those of all showers from 0 on:
+        for a sample whose parts are made by jobs of their own. Parts that begin at multiples of
+        the batch size hold bit by bit what one job makes of all energies.
       progress: show a progress bar.
 
     Raises:
@@ -68,23 +72,25 @@ def generate_showers(
         positive numbers, or a batch size below one.
     """
     path, energies = Path(path), np.asarray(energies, np.float32)
-    _check(energies, batch_size)
+    _check(energies, batch_size, start)
     done = Generated(0, 0.0, 0)
     if jax.process_index() == 0:
-        done = _write(path, model, params, key, energies, geometry, batch_size, progress)
+        done = _write(path, model, params, key, energies, geometry, batch_size, start, progress)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("showers")
     return done
 
 
-def _write(path, model, params, key, energies, geometry, batch_size, progress) -> Generated:
+def _write(path, model, params, key, energies, geometry, batch_size, start, progress) -> Generated:
     parts = path.with_name(path.name + ".parts")
-    _open(parts, _fingerprint(params, key, energies, batch_size))
-    names = [parts / f"{first:09d}.h5" for first in range(0, len(energies), batch_size)]
+    _open(
+        parts, _fingerprint(params, key, energies, batch_size) | ({"start": start} if start else {})
+    )
+    names = [parts / f"{first:09d}.h5" for first in range(start, len(energies), batch_size)]
     done = next((i for i, name in enumerate(names) if not name.exists()), len(names))
     num = seconds = num_timed = 0
     if done < len(names):
-        start, begin = done * batch_size, None
+        start, begin = start + done * batch_size, None
         chunks = draw_chunks(
             model,
             params,
@@ -109,7 +115,7 @@ def _write(path, model, params, key, energies, geometry, batch_size, progress) -
     return Generated(num, float(seconds), num_timed)
 
 
-def _check(energies, batch_size) -> None:
+def _check(energies, batch_size, start) -> None:
     """Refuse what would fail only after a folder was made."""
     if energies.ndim != 1 or not len(energies):
         raise ValueError(f"energies must be one or more numbers [n], got shape {energies.shape}")
@@ -121,6 +127,8 @@ def _check(energies, batch_size) -> None:
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if not 0 <= start < len(energies):
+        raise ValueError(f"start must be one of the {len(energies)} showers, got {start}")
 
 
 def _fingerprint(params, key, energies, batch_size) -> dict:

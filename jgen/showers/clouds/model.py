@@ -16,6 +16,7 @@ distribution 9 % too wide (unit variance, sigma from 80 to 0.002), these 0.01 %.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 
 from jgen.bijectors import coupling_flow, rational_quadratic
 from jgen.checks import check_literals, check_sizes, check_whole
-from jgen.generative_model import Batch, GenerativeModel, SampleFunction
+from jgen.generative_model import Batch, GenerativeModel, SampleFunction, from_noise
 from jgen.models import (
     diffusion,
     distilled,
@@ -48,7 +49,7 @@ from jgen.showers.clouds.preprocessing import CloudPreprocessing, Encoded, Given
 from jgen.showers.data import get_geometry
 from jgen.solvers import runge_kutta
 from jgen.training import OptimizerConfig, TrainConfig, make_layout, make_optimizer
-from jgen.typing import Params
+from jgen.typing import Cond, Key, Params, PyTree
 
 _ADAM = OptimizerConfig(learning_rate=2e-3, warmup=0.05, clip_norm=1.0)
 
@@ -252,25 +253,46 @@ def of_rows(given: Given, rows: jax.Array) -> Given:
     return given._replace(layer=jnp.take_along_axis(jnp.asarray(given.layer), rows, axis=1))
 
 
-def cloud_sampler(
-    flow: GenerativeModel, points: GenerativeModel, preprocessing: CloudPreprocessing
-) -> SampleFunction:
-    """({"flow": ..., "points": ...}, key, energy [MeV]) -> (points [slots, 3], totals) of a shower.
+class CloudSampler(NamedTuple):
+    """How clouds are made of random numbers, given the incident energy [MeV].
 
     The points are those of the network; `CloudPreprocessing.physical` makes points in
     mm, layers and MeV of both, and `decode` voxels.
+
+    Attributes:
+      noise: (key, energy) -> all random numbers of a shower.
+      sample_from: ({"flow": ..., "points": ...}, noise, energy) -> (points [slots, 3], totals).
     """
 
-    def sample(params, key, cond):
-        energy = jnp.asarray(cond)
+    noise: Callable[[Key, Cond], PyTree]
+    sample_from: Callable[[Params, PyTree, Cond], PyTree]
+
+    def sample(self, params: Params, key: Key, cond: Cond) -> PyTree:
+        """The cloud of a key."""
+        return self.sample_from(params, self.noise(key, cond), cond)
+
+
+def cloud_sampler(
+    flow: GenerativeModel, points: GenerativeModel, preprocessing: CloudPreprocessing
+) -> CloudSampler:
+    """Both models as one, before points become voxels."""
+
+    def noise(key, cond):
         key_flow, key_points = jax.random.split(key)
+        return {
+            "flow": flow.noise(key_flow, jnp.zeros(1)),
+            "points": points.noise(key_points, SetCondition(jnp.zeros((), int))),
+        }
+
+    def sample_from(params, noise, cond):
+        energy = jnp.asarray(cond)
         scaled = preprocessing.scaled_energy(energy)
-        numbers = flow.sample(params["flow"], key_flow, scaled[None])
+        numbers = flow.sample_from(params["flow"], noise["flow"], scaled[None])
         whole = preprocessing.whole(numbers, energy)
         condition = SetCondition(jnp.sum(whole.n), preprocessing.given(whole, energy))
-        return points.sample(params["points"], key_points, condition), whole
+        return points.sample_from(params["points"], noise["points"], condition), whole
 
-    return sample
+    return CloudSampler(noise, sample_from)
 
 
 def shower_model(
@@ -290,10 +312,10 @@ def shower_model(
     def loss(params, key, batch):
         raise ValueError("the parts of this model are trained one by one, by clouds.train")
 
-    def sample(params, key, cond):
-        return preprocessing.decode(*cloud(params, key, cond))
+    def sample_from(params, noise, cond):
+        return preprocessing.decode(*cloud.sample_from(params, noise, cond))
 
-    return GenerativeModel(init, loss, sample)
+    return from_noise(init, loss, cloud.noise, sample_from)
 
 
 class TrainingData(NamedTuple):

@@ -204,28 +204,41 @@ def turned(
       centre: of gravity, x and y [mm].
     """
     radius = jnp.hypot(plane[:, 0], plane[:, 1])
-    direction = jax.lax.complex(*(plane / jnp.where(radius > 0, radius, 1)[:, None]).T)
-    weight = energy * radius / jnp.maximum(jnp.sum(energy), 1e-30)
-    wanted, total = jax.lax.complex(centre[0], centre[1]), jnp.sum(weight)
+    # Complex numbers as two rows, which not all that programs are exported to knows otherwise.
+    direction = (plane / jnp.where(radius > 0, radius, 1)[:, None]).T
+    weight = (energy * radius / jnp.maximum(jnp.sum(energy), 1e-30))[None]
+    total, length = jnp.sum(weight), lambda z: jnp.sqrt(z[0] ** 2 + z[1] ** 2)
+    one = jnp.array([[1.0], [0.0]])
 
     def step(_, state):
         z, nearest, least = state
-        missing = wanted - jnp.sum(weight * z)
-        nearer = jnp.abs(missing) < least
+        missing = centre - jnp.sum(weight * z, axis=1)
+        nearer = length(missing) < least
         nearest = jnp.where(nearer, z, nearest)
         # To first order a map moves the centre by total * a + second * conj(a).
-        second = -jnp.sum(weight * z**2)
-        determinant = jnp.maximum(total**2 - jnp.abs(second) ** 2, 1e-6 * total**2 + 1e-30)
-        a = (missing * total - jnp.conj(missing) * second) / determinant
-        a = a * jnp.minimum(1.0, _LONGEST_STEP / jnp.maximum(jnp.abs(a), 1e-30))
+        second = -jnp.sum(weight * _product(z, z), axis=1)
+        square = jnp.sum(second**2)
+        determinant = jnp.maximum(total**2 - square, 1e-6 * total**2 + 1e-30)
+        a = (missing * total - _product(_conjugate(missing), second)) / determinant
+        a = (a * jnp.minimum(1.0, _LONGEST_STEP / jnp.maximum(length(a), 1e-30)))[:, None]
         # Maps one after the other are one of the kind.
-        z = (z + a) / (1 + jnp.conj(a) * z)
-        return z, nearest, jnp.where(nearer, jnp.abs(missing), least)
+        below = one + _product(_conjugate(a), z)
+        z = _product(z + a, _conjugate(below)) / jnp.sum(below**2, axis=0, keepdims=True)
+        return z, nearest, jnp.where(nearer, length(missing), least)
 
     start = direction, direction, jnp.full_like(total, jnp.inf)
     _, z, _ = jax.lax.fori_loop(0, _STEPS, step, start)
-    z = z / jnp.maximum(jnp.abs(z), 1e-30)  # many maps are rounded
-    return radius[:, None] * jnp.stack([z.real, z.imag], axis=1)
+    z = z / jnp.maximum(length(z), 1e-30)[None]  # many maps are rounded
+    return radius[:, None] * z.T
+
+
+def _product(a: Float[Array, "2 ..."], b: Float[Array, "2 ..."]) -> Float[Array, "2 ..."]:
+    """Of complex numbers, real and imaginary parts in rows."""
+    return jnp.stack([a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]])
+
+
+def _conjugate(a: Float[Array, "2 ..."]) -> Float[Array, "2 ..."]:
+    return jnp.stack([a[0], -a[1]])
 
 
 def cut(

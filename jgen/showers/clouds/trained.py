@@ -110,7 +110,7 @@ class Trained:
     # Kept, as `model` is, so that a second call runs the program of the first.
     @functools.cached_property
     def _cloud(self) -> SampleFunction:
-        sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing)
+        sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing).sample
 
         def one(params, key, energy):
             points, whole = sample(params, key, energy)

@@ -366,7 +366,7 @@ HOUR = variant(
     point_wise=PointWiseConfig(),
     teacher={"steps": 9000, "ema_decay": 0.999},
     trajectories=1,
-    student={"steps": 3000, "ema_decay": 0.999},
+    student={"steps": 3000, "ema_decay": 0.0},
 )
 PRESETS = {
     "default": DEFAULT,

@@ -6,9 +6,10 @@
 tracks electrons to the surface of the calorimeter, stops them there, calls the model with their
 energy and a number of Geant4's random engine, and fills the mesh, the voxels of dataset 2, with
 what it returns. Beside it Geant4 simulates the same particles in full, and others for the truth's
-own distances. The model is the run folder of a finished `experiments clouds` or `experiments
-calodream` for electrons in the detector of Geant4's example Par04. For the data of Geant4 see
-`experiments simulate.geant4_showers`; for its own fast simulation, in C++,
+own distances. Particles fly along the mesh's axis, the only direction that models of the
+CaloChallenge's data have learned. The model is the run folder of a finished `experiments clouds` or
+`experiments calodream` for electrons in the detector of Geant4's example Par04. For the data of
+Geant4 see `experiments simulate.geant4_showers`; for its own fast simulation, in C++,
 `jgen.showers.par04.export_par04` writes the model as a file.
 
 Time: 17 ms of a core per GeV in Geant4, and what the model takes; two minutes for the default with

@@ -5,7 +5,8 @@ extended example Par04, which made the datasets 2 and 3 of the CaloChallenge (ar
 Importing this module loads Geant4, and a process can hold one `Simulation` only.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import geant4_pybind as g4
 import numpy as np
@@ -16,10 +17,34 @@ from experiments.simulate.detector import Detector
 Physics = Literal["FTFP_BERT", "G4EmStandardPhysics"]
 
 
-class Simulation:
-    """Geant4, initialised; `shower` runs one event."""
+class Entering(NamedTuple):
+    """An incident particle at the calorimeter's surface.
 
-    def __init__(self, detector: Detector, particle: str, physics: Physics, cut: float):
+    Attributes:
+      energy: kinetic energy [MeV].
+      position: x, y, z [mm].
+      direction: of flight, a unit vector.
+      random: a whole number below 2^31 of Geant4's random engine.
+    """
+
+    energy: float
+    position: tuple[float, float, float]
+    direction: tuple[float, float, float]
+    random: int
+
+
+class Simulation:
+    """Geant4, initialised; `shower` runs one event, `replace` one without the calorimeter."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        particle: str,
+        physics: Physics,
+        cut: float,
+        *,
+        replaced: bool = False,
+    ):
         """Build the calorimeter and its physics tables, which takes seconds.
 
         Args:
@@ -27,6 +52,8 @@ class Simulation:
           particle: Geant4's name of the incident particle.
           physics: the physics list.
           cut: production cut of secondaries [mm].
+          replaced: whether models are to make the showers. Geant4 then asks at every step, which
+            takes time.
 
         Raises:
           ValueError: if a material or the particle is unknown to Geant4.
@@ -44,7 +71,7 @@ class Simulation:
         self._manager.SetUserInitialization(self._physics)
         # Geant4 knows its particles only once it has a physics list.
         self._gun = _Gun(particle, detector.inner_radius)
-        self._actions = _Actions(self._gun)
+        self._actions = _Actions(self._gun, _Surface() if replaced else None)
         self._manager.SetUserInitialization(self._actions)
         self._manager.Initialize()
         g4.G4UImanager.GetUIpointer().ApplyCommand(f"/run/setCut {cut} mm")
@@ -64,10 +91,39 @@ class Simulation:
         """
         deposits = self._calorimeter.sensor.deposits
         deposits.clear()
+        self._run(energy, seeds)
+        return np.array(deposits, np.float64).reshape(-1, 4)
+
+    def replace(
+        self, energy: float, seeds: tuple[int, int], model: Callable[[Entering], None]
+    ) -> None:
+        """Let a model make the shower: Geant4 stops the particle where it enters the calorimeter.
+
+        As in Geant4's own fast simulation the particle is killed at the envelope, the surface of
+        the first absorber, and the model is called there, inside of the event.
+
+        Args:
+          energy: kinetic energy of the particle [MeV].
+          seeds: as of `shower`.
+          model: called once.
+
+        Raises:
+          RuntimeError: if the particle does not enter, or this is a simulation without `replaced`.
+        """
+        if self._actions.surface is None:
+            raise RuntimeError("models need a Simulation(..., replaced=True)")
+        self._actions.surface.model = model
+        try:
+            self._run(energy, seeds)
+            if self._actions.surface.model is not None:
+                raise RuntimeError("the particle has not entered the calorimeter")
+        finally:
+            self._actions.surface.model = None
+
+    def _run(self, energy, seeds):
         self._gun.energy = energy
         g4.G4Random.setTheSeeds([*seeds, 0])  # ends with the first zero
         self._manager.BeamOn(1)
-        return np.array(deposits, np.float64).reshape(-1, 4)
 
 
 def version() -> str:
@@ -147,15 +203,39 @@ class _Gun(g4.G4VUserPrimaryGeneratorAction):
         self._gun.GeneratePrimaryVertex(event)
 
 
-class _Actions(g4.G4VUserActionInitialization):
-    """Hands the gun to Geant4."""
+class _Surface(g4.G4UserSteppingAction):
+    """Stops what enters the calorimeter, where there is a model, and calls it once."""
 
-    def __init__(self, gun: _Gun):
+    def __init__(self):
         super().__init__()
-        self._gun = gun
+        self.model = None
+
+    def UserSteppingAction(self, step):
+        if self.model is None:
+            return
+        track, point = step.GetTrack(), step.GetPostStepPoint()
+        volume = track.GetNextVolume()
+        if volume is None or volume.GetName() != "Layer":
+            return
+        track.SetTrackStatus(g4.fStopAndKill)
+        model, self.model = self.model, None
+        where, flight = point.GetPosition(), point.GetMomentumDirection()
+        position, direction = ((v.x, v.y, v.z) for v in (where, flight))
+        random = int(g4.G4UniformRand() * 2**31)
+        model(Entering(point.GetKineticEnergy(), position, direction, random))
+
+
+class _Actions(g4.G4VUserActionInitialization):
+    """Hands the gun and, if there is one, the surface to Geant4."""
+
+    def __init__(self, gun: _Gun, surface: _Surface | None):
+        super().__init__()
+        self._gun, self.surface = gun, surface
 
     def Build(self):
         self.SetUserAction(self._gun)
+        if self.surface is not None:
+            self.SetUserAction(self.surface)
 
 
 class _ElectromagneticPhysics(g4.G4VModularPhysicsList):

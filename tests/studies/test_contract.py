@@ -15,7 +15,11 @@ from experiments.__main__ import studies
 # Studies that draw nothing.
 WITHOUT_FIGURES = {"benchmarks.files", "generate"}
 # Packages of an extra that a study cannot do without.
-NEEDS = {"simulate.geant4_showers": "geant4_pybind", "simulate.pythia_dijets": "pythia8mc"}
+NEEDS = {
+    "in_geant4": "geant4_pybind",
+    "simulate.geant4_showers": "geant4_pybind",
+    "simulate.pythia_dijets": "pythia8mc",
+}
 # What is quick for the example that a new study copies is tested with the library.
 QUICK = {"moons_gaps"}
 ALL = [

@@ -1,14 +1,15 @@
 """A trained model inside of Geant4: it makes the showers of the particles that Geant4 tracks.
 
     pip install -e ".[simulation]"
-    python -m experiments in_geant4 --model runs/clouds-default
+    python -m experiments in_geant4
 
 tracks electrons to the surface of the calorimeter, stops them there, calls the model with their
 energy and a number of Geant4's random engine, and fills the mesh, the voxels of dataset 2, with
 what it returns. Beside it Geant4 simulates the same particles in full, and others for the truth's
 own distances. Particles fly along the mesh's axis, the only direction that models of the
-CaloChallenge's data have learned. The model is the run folder of a finished `experiments clouds` or
-`experiments calodream` for electrons in the detector of Geant4's example Par04. For the data of
+CaloChallenge's data have learned. The model is the generator that comes with the package, or
+`--model`, the run folder of a finished `experiments clouds` or `experiments calodream` for
+electrons in the detector of Geant4's example Par04. For the data of
 Geant4 see `experiments simulate.geant4_showers`; for its own fast simulation, in C++,
 `jgen.showers.par04.export_par04` writes the model as a file.
 
@@ -20,7 +21,6 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -45,6 +45,7 @@ from jgen.showers import (
     get_geometry,
     layer_energies,
     layer_observables,
+    load_trained,
     shower_coordinates,
     voxelise,
 )
@@ -62,8 +63,9 @@ OBSERVABLES = {
 class Config:
     """Particles, and the model that takes their showers over."""
 
-    model: str = ""
-    """Run folder of a finished `experiments clouds` or `experiments calodream`, of ds2."""
+    model: str = "electrons-ds2"
+    """A generator of the package, or the run folder of a finished `experiments clouds` or
+    `experiments calodream`, of ds2."""
     num: int = 400
     """Particles that the model and Geant4 are given, and others for the truth."""
     energy_range: tuple[float, float] | None = None
@@ -79,20 +81,15 @@ class Config:
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num=20, seed=0, bootstrap=2)
-    if not config.model:
-        raise ValueError(
-            "give --model DIR, the run folder of an `experiments clouds` or `experiments calodream`"
-        )
     if config.energy_range and not 0 < config.energy_range[0] < config.energy_range[1] < np.inf:
         raise ValueError(f"energy_range must be 0 < low < high [MeV], got {config.energy_range}")
 
 
-def load(folder: str) -> calodream.Trained | clouds.Trained:
+def load(model: str) -> calodream.Trained | clouds.Trained:
     """The model, of either kind."""
-    kind = clouds if (Path(folder) / clouds.CONFIG).exists() else calodream
-    trained = kind.load(folder)
+    trained = load_trained(model)
     if trained.geometry.name != GEOMETRY.name:
-        raise ValueError(f"{folder} makes showers of {trained.geometry.name}, the mesh is ds2's")
+        raise ValueError(f"{model} makes showers of {trained.geometry.name}, the mesh is ds2's")
     return trained
 
 

@@ -39,8 +39,8 @@ class TrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimiser and schedule."""
     ema_decay: float = 0.0
-    """Decay a step of the averaged parameters, which are then the result; 0 keeps none. The average
-    holds a share ema_decay^steps of the start: 0.99 for a thousand steps, 0.999 for ten thousand."""
+    """Decay a step of the averaged parameters, which are then the result; 0 keeps none. A share
+    ema_decay^steps of the average is the start: take 0.99 for a thousand steps, 0.999 for ten."""
     keep: Literal["last", "best"] = "last"
     """Return the last parameters or those with the smallest validation loss."""
     validate_every: int = 200

@@ -27,7 +27,6 @@ def evaluate_arguments(folder, smoke):
 ARGUMENTS = {
     "evaluate": evaluate_arguments,
     "generate": lambda folder, smoke: ("--model", smoke("calodream"), "--num", 20),
-    "in_geant4": lambda folder, smoke: ("--model", smoke("clouds")),
 }
 
 

@@ -35,8 +35,6 @@ def test_profiles_hold_all_energy_and_errors_are_those_of_showers():
 
 def test_what_is_missing_is_said(tmp_path, monkeypatch):
     out = ("--out", str(tmp_path / "out"))
-    with pytest.raises(SystemExit, match="give --model DIR"):
-        study.run(in_geant4.STUDY, out)
     with pytest.raises(SystemExit, match="error: .*none"):
         study.run(in_geant4.STUDY, [*out, "--model", str(tmp_path / "none")])
     monkeypatch.setattr(physics.importlib.util, "find_spec", lambda name: None)

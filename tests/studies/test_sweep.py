@@ -110,8 +110,6 @@ def runnable(made, smoke, name):
     config = made.presets["smoke"]
     if name == "generate":
         return dataclasses.replace(config, model=str(smoke("calodream")), num=20)
-    if name == "in_geant4":
-        return dataclasses.replace(config, model=str(smoke("clouds")))
     missing = [
         f.name for f in dataclasses.fields(config) if getattr(config, f.name) is tyro.MISSING
     ]
@@ -147,7 +145,7 @@ def numbers(config):
             yield field.name, hints[field.name]
 
 
-@pytest.mark.parametrize("name", sorted(set(studies()) - {"evaluate", "generate", "in_geant4"}))
+@pytest.mark.parametrize("name", sorted(set(studies()) - {"evaluate", "generate"}))
 def test_what_is_no_number_is_refused_by_the_command_line(name, command, capsys):
     config, tried = importlib.import_module(studies()[name][0]).STUDY.presets["smoke"], set()
     for option, kind in numbers(config):

@@ -187,7 +187,7 @@ class CloudPreprocessing:
         key_n, key_empty = jax.random.split(key)
         raw, known = raw_numbers(key_n, whole, energy)
         mean, std = self._moments(energy)
-        scores = jax.vmap(_score)((raw - mean) / std, self.statistics.number_quantiles.T)
+        scores = _each(_score(self.statistics.number_quantiles.T), (raw - mean) / std)
         z = jnp.where(known, scores, jax.random.normal(key_empty, raw.shape))
         return solve_triangular(self._factor(energy), z, lower=True)
 
@@ -196,7 +196,7 @@ class CloudPreprocessing:
         mean, std = self._moments(energy)
         # A sum, which an accelerator does not run at reduced precision.
         z = jnp.sum(self._factor(energy) * numbers[None], axis=1)
-        raw = mean + std * jax.vmap(_value)(z, self.statistics.number_quantiles.T)
+        raw = mean + std * _each(_value(self.statistics.number_quantiles.T), z)
         return raw_totals(raw, energy, self.slots)
 
     def physical(self, points: Float[Array, "slots 3"], whole: Totals) -> Float[Array, "slots 4"]:
@@ -215,26 +215,30 @@ class CloudPreprocessing:
         """Normal coordinates of a point x, y [mm], z [layers], energy [MeV] of a layer."""
         s, (x, y, _, energy) = self.statistics, point
         square = x**2 + y**2
-        outside = jnp.interp(square, self._squares, 1 - _table(s.inside)[layer])
+        outside = _pieces(self._squares, 1 - s.inside).of(layer)(
+            jnp.clip(square, 0, self._squares[-1])
+        )
         length = jnp.sqrt(-2 * jnp.log(jnp.clip(outside, _TAIL, 1)))
         plane = point[:2] * (length / jnp.sqrt(jnp.maximum(square, 1e-12)))
-        log_energy = jnp.log(jnp.maximum(energy, 1e-9))
-        return jnp.append(plane, _score(log_energy, self._energies(square, layer)))
+        score = _score(s.log_energies).of(layer, self._ring(square))
+        return jnp.append(plane, score(jnp.log(jnp.maximum(energy, 1e-9))))
 
     def point(self, normal: Float[Array, "3"], layer: Int[Array, ""]) -> Float[Array, "4"]:
-        """The inverse of `normal`; nothing is outside of the grid and of the energies learned."""
+        """The inverse of `normal`; nothing is outside of the grid."""
         s, length = self.statistics, jnp.sqrt(jnp.sum(normal[:2] ** 2) + 1e-12)
         outside = jnp.exp(-0.5 * length**2)
-        square = jnp.interp(outside, 1 - _table(s.inside)[layer][::-1], self._squares[::-1])
-        energy = jnp.exp(_value(normal[2], self._energies(square, layer)))
-        plane = normal[:2] * (jnp.sqrt(square) / length)
-        return jnp.append(plane, jnp.stack([layer + 0.5, energy]))
+        square = _pieces(1 - s.inside[:, ::-1], self._squares[::-1]).of(layer)(outside)
+        log_energy = _value(s.log_energies).of(layer, self._ring(square))(normal[2])
+        plane = normal[:2] * (jnp.sqrt(jnp.maximum(square, 0)) / length)
+        return jnp.append(plane, jnp.stack([layer + 0.5, jnp.exp(log_energy)]))
 
-    def _energies(self, square, layer):
-        """Quantiles of log energies at a square of the radius."""
-        ring = jnp.searchsorted(self._squares, square, side="right") - 1
-        tables = _table(self.statistics.log_energies)
-        return tables[layer, jnp.clip(ring, 0, tables.shape[1] - 1)]
+    def _ring(self, square):
+        ring = jnp.searchsorted(_table(self._squares), square, side="right") - 1
+        return jnp.clip(ring, 0, self.geometry.shape[2] - 1)
+
+    @property
+    def _squares(self):
+        return np.square(self.geometry.layers[0].r_edges)
 
     def _factor(self, energy):
         """Of the covariance at an incident energy, linear between the known ones."""
@@ -245,10 +249,6 @@ class CloudPreprocessing:
         left = jnp.minimum(jnp.floor(place).astype(int), last - 1)
         factors, share = _table(s.number_factors), place - left
         return (1 - share) * factors[left] + share * factors[left + 1]
-
-    @property
-    def _squares(self):
-        return _table(np.square(self.geometry.layers[0].r_edges))
 
     def _moments(self, energy):
         # Polynomials mean nothing beyond the training sample, whose ends are taken there.
@@ -263,21 +263,55 @@ def _table(values):
     return jnp.asarray(values, jnp.float32)
 
 
-def _score(value, quantiles):
-    """Normal score of a value in a distribution whose quantiles at `_SCORES` are known."""
-    return _line(value, _table(quantiles), _table(_SCORES))
+class Pieces(NamedTuple):
+    """Functions [...] that are linear between rising knots, and beyond them.
+
+    A function is a sum over its pieces: look-ups in as many tables as points are no operation of
+    ONNX.
+
+    Attributes:
+      start: where each piece begins.
+      width: of each; the last has no end.
+      slope: of each.
+      first: the value where the first begins.
+    """
+
+    start: Float[Array, "*n pieces"]
+    width: Float[Array, "*n pieces"]
+    slope: Float[Array, "*n pieces"]
+    first: Float[Array, "*n"]
+
+    def of(self, *index: Int[Array, ""]) -> "Pieces":
+        """One of the functions."""
+        return Pieces(*(a[index] for a in self))
+
+    def __call__(self, x: Float[Array, ""]) -> Float[Array, ""]:
+        """The value of one function."""
+        low = np.where(np.arange(self.start.shape[-1]) == 0, -np.inf, 0).astype(np.float32)
+        inside = jnp.clip(x - self.start, low, self.width)
+        return self.first + jnp.sum(self.slope * inside)
 
 
-def _value(score, quantiles):
+def _pieces(knots: np.ndarray, values: np.ndarray) -> Pieces:
+    knots, values = np.broadcast_arrays(knots, values)
+    width, slope = np.diff(knots), np.diff(values) / np.diff(knots)
+    width = np.concatenate([width[..., :-1], np.full((*width.shape[:-1], 1), np.inf)], axis=-1)
+    return Pieces(*map(_table, (knots[..., :-1], width, slope, values[..., 0])))
+
+
+def _score(quantiles: np.ndarray) -> Pieces:
+    """Normal scores of values in distributions whose quantiles at `_SCORES` are known."""
+    return _pieces(quantiles, _SCORES)
+
+
+def _value(quantiles: np.ndarray) -> Pieces:
     """The inverse of `_score`."""
-    return _line(score, _table(_SCORES), _table(quantiles))
+    return _pieces(_SCORES, quantiles)
 
 
-def _line(x, knots, values):
-    """Linear between rising knots, and beyond them."""
-    i = jnp.clip(jnp.searchsorted(knots, x) - 1, 0, len(knots) - 2)
-    slope = (values[i + 1] - values[i]) / (knots[i + 1] - knots[i])
-    return values[i] + slope * (x - knots[i])
+def _each(pieces: Pieces, x: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Of n functions and numbers."""
+    return jax.vmap(lambda one, x: one(x))(pieces, x)
 
 
 def _quantiles(sample: np.ndarray) -> np.ndarray:
@@ -395,8 +429,7 @@ def _measure(preprocessing, showers, key) -> dict[str, np.ndarray]:
         key_points, key_numbers, key_sample = jax.random.split(key, 3)
         points, n = preprocessing.cloud(key_points, voxels, energy, most)
         layer = jnp.floor(points[:, 2]).astype(int)
-        ring = jnp.searchsorted(preprocessing._squares, _square(points)) - 1
-        ring = jnp.clip(ring, 0, num_rings - 1)
+        ring = preprocessing._ring(_square(points))
         rings = jnp.zeros((num_layers, num_rings)).at[layer, ring].add(valid(n, most))
         some = jax.random.randint(key_sample, (_SAMPLE,), 0, jnp.maximum(n, 1))
         sample = jnp.log(jnp.maximum(points[some, 3], 1e-9))

@@ -13,7 +13,7 @@ from jgen.models import diffusion
 from jgen.nets import Network, PointWiseConfig
 from jgen.sets import SetCondition, event_mean
 from jgen.showers import Showers, clouds, get_geometry, read_showers, sample_path
-from jgen.showers.clouds import model, points, preprocessing
+from jgen.showers.clouds import fitting, model, numbers, pieces, points, preprocessing
 from jgen.training import OptimizerConfig, RunFolder
 
 DS2 = get_geometry("ds2")
@@ -198,7 +198,7 @@ def test_a_shower_through_the_preprocessing_and_back_is_itself(showers, fitted):
     # (Some layers are hit by a few of these showers.)
     assert np.abs(known.numbers.mean(axis=0)).mean() < 0.15
     assert abs(known.numbers.std(axis=0) - 1).mean() < 0.3
-    correlation = np.corrcoef(known.numbers.T) - np.eye(preprocessing.num_numbers(LAYERS))
+    correlation = np.corrcoef(known.numbers.T) - np.eye(numbers.num_numbers(LAYERS))
     assert abs(correlation).max() < 0.5
     assert abs(known.given.energy).max() <= 1 + 1e-6
     points_of = known.points[np.arange(fitted.slots) < n[:, None]]
@@ -207,9 +207,9 @@ def test_a_shower_through_the_preprocessing_and_back_is_itself(showers, fitted):
 
 
 def test_layers_without_points_have_no_energy(fitted):
-    size = preprocessing.num_numbers(LAYERS)
+    size = numbers.num_numbers(LAYERS)
     raw = jnp.full(size, 3.0).at[3 + 8 : 3 + LAYERS].set(0.5)
-    whole = preprocessing.raw_totals(raw, jnp.float32(1500.0), 500)
+    whole = numbers.raw_totals(raw, jnp.float32(1500.0), 500)
     np.testing.assert_array_equal(whole.n, [9] * 8 + [0] * (LAYERS - 8))
     assert (whole.energy[8:] == 0).all()
     np.testing.assert_allclose(whole.energy.sum(), 1500 * np.exp(3.0), rtol=1e-5)
@@ -223,18 +223,18 @@ def test_distributions_in_layers_with_few_points_are_those_of_their_neighbours()
     rings[1] = 100, 200, 300
     rings[3] = 400, 100, 100
     rings[4] = 1, 0, 0
-    found = preprocessing._inside(rings)
+    found = fitting._inside(rings)
     share = lambda counts: np.cumsum(np.append(0, counts + 0.5)) / (counts + 0.5).sum()
     np.testing.assert_allclose(found[1], share(rings[1]))
     np.testing.assert_allclose(found[0], share(rings[1]))
     np.testing.assert_allclose(found[4], share(rings[3] + rings[4]))
     np.testing.assert_allclose(found[2], share(rings[1] + rings[3]))
-    normal = preprocessing._quantiles(np.random.default_rng(0).normal(size=100_000))
-    np.testing.assert_allclose(normal[1:-1], preprocessing._SCORES[1:-1], atol=0.15)
-    scores = jax.vmap(preprocessing._score(normal))(jnp.linspace(-9, 9, 50))
-    values = jax.vmap(preprocessing._value(normal))(scores)
+    normal = pieces.quantiles(np.random.default_rng(0).normal(size=100_000))
+    np.testing.assert_allclose(normal[1:-1], pieces.SCORES[1:-1], atol=0.15)
+    scores = jax.vmap(pieces.normal_score(normal))(jnp.linspace(-9, 9, 50))
+    values = jax.vmap(pieces.scored_value(normal))(scores)
     np.testing.assert_allclose(values, np.linspace(-9, 9, 50), atol=1e-4)
-    same = preprocessing._quantiles(np.full(600, 2.0))
+    same = pieces.quantiles(np.full(600, 2.0))
     assert (np.diff(np.float32(same)) > 0).all()
 
 

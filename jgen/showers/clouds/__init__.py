@@ -5,8 +5,9 @@ energies = calodream.incident_energies(1000, *trained.energy_range)
 showers = trained.draw(jax.random.key(0), energies)
 """
 
+from jgen.showers.clouds.fitting import fit_preprocessing
 from jgen.showers.clouds.model import CloudsConfig, FlowConfig, few_points, parts
-from jgen.showers.clouds.preprocessing import CloudPreprocessing, fit_preprocessing
+from jgen.showers.clouds.preprocessing import CloudPreprocessing
 from jgen.showers.clouds.trained import CONFIG, Trained, like, load, train
 
 __all__ = [

@@ -45,7 +45,8 @@ from jgen.nets import (
 )
 from jgen.paths import linear
 from jgen.sets import SetCondition
-from jgen.showers.clouds.preprocessing import CloudPreprocessing, Encoded, Given, num_numbers
+from jgen.showers.clouds.numbers import num_numbers
+from jgen.showers.clouds.preprocessing import CloudPreprocessing, Encoded, Given
 from jgen.showers.data import get_geometry
 from jgen.solvers import runge_kutta
 from jgen.training import OptimizerConfig, TrainConfig, make_layout, make_optimizer

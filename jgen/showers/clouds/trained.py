@@ -18,6 +18,7 @@ from jgen.checks import check_known
 from jgen.files import load as load_params
 from jgen.generative_model import Batch, GenerativeModel, SampleFunction, draw
 from jgen.sets import points as points_of
+from jgen.showers.clouds.fitting import fit_preprocessing
 from jgen.showers.clouds.model import (
     CloudsConfig,
     Parts,
@@ -34,7 +35,6 @@ from jgen.showers.clouds.preprocessing import (
     CloudPreprocessing,
     Statistics,
     encoded,
-    fit_preprocessing,
 )
 from jgen.showers.data import Geometry, Showers, get_geometry
 from jgen.training import RunFolder, load_config, member

@@ -56,6 +56,7 @@ def to_batch(
     given = (cond,) if one else tuple(cond)
     there = _names(data)
     names = tuple(names) or tuple(n for n in there if n not in (*given, weight))
+    _check_once(names)
     if not names:
         raise ValueError(f"no column is left for the events; found {', '.join(map(str, there))}")
     used = dict.fromkeys((*names, *given, *((weight,) if weight else ())))
@@ -86,9 +87,10 @@ def to_columns(
       n: numbers of points, of sets.
 
     Raises:
-      ValueError: for arrays that are neither, and numbers that do not fit.
+      ValueError: for arrays that are neither, numbers that do not fit, and a name given twice.
     """
     x = real_array(x, "x")
+    _check_once(names)
     if x.ndim != (2 if n is None else 3) or x.shape[-1] != len(names):
         shape = "[events, columns]" if n is None else "[events, rows, columns]"
         raise ValueError(f"x must be {shape} with {len(names)} columns, got the shape {x.shape}")
@@ -137,7 +139,10 @@ def read_root(path: str | os.PathLike, tree: str = "", names: Sequence[str] = ()
             if branch.count_branch is not None
         }
         read = list(names) or [name for name in there if name not in counters]
-        arrays = source.arrays(read)
+        try:
+            arrays = source.arrays(read)
+        except Exception as error:
+            raise ValueError(f"{path}: {chosen} is damaged ({_first_line(error)})") from error
     return {name: _plain(arrays[name], awkward) for name in read}
 
 
@@ -160,9 +165,10 @@ def write_root(path: str | os.PathLike, columns: Mapping[str, Any], tree: str = 
     made = {name: flat_column(column, name) for name, column in columns.items()}
     _check_lengths(made)
     for name, (values, counts) in made.items():
-        columns[name] = values
+        # ROOT has no half precision.
+        columns[name] = values.astype(np.float32) if values.dtype == np.float16 else values
         if counts is not None:
-            columns[name] = _library("awkward").unflatten(values, counts)
+            columns[name] = _library("awkward").unflatten(columns[name], counts)
     with atomic_path(path) as partial, uproot.recreate(partial) as file:
         file.mktree(tree, columns)
 
@@ -244,6 +250,11 @@ def _names(data):
         "events with names are a frame of pandas, a dictionary of columns, records of awkward or a "
         f"structured array of numpy, got {type(data).__name__}; a plain array x is Batch(x)"
     )
+
+
+def _check_once(names):
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise ValueError(f"column {twice[0]!r} is there twice; give each a name of its own")
 
 
 def _pick(data, name, there):

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from jgen.arrays import cast_array, real_array
+from jgen.checks import check_whole
 from jgen.typing import Cond, PyTree
 
 
@@ -146,9 +147,10 @@ def padded_rows(
       ValueError: if a value is not finite, or there is no room for a point.
     """
     counts = np.asarray(counts)
+    if rows is None and not counts.any():
+        raise ValueError("no event has a point")
     rows = int(counts.max()) if rows is None else rows
-    if rows < 1:
-        raise ValueError(f"rows must be at least 1, got {rows}")
+    check_whole(rows=rows)
     n = np.minimum(counts, rows).astype(np.int32)
     # Where each point stands in its event.
     place = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -119,11 +119,16 @@ def test_what_is_no_events_is_refused(flat):
         ("conditions and weights are numbers", sets, {"cond": "pt"}),
         ("points must be finite", {"a": [[np.nan], [1.0]]}, {}),
         ("has the shape", {"a": np.ones((2, 3, 4))}, {}),
+        ("'pt' is there twice", flat, {"names": ("pt", "eta", "pt")}),
+        ("rows must be a whole number", sets, {"rows": 2.5}),
+        ("no event has a point", {"a": [[], []]}, {}),
     ):
         with pytest.raises(ValueError, match=message):
             to_batch(data, **options)
     with pytest.raises(ValueError, match=r"x must be \[events, columns\] with 2 columns"):
         to_columns(np.ones((3, 3)), ("a", "b"))
+    with pytest.raises(ValueError, match="'a' is there twice"):
+        to_columns(np.ones((3, 2)), ("a", "a"))
     with pytest.raises(ValueError, match="from 0 to 3"):
         to_columns(np.ones((1, 3, 1)), ("a",), np.array([4]))
 
@@ -147,6 +152,8 @@ def test_root_files_keep_events(flat, tmp_path):
     np.testing.assert_array_equal(batch.x, x)
     np.testing.assert_array_equal(batch.cond.n, LENGTHS)
     np.testing.assert_array_equal(batch.cond.cond, np.ones((4, 1)))
+    write_root(tmp_path / "half.root", {"x": np.float16([0.5, 2])})
+    assert read_root(tmp_path / "half.root")["x"].tolist() == [0.5, 2]
     with uproot.open(path) as file:  # what others see
         assert file["jets"].num_entries == 4
         assert awkward.num(file["jets"]["pt"].array()).tolist() == LENGTHS.tolist()
@@ -172,6 +179,14 @@ def test_root_files_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_root(tmp_path / "none.root")
     before = path.read_bytes()
+    write_root(tmp_path / "text.root", {"x": np.arange(500.0)})
+    damaged = bytearray((tmp_path / "text.root").read_bytes())
+    with uproot.open(tmp_path / "text.root") as file:
+        start = file["events/x"].basket_key(0).fSeekKey
+    damaged[start + 200] ^= 255  # in the compressed numbers
+    (tmp_path / "text.root").write_bytes(damaged)
+    with pytest.raises(ValueError, match="events is damaged"):
+        read_root(tmp_path / "text.root")
     for message, bad in (
         ("as many events", {"a": np.ones(2), "b": np.ones(3)}),
         ("real numbers", {"a": np.array(["x"])}),

@@ -61,7 +61,11 @@ def weights_and_biases(**options: Any) -> Iterator[Callback]:
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
-    """Refuse what cannot be called, such as a context that was not entered."""
+    """Refuse what cannot be called, such as a context that was not entered, or is no list."""
+    if not isinstance(callbacks, Sequence):
+        raise ValueError(
+            f"callbacks must be a list of functions (step, metrics), got {callbacks!r}; use [one]"
+        )
     for one in callbacks:
         if not callable(one) or hasattr(one, "__enter__"):
             raise ValueError(

@@ -35,7 +35,7 @@ def as_batch(data: Batch, name: str, model: GenerativeModel) -> Batch:
         more = ", or a source with len(source) and source[rows]" if name == "data" else ""
         raise ValueError(
             f"{name} must be a Batch, such as Batch(x) or Batch(x, cond){more}, got "
-            f"{type(data).__name__}"
+            f"{type(data).__name__}; jgen.columns.to_batch makes one of a frame"
         )
     warn_of_rounding(data, name)
     dtype = np.dtype(np.float32)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from jgen.arrays import real_array
 from jgen.generative_model import Batch, num_events
 from jgen.tables import hdf5_dataset, open_hdf5, read_rows
 
@@ -73,10 +74,17 @@ class HDF5Events:
     @functools.cached_property
     def _ends(self) -> Int[np.ndarray, " files"]:
         """Row after the last one of each file."""
-        lengths = []
+        lengths, events = [], []
         for path in self.paths:
             with open_hdf5(path) as file:
-                found = {n: len(hdf5_dataset(file, n)) for n in self._names().values()}
+                shapes = {n: hdf5_dataset(file, n).shape for n in self._names().values()}
+            events.append({n: shape[1:] for n, shape in shapes.items()})
+            if () in shapes.values() or events[-1] != events[0]:
+                raise ValueError(
+                    f"{path} has datasets {shapes}, but events of {self.paths[0]} have the shapes "
+                    f"{events[0]}; they must be [n, ...], of one shape in all files"
+                )
+            found = {n: shape[0] for n, shape in shapes.items()}
             if len(set(found.values())) != 1:
                 raise ValueError(
                     f"{path} has datasets of other lengths, {found}; an event is a row of each"
@@ -93,7 +101,16 @@ class HDF5Events:
         return int(self._ends[-1])
 
     def __getitem__(self, rows: Rows) -> Batch:
-        """Events of rows that increase, prepared."""
+        """Events of rows that increase, prepared.
+
+        Raises:
+          ValueError: for rows that do not, or that are not there.
+        """
+        rows = real_array(rows, "rows")
+        if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows):
+            raise ValueError(f"rows must be whole numbers [n], got {rows.dtype}{list(rows.shape)}")
+        if rows[0] < 0 or rows[-1] >= len(self) or np.any(rows[1:] < rows[:-1]):
+            raise ValueError(f"rows must increase and be from 0 to {len(self) - 1}, got {rows}")
         columns, first = {name: [] for name in self._names()}, 0
         for path, end in zip(self.paths, self._ends, strict=True):
             own = rows[(rows >= first) & (rows < end)] - first
@@ -140,7 +157,10 @@ class Records:
 
 def is_source(data: Any) -> bool:
     """Whether something has the functions of a `DataSource` and is no array or collection."""
-    if isinstance(data, Batch | Sequence | Mapping) or hasattr(data, "dtype"):
+    # A frame takes names of columns where a source takes rows.
+    if isinstance(data, Batch | Sequence | Mapping) or any(
+        hasattr(data, name) for name in ("dtype", "columns")
+    ):
         return False
     return isinstance(data, DataSource)
 

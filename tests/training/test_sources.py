@@ -136,6 +136,10 @@ class Dictionaries(Source):
         return {"x": self.data.x[rows]}
 
 
+class Frame(Source):
+    columns = ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("data", "changes", "message"),
     [
@@ -146,6 +150,7 @@ class Dictionaries(Source):
         (Source(Batch(DATA.x[:0])), {}, "a source without events"),
         (Dictionaries(), {}, "a source must give a Batch of 64 events .* got dict"),
         (np.zeros((4, 2)), {}, r"must be a Batch, .* or a source with len.*got ndarray"),
+        (Frame(), {}, "got Frame; jgen.columns.to_batch makes one"),
         (Source(NOT_FINITE), {}, "data.x holds values that are not finite numbers"),
     ],
 )
@@ -172,6 +177,15 @@ def test_files_that_make_no_sense_are_refused(tmp_path):
         file["x"], file["e"] = DATA.x, DATA.cond[1:]
     with pytest.raises(ValueError, match="datasets of other lengths, {'x': 64, 'e': 63}"):
         HDF5Events([tmp_path / "a.h5"], "x", "e")
+    for name, dataset in (("b", DATA.cond), ("c", 3.0)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["x"] = dataset
+        with pytest.raises(ValueError, match="one shape in all files"):
+            HDF5Events([tmp_path / "a.h5", tmp_path / f"{name}.h5"], "x")
+    source = HDF5Events([tmp_path / "a.h5", tmp_path / "a.h5"], "x")
+    for rows in ([NUM + 5, 3], [-1, 2], [3, 2 * NUM], []):
+        with pytest.raises(ValueError, match="^rows must"):
+            source[np.array(rows, int)]
     with pytest.raises(ValueError, match="paths must be a list of files"):
         HDF5Events(str(tmp_path / "a.h5"), "x")
     with pytest.raises(ValueError, match="dataset 'y' is missing"):

@@ -117,6 +117,8 @@ def test_what_cannot_be_watched_is_refused():
         game_optimizer({"critic": OptimizerConfig(schedule="plateau")}, 10)
     with pytest.raises(ValueError, match="callbacks must be functions .step, metrics., got _Gen"):
         train(callbacks=[tensorboard("somewhere")])
+    with pytest.raises(ValueError, match="callbacks must be a list of functions"):
+        train(callbacks=print)
 
 
 def test_callbacks_are_told_what_the_log_has():

@@ -191,6 +191,30 @@ def test_operations_in_the_place_of_others(reverse):
     np.testing.assert_allclose(run(program, [x])[0], function(x), rtol=1e-6)
 
 
+@pytest.mark.parametrize("axes", [(0, 1), (0, 2), (1, 2)])
+@pytest.mark.parametrize("one_by_one", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+def test_look_ups_at_several_indices_are_rows_of_one_table(axes, one_by_one, known):
+    """Of constants and of others, at any axes, and at indices beyond the ends."""
+    values = jax.random.normal(jax.random.key(0), (3, 4, 5))
+    i, j = jnp.array([[0, 2, 7], [-1, 1, 2]]), jnp.array([[3, 0, 1], [2, 9, 0]])
+
+    def look_up(table, i, j):
+        at = [slice(None)] * 3
+        at[axes[0]], at[axes[1]] = i, j
+        return table[tuple(at)]
+
+    if one_by_one:
+        each = jax.vmap(jax.vmap(look_up, (None, 0, 0)), (None, 0, 0))
+    else:
+        each = look_up
+    function, args = (lambda i, j: each(values, i, j), (i, j)) if known else (each, (values, i, j))
+    program = plain_program(function, *args)
+    gathers = [e for e in program.jaxpr.eqns if e.primitive.name == "gather"]
+    assert [e.params["dimension_numbers"].start_index_map for e in gathers] == [(0,)]
+    np.testing.assert_array_equal(run(program, args)[0], function(*args))
+
+
 def test_what_cannot_be_a_file_says_why(tmp_path, monkeypatch):
     bare = GenerativeModel(lambda key: {}, lambda *_: 0.0, lambda p, key, cond=None: 0.0)
     whole = lambda key, cond=None: jax.random.randint(key, (2,), 0, 3)

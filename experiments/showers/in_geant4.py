@@ -13,8 +13,8 @@ electrons in the detector of Geant4's example Par04. For the data of
 Geant4 see `experiments simulate.geant4_showers`; for its own fast simulation, in C++,
 `jgen.showers.par04.export_par04` writes the model as a file.
 
-Time: 17 ms of a core per GeV in Geant4, and what the model takes; two minutes for the default with
-a CaloClouds of up to 4 GeV. Numbers: results/showers.md.
+Time: 17 ms of a core per GeV in Geant4, and what the model takes; three minutes for the default.
+Numbers: results/showers.md.
 """
 
 import dataclasses

@@ -147,12 +147,36 @@ def _cumulative_product(x, *, axis, reverse):
     return [jnp.flip(x, axis) if reverse else x]
 
 
+def _gather(x, index, *, dimension_numbers, slice_sizes, mode, **_):
+    """Entries at several indices as rows of one table: jax2onnx gives the former wrong shapes."""
+    axes = dimension_numbers.start_index_map
+    looked_up = [i for i in axes if slice_sizes[i] < x.shape[i]]
+    rest = [i for i in range(x.ndim) if i not in looked_up]
+    single = all(slice_sizes[i] == 1 for i in looked_up)
+    whole = all(slice_sizes[i] == x.shape[i] for i in rest)
+    filled = mode == lax.GatherScatterMode.FILL_OR_DROP
+    batched = dimension_numbers.operand_batching_dims
+    if len(axes) == 1 or not looked_up or not single or not whole or filled or batched:
+        return None
+    row = 0
+    for i in looked_up:
+        row = row * x.shape[i] + jnp.clip(index[..., axes.index(i)], 0, x.shape[i] - 1)
+    x = x if isinstance(x, jax.core.Tracer) else np.asarray(x)
+    table = x.transpose(*looked_up, *rest)
+    table = jnp.asarray(table.reshape(-1, *table.shape[len(looked_up) :]))
+    rows = table.at[row].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    kept = [s for i, s in enumerate(slice_sizes) if i not in dimension_numbers.collapsed_slice_dims]
+    rows = rows.reshape(*row.shape, *kept)
+    return [jnp.moveaxis(rows, range(row.ndim, rows.ndim), dimension_numbers.offset_dims)]
+
+
 _RULES = {
     "jgen_matmul": _matmul,
     "jgen_chunks": all_at_once,
     "integer_pow": _power,
     "triangular_solve": _triangular_solve,
     "cumprod": _cumulative_product,
+    "gather": _gather,
     # Numbers in order, NaN the last: the same where there is none.
     "lt_to": lambda x, y: [lax.lt(x, y)],
     "le_to": lambda x, y: [lax.le(x, y)],

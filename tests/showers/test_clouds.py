@@ -238,6 +238,24 @@ def test_distributions_in_layers_with_few_points_are_those_of_their_neighbours()
     assert (np.diff(np.float32(same)) > 0).all()
 
 
+def test_correlations_change_with_the_incident_energy():
+    """Covariances of normal numbers that are known at both ends, and none between two beams."""
+    rng, num = np.random.default_rng(0), 20_000
+    energy = rng.uniform(-1, 1, size=num)
+    first, second = rng.normal(size=(2, num))
+    scores = np.stack([first, energy * first + np.sqrt(1 - energy**2) * second], axis=1)
+    found = fitting._factors(scores, energy)
+    covariances = np.einsum("nij,nkj->nik", found, found)
+    # Weights that fall linearly: the mean energy is a third of the way to the next node.
+    np.testing.assert_allclose(covariances[:, 0, 1], [-2 / 3, 0, 2 / 3], atol=0.03)
+    np.testing.assert_allclose(covariances[:, [0, 1], [0, 1]], 1, atol=0.05)
+    beams = np.sign(energy)
+    between = fitting._factors(scores, beams)[1]
+    share = num / (num + 2)
+    whole = share * np.cov(scores.T) + (1 - share) * np.eye(2)
+    np.testing.assert_allclose(between @ between.T, whole, rtol=1e-6)
+
+
 MEAN, WIDTH = np.array([[0.5, -1.0, 0.2]]), np.array([[0.4, 1.0, 1.3]])
 
 

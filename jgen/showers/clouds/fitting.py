@@ -64,16 +64,9 @@ def fit_preprocessing(
     ends, rates, num = np.array([low, high]), _rates(showers, geometry), geometry.num_layers
     scale = ends if scale is None else np.array(scale, np.float64)
     size = num_numbers(num)
-    unknown = (np.zeros((k, size)) for k in (4, 3, len(SCORES)))
-    unknown = (
-        *unknown,
-        np.zeros((2, size, size)),
-        np.zeros((num, 2)),
-        np.zeros((num, 1, 2)),
-        1,
-        scale,
-    )
-    first = CloudPreprocessing(geometry, Statistics(ends, *rates, *unknown))
+    shapes = *((k, size) for k in (4, 3, len(SCORES))), (2, size, size), (num, 2), (num, 1, 2)
+    unknown = map(np.zeros, shapes)
+    first = CloudPreprocessing(geometry, Statistics(ends, *rates, *unknown, 1, scale))
     known = _measure(first, showers, key)
     statistics = first.statistics._replace(
         **_number_statistics(known["raw"], known["full"], known["energy"]),
@@ -215,7 +208,8 @@ def _factors(scores, energy) -> np.ndarray:
     nodes, factors = np.linspace(energy.min(), energy.max(), _NODES), []
     for node in nodes:
         weight = np.maximum(1 - np.abs(energy - node) / (nodes[1] - nodes[0]), 0)
-        covariance = (scores * weight[:, None]).T @ scores / weight.sum()
-        count = weight.sum() ** 2 / np.sum(weight**2)
+        # Near an energy without showers, between two beams, are those of all.
+        covariance = (scores * weight[:, None]).T @ scores / max(weight.sum(), 1e-12)
+        count = weight.sum() ** 2 / max(np.sum(weight**2), 1e-12)
         factors.append(np.linalg.cholesky(drawn(covariance, count, whole)))
     return np.stack(factors)

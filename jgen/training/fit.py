@@ -397,11 +397,21 @@ def _read_ahead(step, source, events, keys, data_set, model, config):
         members = jax.vmap(one, in_axes=(None, 0, 0))
         return jax.vmap(members, in_axes=(0, None, None))(steps, keys, data_set)
 
+    def taken(batch):
+        found = source_batch(batch, model)
+        same = [jax.tree.map(lambda a: (a.shape[1:], a.dtype), b) for b in (found, events)]
+        if jax.tree.structure(found) != jax.tree.structure(events) or same[0] != same[1]:
+            raise ValueError(
+                f"a source must give the same fields with the same shapes for all rows, got "
+                f"{same[0]} after {same[1]}"
+            )
+        return found
+
     size = sum(a.nbytes for a in jax.tree.leaves(events)) / num_events(events)
     return ReadAhead(
         source,
         lambda steps: np.asarray(rows(steps)),
-        functools.partial(source_batch, model=model),
+        taken,
         size,
         config.steps - 1,
     )

@@ -136,6 +136,14 @@ class Dictionaries(Source):
         return {"x": self.data.x[rows]}
 
 
+class Forgetful(Source):
+    """No weights but the first time."""
+
+    def __getitem__(self, rows):
+        found = super().__getitem__(rows)
+        return found if len(self.asked) == 1 else found._replace(weight=None)
+
+
 class Frame(Source):
     columns = ("a", "b")
 
@@ -150,6 +158,7 @@ class Frame(Source):
         (Source(Batch(DATA.x[:0])), {}, "a source without events"),
         (Dictionaries(), {}, "a source must give a Batch of 64 events .* got dict"),
         (np.zeros((4, 2)), {}, r"must be a Batch, .* or a source with len.*got ndarray"),
+        (Forgetful(), {}, "a source must give the same fields with the same shapes for all rows"),
         (Frame(), {}, "got Frame; jgen.columns.to_batch makes one"),
         (Source(NOT_FINITE), {}, "data.x holds values that are not finite numbers"),
     ],

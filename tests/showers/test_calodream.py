@@ -114,6 +114,15 @@ def test_the_shape_condition_is_the_energy_then_the_ratios(preprocessing, shower
     assert shape_condition(jnp.ones(()), jnp.zeros(45)).shape == (46,)
 
 
+def test_incident_energies_that_cannot_be_are_refused():
+    for low, high in ((3e4, 1e3), (0, 1e3), (-1, 5), (1, np.nan), (1, np.inf)):
+        with pytest.raises(ValueError, match="0 < low <= high"):
+            incident_energies(3, low, high)
+    for num in (0, -1):
+        with pytest.raises(ValueError, match="num must be"):
+            incident_energies(num, 1e3, 1e4)
+
+
 def test_incident_energies_are_log_uniform():
     energies = incident_energies(20_000, 1e3, 1e6, jax.random.key(1))
     scaled = np.log(energies / 1e3) / np.log(1e3)

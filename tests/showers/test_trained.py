@@ -1,5 +1,6 @@
 """The generator that comes with the package makes showers like Geant4's, and has a card."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -44,6 +45,16 @@ def test_it_is_found_by_its_name_and_others_are_refused(trained):
         showers.load_trained("nowhere")
     with pytest.raises(ValueError, match="from 1.* MeV, those of the training sample"):
         trained.draw(jax.random.key(0), np.full(3, 1e5))
+
+
+def test_a_folder_that_lacks_a_file_is_refused(tmp_path):
+    folder = Path(showers.__file__).parent / "pretrained" / "electrons-ds2"
+    for lacking in ("preprocessing.npz", "student/params.npz"):
+        copy = tmp_path / lacking.replace("/", "-")
+        shutil.copytree(folder, copy)
+        (copy / lacking).unlink()
+        with pytest.raises(ValueError, match=f"not finished its training .{lacking} is missing"):
+            showers.load_trained(copy)
 
 
 def test_the_weights_are_small_and_have_a_card():

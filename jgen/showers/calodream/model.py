@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jgen.bijectors import Bijector
-from jgen.checks import check_literals, check_not_negative, check_whole
+from jgen.checks import check_literals, check_not_negative, check_sizes, check_whole
 from jgen.generative_model import Batch, GenerativeModel
 from jgen.models import (
     autoregressive_flow_matching,
@@ -229,6 +229,13 @@ def training_data(showers: Showers, preprocessing: ShowerPreprocessing) -> Train
 def incident_energies(
     num: int, low: float, high: float, key: Key | None = None
 ) -> Float[np.ndarray, " num"]:
-    """Log-uniform incident energies [MeV] between `low` and `high` (2405.09629, Eq. 1)."""
+    """Log-uniform incident energies [MeV] between `low` and `high` (2405.09629, Eq. 1).
+
+    Raises:
+      ValueError: for limits that are not 0 < low <= high, or fewer than one.
+    """
+    check_sizes(num=num)
+    if not 0 < low <= high < np.inf:
+        raise ValueError(f"energies must be 0 < low <= high [MeV], got {low} and {high}")
     rng = numpy_generator(key)
     return np.exp(rng.uniform(np.log(low), np.log(high), num)).astype(np.float32)

@@ -252,7 +252,8 @@ def load(folder: str | Path) -> Trained:
     folder = Path(folder)
     config = load_config(CaloDreamConfig, folder, CONFIG)
     files = {name: folder / name / "params.npz" for name in parts(config)}
-    if missing := [str(file) for file in files.values() if not file.exists()]:
+    needed = folder / "preprocessing.npz", *files.values()
+    if missing := [str(file) for file in needed if not file.exists()]:
         raise ValueError(
             f"{folder} has not finished its training ({missing[0]} is missing); run the command "
             "that started it again"

@@ -289,9 +289,10 @@ def load(folder: str | os.PathLike) -> Trained:
     folder = Path(folder)
     config = load_config(CloudsConfig, folder, CONFIG)
     names = ("flow", "teacher", *(("student",) if config.distil else ()))
-    if missing := [n for n in names if not (folder / n / "params.npz").exists()]:
+    files = ("preprocessing.npz", *(f"{name}/params.npz" for name in names))
+    if missing := [file for file in files if not (folder / file).exists()]:
         raise ValueError(
-            f"{folder} has not finished its training ({missing[0]}/params.npz is missing); run "
+            f"{folder} has not finished its training ({missing[0]} is missing); run "
             "the command that started it again"
         )
     statistics = Statistics(*load_params(folder / "preprocessing.npz"))

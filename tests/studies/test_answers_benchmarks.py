@@ -45,6 +45,10 @@ def test_smoke_measures_everything(tmp_path, capsys):
         expected.add(f"compile_s/ensemble/mlp/{how}")
     for how in ("vmap", "scan"):
         expected |= {f"ensemble{clock}_ratio/mlp/{how}" for clock in ("", "_wall")}
+    for parts in (1, 2):
+        expected.add(f"compile_s/accumulate/{parts}")
+        expected |= {f"training_{clock}/accumulate/{parts}" for clock in ("ms", "wall_ms")}
+    expected |= {f"training{clock}_ratio/accumulate/2" for clock in ("", "_wall")}
     assert set(metrics) == expected
     assert all(np.isfinite(value) and value > 0 for value in metrics.values())
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics

@@ -111,7 +111,8 @@ def load(path: str | os.PathLike, like: PyTree = None) -> PyTree:
         holds those of an ensemble. Needed only for trees with NamedTuples of your own.
 
     Raises:
-      ValueError: if the file is none of `save`, or does not fit; names the first path that differs.
+      ValueError: if the file is none of `save`, does not fit, naming the first path that differs,
+        or has NaN where a model's parameters are wanted.
     """
     header, arrays = _read(Path(path))
     with damage_named(path):
@@ -261,3 +262,5 @@ def _compare(path: Any, stored: dict, wanted: dict) -> None:
                 f"{path} is of another model: {name!r} has shape {array.shape} and type "
                 f"{array.dtype}, this one's {np.shape(leaf)} and {dtype}"
             )
+        if jax.numpy.issubdtype(array.dtype, jax.numpy.inexact) and np.isnan(array).any():
+            raise ValueError(f"{path} is damaged: {name!r} holds NaN, and so would all events")

@@ -133,6 +133,17 @@ def test_what_is_no_tree_of_numbers_is_refused(tmp_path, tree, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_parameters_that_are_nan_are_refused(tmp_path):
+    """What a damaged file holds would be drawn as events that are NaN."""
+    save(tmp_path / "a.npz", {"a": np.ones(3), "b": np.array([1, 2])})
+    like = load(tmp_path / "a.npz")
+    save(tmp_path / "b.npz", like | {"a": np.array([1, np.nan, 1])})
+    load(tmp_path / "a.npz", like)
+    assert np.isnan(load(tmp_path / "b.npz")["a"][1])  # without a model they may mean something
+    with pytest.raises(ValueError, match="damaged: .*a.* holds NaN"):
+        load(tmp_path / "b.npz", like)
+
+
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
     (tmp_path / "runs").write_text("")
     for path in ("runs/a.npz", "runs/deeper/a.npz"):

@@ -64,19 +64,6 @@ def test_streams_are_independent_and_members_stay(key):
         stream(jax.random.PRNGKey(0), "train")
 
 
-def test_parameters_that_are_nan_are_refused(key):
-    """By all that draws or scores; what a damaged file or a diverged training leaves."""
-    density = NORMAL._replace(log_prob=lambda params, key, x, cond=None: jnp.sum(x["x"]) + params)
-    bad = jnp.float32(np.nan)
-    for call in (
-        lambda: draw(NORMAL, bad, key, 3),
-        lambda: next(draw_chunks(NORMAL, bad, key, 3, batch_size=2)),
-        lambda: log_densities(density, bad, key, {"x": np.zeros((3, 2))}),
-    ):
-        with pytest.raises(ValueError, match="params hold NaN, and so would events"):
-            call()
-
-
 def test_bad_input(key):
     with pytest.raises(ValueError, match="num must be a whole number from 1 .*got 0"):
         draw(NORMAL, jnp.float32(0.0), key, 0)

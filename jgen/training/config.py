@@ -40,7 +40,7 @@ class TrainConfig:
     """Optimiser and schedule."""
     ema_decay: float = 0.0
     """Decay a step of the averaged parameters, which are then the result; 0 keeps none. A share
-    ema_decay^steps of the average is the start: take 0.99 for a thousand steps, 0.999 for ten."""
+    ema_decay^steps of the average is the start: 0.999 goes with 10,000 steps, not with 3000."""
     keep: Literal["last", "best"] = "last"
     """Return the last parameters or those with the smallest validation loss."""
     validate_every: int = 200

@@ -297,7 +297,9 @@ def load(folder: str | os.PathLike) -> Trained:
         )
     statistics = Statistics(*load_params(folder / "preprocessing.npz"))
     preprocessing = CloudPreprocessing(get_geometry(config.geometry), statistics)
-    params = {n: member(load_params(folder / n / "params.npz"), 0) for n in names}
+    made = parts(config, preprocessing.slots)
+    models = {"flow": made.flow, "teacher": made.teacher, "student": made.teacher}
+    params = {n: member(load_params(folder / n / "params.npz", models[n]), 0) for n in names}
     return Trained(config, preprocessing, params, "student" if config.distil else "teacher")
 
 

@@ -40,7 +40,7 @@ class TrainConfig:
     """Optimiser and schedule."""
     ema_decay: float = 0.0
     """Decay a step of the averaged parameters, which are then the result; 0 keeps none. After t
-    steps it is (1 + t) / (10 + t) where that is less, so that the average does not hold its start."""
+    steps it is (1 + t) / (10 + t) where that is less, so that the average forgets its start."""
     keep: Literal["last", "best"] = "last"
     """Return the last parameters or those with the smallest validation loss."""
     validate_every: int = 200

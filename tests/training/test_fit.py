@@ -125,7 +125,7 @@ def test_average_and_validation_and_best():
 
 @pytest.mark.parametrize(("decay", "average"), [(0.9999, 0.9 * 300), (0.8, 300 - 4)])
 def test_the_average_of_a_short_training_does_not_hold_its_start(decay, average):
-    """Of parameters that grow by one a step: 0.9 times the step, at last d / (1 - d) steps behind."""
+    """Of parameters that grow by one a step: 0.9 of the step, at last d / (1 - d) steps behind."""
     model = GenerativeModel(lambda key: jnp.zeros(()), lambda p, key, batch: -p, None)
     step = make_step(model, optax.sgd(1.0), 4, ema_decay=decay)
     state, key, data = step.init(jax.random.key(0)), jax.random.key(1), Batch(jnp.asarray(X))

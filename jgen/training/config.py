@@ -39,8 +39,8 @@ class TrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimiser and schedule."""
     ema_decay: float = 0.0
-    """Decay a step of the averaged parameters, which are then the result; 0 keeps none. A share
-    ema_decay^steps of the average is the start: 0.999 goes with 10,000 steps, not with 3000."""
+    """Decay a step of the averaged parameters, which are then the result; 0 keeps none. After t
+    steps it is (1 + t) / (10 + t) where that is less, so that the average forgets its start."""
     keep: Literal["last", "best"] = "last"
     """Return the last parameters or those with the smallest validation loss."""
     validate_every: int = 200

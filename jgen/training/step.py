@@ -81,7 +81,7 @@ def make_step(
       model: what to train.
       optimizer: from optax.
       batch_size: events in a minibatch.
-      ema_decay: of the parameters' average a step; 0 keeps none.
+      ema_decay: of the parameters' average a step, see `TrainConfig`; 0 keeps none.
       place_batch: sharding hint for the minibatch, see `training.mesh`.
       bootstrap: draw from the member's resampled data, see `training.bootstrap`.
       data_sets: the data are so many sets of equal size, one after another.
@@ -150,7 +150,7 @@ def gradient_step(
     Args:
       loss: (params, key, batch) -> scalar.
       optimizer: from optax.
-      ema_decay: of the parameters' average a step; 0 keeps none.
+      ema_decay: of the parameters' average a step, see `TrainConfig`; 0 keeps none.
       penalty: (params, common) -> scalar, minimised with the loss.
 
     Returns:
@@ -171,11 +171,21 @@ def _descent(gradient, optimizer, ema_decay, penalty):
         # The value is for schedules that look at the loss.
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
         params = optax.apply_updates(state.params, updates)
-        ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else None
+        ema = None
+        if ema_decay:
+            ema = optax.incremental_update(params, state.ema, 1 - _decay(ema_decay, state.step))
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return update
+
+
+def _decay(ema_decay: float, step: Array) -> Array:
+    """Decay of the average, small at first, or the average of a short training is its start.
+
+    Of t steps the average then is that of the last t / 9 or so, and the start has a share of t^-9.
+    """
+    return jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
 
 
 def over_members(function: Callable, axis: Axis, num_shared: int = 1) -> Callable:

@@ -123,6 +123,17 @@ def test_average_and_validation_and_best():
         np.testing.assert_allclose(found, min(r["validation_loss"][i] for r in rows), rtol=1e-4)
 
 
+@pytest.mark.parametrize(("decay", "average"), [(0.9999, 0.9 * 300), (0.8, 300 - 4)])
+def test_the_average_of_a_short_training_does_not_hold_its_start(decay, average):
+    """Of parameters that grow by one a step: 0.9 of the step, at last d / (1 - d) steps behind."""
+    model = GenerativeModel(lambda key: jnp.zeros(()), lambda p, key, batch: -p, None)
+    step = make_step(model, optax.sgd(1.0), 4, ema_decay=decay)
+    state, key, data = step.init(jax.random.key(0)), jax.random.key(1), Batch(jnp.asarray(X))
+    learn = lambda state, _: (step.update(state, key, data)[0], None)
+    state, _ = jax.jit(lambda state: jax.lax.scan(learn, state, None, 300))(state)
+    np.testing.assert_allclose(state.average, average, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("num", "sizes"), [(96, [32]), (100, [25]), (101, [26, 25]), (7, [7])])
 def test_each_event_is_validated_on_once_in_batches_of_almost_one_size(num, sizes):
     from jgen.training.validation import stacks_of

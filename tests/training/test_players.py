@@ -119,7 +119,8 @@ def test_the_average_of_a_generator_is_over_all_steps():
         before = state.params["generator"]
         state, _ = update(state, KEY, DATA)
         assert np.all(state.params["generator"] == before) == (n % 3 != 0)
-        average = 0.5 * average + 0.5 * state.params["generator"]
+        decay = min(0.5, n / (n + 9))
+        average = decay * average + (1 - decay) * state.params["generator"]
         np.testing.assert_allclose(state.average["generator"], average, rtol=1e-5)
     assert average != start
 

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.showers import presets
 from experiments.study import Run, Study, at_least, main, table, variant
-from jgen import Batch, draw, metrics, plotting
+from jgen import draw, metrics, plotting
 from jgen.estimate import Estimate, mean_estimate
 from jgen.generative_model import GenerativeModel, SampleFunction
 from jgen.metrics import ClassifierConfig, rank_correlation_distance, wasserstein
@@ -32,7 +33,6 @@ from jgen.plotting import Panel
 from jgen.showers import (
     Geometry,
     Showers,
-    box,
     compute_high_level_inputs,
     count_showers,
     get_geometry,
@@ -40,22 +40,22 @@ from jgen.showers import (
     layer_flows,
     layer_observables,
     merged,
-    merged_geometry,
     read_showers,
     sample_path,
 )
 from jgen.showers.calodream import milliseconds_per_shower
 from jgen.showers.evaluation import observable_distances
-from jgen.showers.layer_flows import CellsConfig, EnergyConfig, LayerPreprocessing, Parts
-from jgen.training import OptimizerConfig, TrainConfig
-from jgen.typing import Params
+from jgen.showers.layer_flows import (
+    CellsConfig,
+    EnergyConfig,
+    LayerFlowsConfig,
+    LayerPreprocessing,
+    Trained,
+)
+from jgen.typing import Key, Params
 
-FINE = get_geometry("ds2")
-SAMPLERS = {
-    "autoregressive": {"teacher": "MAF", "student": "IAF student"},
-    "convolutional": {"couplings": "Convolutional couplings"},
-}
-"""Of each form of the flows of cells; the first learns by likelihood, a second is its student."""
+LABELS = {"teacher": "MAF", "student": "IAF student", "couplings": "Convolutional couplings"}
+"""Of what makes cells."""
 WHOLE = {
     "response": r"$E_\mathrm{tot}$ / $E_\mathrm{inc}$",
     "hits": "Cells hit",
@@ -63,42 +63,18 @@ WHOLE = {
     "radius": "Mean radius [mm]",
 }
 """Observables of a shower as a whole."""
-_BEST = TrainConfig(
-    batch_size=128,
-    optimizer=OptimizerConfig(1e-3, warmup=0.05, clip_norm=100.0),
-    keep="best",
-    validate_every=50,
-    log_every=50,
-    save_every=500,
-)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(LayerFlowsConfig):
     """Layer flows, and the showers that they learn from and are judged by."""
 
     data: tuple[str, ...] = ()
-    """CaloChallenge HDF5 files of ds2; without any, the bundled Geant4 sample."""
+    """CaloChallenge HDF5 files; without any, the bundled Geant4 sample."""
     max_energy: float = 4000.0
     """Showers above this incident energy [MeV] are left out; 0 takes all."""
-    block: tuple[int, int, int] = (5, 4, 1)
-    """Layers, angles and radii that are merged to one."""
     num_test: int = 400
     """Showers at the end of the files that are kept for the comparison, and as many to generate."""
-    num_validation: int = 100
-    """Showers before these that choose the step of each training."""
-    copies: int = 8
-    """Of each training shower, all but the first turned or reflected before cells are merged."""
-    energies: EnergyConfig = EnergyConfig(3, 8, (32,))
-    """Flow of the energies of layers."""
-    cells: CellsConfig = CellsConfig()
-    """Flows of cells."""
-    energy_training: TrainConfig = variant(_BEST, steps=1000)
-    """Training of the first; it keeps the parameters of smallest validation loss."""
-    cell_training: TrainConfig = variant(_BEST, steps=1200)
-    """Training of the others, likewise."""
-    student_training: TrainConfig = variant(_BEST, steps=400, batch_size=32)
-    """Training of the student, if any, likewise, from the parameters of the teacher."""
     sample_batch: int = 100
     """Showers generated at a time."""
     timing: tuple[int, ...] = (1, 100)
@@ -107,60 +83,37 @@ class Config:
     """Resamplings behind the errors of distances."""
     classifier: ClassifierConfig = presets.JUDGE
     """Classifier of high-level features, of each sampler."""
-    seed: int = 0
-    """Seed of everything random."""
-
-    @property
-    def geometry(self) -> Geometry:
-        """Of the merged showers."""
-        return merged_geometry(FINE, self.block)
-
-    @property
-    def samplers(self) -> dict[str, str]:
-        """What is trained on cells, and its label."""
-        return SAMPLERS[self.cells.form]
 
 
 def check(config: Config) -> None:
     """Refuse bad options."""
-    at_least(config, num_test=40, num_validation=2, copies=1, max_energy=0)
-    at_least(config, sample_batch=1, timing=1, bootstrap=2)
-    merged_geometry(FINE, config.block)
+    at_least(config, num_test=40, max_energy=0, sample_batch=1, timing=1, bootstrap=2)
 
 
 @functools.lru_cache(maxsize=1)
-def load_showers(config: Config) -> tuple[Showers, Showers, Showers, Showers]:
-    """Training, validation and reference showers, disjoint and merged, and copies of the first."""
-    files = config.data or sample_path()
-    showers = read_showers(files, FINE, 0, count_showers(files))
+def load_showers(config: Config) -> tuple[Showers, Showers]:
+    """Training showers, and those of the reference, which are merged; they are disjoint."""
+    if not config.data and config.geometry != "ds2":
+        raise ValueError("the bundled showers have the geometry ds2; give --data FILE for others")
+    fine, files = get_geometry(config.geometry), config.data or sample_path()
+    showers = read_showers(files, fine, 0, count_showers(files))
     if config.max_energy:
         showers = Showers(*(a[showers.energies <= config.max_energy] for a in showers))
-    num = len(showers.energies) - config.num_test - config.num_validation
-    if num < config.num_test:
+    num = len(showers.energies) - config.num_test
+    if num - config.num_validation < config.num_test:
         raise ValueError(
-            f"there are {num + config.num_test + config.num_validation} showers, too few for "
-            f"{config.num_test} in the reference, as many at least to train on, and "
-            f"{config.num_validation} to validate; give more --data, a larger --max-energy, or a "
-            "smaller --num-test"
+            f"there are {num + config.num_test} showers, too few for {config.num_test} in the "
+            f"reference, as many at least to train on, and {config.num_validation} to validate; "
+            "give more --data, a larger --max-energy, or a smaller --num-test"
         )
-    cuts = [num, num + config.num_validation]
-    pieces = [Showers(*piece) for piece in zip(*(np.split(a, cuts) for a in showers), strict=True)]
-    rng = np.random.default_rng(config.seed)
-    own = pieces[0].voxels
-    turned = [box.turned(own, FINE, rng) for _ in range(config.copies - 1)]
-    copies = Showers(np.tile(pieces[0].energies, config.copies), np.concatenate([own, *turned]))
-    return tuple(merged(s, FINE, config.block) for s in (*pieces, copies))
-
-
-def make_parts(config: Config, maps: LayerPreprocessing, *, student: bool = False) -> Parts:
-    """The models of energies and cells."""
-    return layer_flows.parts(config.energies, config.cells, maps, student=student)
+    train, reference = (Showers(*(a[rows] for a in showers)) for rows in (np.s_[:num], np.s_[num:]))
+    return train, merged(reference, fine, config.block)
 
 
 def build(config: Config) -> dict[str, GenerativeModel]:
     """The networks by name; the student's have the form of the teacher's."""
-    maps = LayerPreprocessing(config.geometry, (0.0, 1.0), (1.0, 2.0))
-    return make_parts(config, maps)._asdict()
+    maps = LayerPreprocessing(config.merged_geometry, (0.0, 1.0), (1.0, 2.0))
+    return layer_flows.parts(config.energies, config.cells, maps)._asdict()
 
 
 def compute(config: Config, run: Run) -> dict:
@@ -183,62 +136,31 @@ def compute(config: Config, run: Run) -> dict:
                                  one vmap, and one layer after another
     train_seconds/PART           by the clock
     """
-    train, _, reference, _ = load_showers(config)
-    maps = run.cached("preprocessing", lambda: fit_maps(config))
-    maps = LayerPreprocessing(config.geometry, *(tuple(map(float, a)) for a in maps.values()))
-    params, seconds = trained(config, run, maps)
-    truth = Showers(*(a[: config.num_test] for a in train))
-    results = run.cached("judged/truth", judge, config, run, "truth", reference, truth)
+    showers, reference = load_showers(config)
+    trained = layer_flows.train(config, showers, run)
+    first = Showers(*(a[: config.num_test] for a in showers))
+    truth = merged(first, get_geometry(config.geometry), config.block)
+    common = trained.geometry, run.key("classifier")
+    results = run.cached("judged/truth", judge, config, *common, "truth", reference, truth)
     for name in config.samplers:
-        made = make_parts(config, maps, student=name == "student")
-        sample = layer_flows.layers_and_cells(made, maps)
-        both = {"energies": params["energies"], "cells": params[name]}
-        args = sample, both, run.key("sample"), truth.energies
+        made = trained.with_sampler(name)
+        sample = layer_flows.layers_and_cells(made.parts, made.preprocessing)
+        args = sample, made.params, run.key("sample"), truth.energies
         drawn = run.cached(f"samples/{name}", generate, config, *args)
         showers = Showers(truth.energies, drawn["voxels"])
-        results |= run.cached(f"judged/{name}", judge, config, run, name, reference, showers)
+        results |= run.cached(f"judged/{name}", judge, config, *common, name, reference, showers)
         results |= conserved(name, drawn["layers"], showers)
         results |= run.cached(f"timing/{name}", milliseconds, config, name, *args)
     if "student" in config.samplers:
         for size in config.timing:
             times = (results[f"ms_per_shower/{name}/{size}"] for name in config.samplers)
             results[f"speedup/{size}"] = next(times) / next(times)
-        results |= run.cached("divergence", divergence, config, maps, params, run.key("divergence"))
-    results |= run.cached("steps", step_times, config, maps, params[next(iter(config.samplers))])
-    return results | {f"train_seconds/{name}": value for name, value in seconds.items()}
-
-
-def fit_maps(config: Config) -> dict[str, Any]:
-    """What the preprocessing knows of the training showers."""
-    fitted = layer_flows.fit_preprocessing(load_showers(config)[0], config.geometry)
-    return {"log_response": fitted.log_response, "energies": fitted.energies}
-
-
-def as_batch(config: Config, showers: Showers) -> Batch:
-    """Merged showers given their incident energies [MeV]."""
-    return Batch(showers.voxels.reshape(-1, *config.geometry.shape), showers.energies)
-
-
-def trained(
-    config: Config, run: Run, maps: LayerPreprocessing
-) -> tuple[dict[str, Params], dict[str, float]]:
-    """Parameters and seconds of the energies and of what makes cells."""
-    _, validation, _, copies = load_showers(config)
-    params, seconds = {}, {}
-
-    def fit(name, model, training, **options):
-        batches = (as_batch(config, s) for s in (copies, validation))
-        fitted = run.fit(name, model, next(batches), training, validation=next(batches), **options)
-        params[name], seconds[name] = fitted.one, fitted.seconds
-
-    made = make_parts(config, maps)
-    fit("energies", layer_flows.trained_energies(made, maps), config.energy_training)
-    first, *others = config.samplers
-    fit(first, layer_flows.trained_cells(made, maps), config.cell_training)
-    for name in others:
-        student = layer_flows.student_cells(config.cells, maps, params[first])
-        fit(name, student, config.student_training, initial=params[first])
-    return params, seconds
+        results |= run.cached("divergence", divergence, config, trained, run.key("divergence"))
+    results |= run.cached("steps", step_times, config, trained)
+    for name in ("energies", *config.samplers):
+        seconds = sum(row.get("seconds", 0.0) for row in run.history(name))
+        results[f"train_seconds/{name}"] = seconds
+    return results
 
 
 def generate(config: Config, sample: SampleFunction, params: Params, key, energies) -> dict:
@@ -282,9 +204,11 @@ def whole_showers(geometry: Geometry, showers: Showers) -> dict[str, np.ndarray]
     }
 
 
-def judge(config: Config, run: Run, name: str, truth: Showers, showers: Showers) -> dict:
-    """Distances and the AUC of one sample."""
-    geometry, num = config.geometry, config.bootstrap
+def judge(
+    config: Any, geometry: Geometry, key: Key, name: str, truth: Showers, showers: Showers
+) -> dict:
+    """Distances and the AUC of one sample; of the configuration are `bootstrap`, `classifier`."""
+    num = config.bootstrap
     first, second = (whole_showers(geometry, s) for s in (truth, showers))
     found = {}
     for observable, true in first.items():
@@ -297,13 +221,13 @@ def judge(config: Config, run: Run, name: str, truth: Showers, showers: Showers)
     distances = observable_distances(geometry, truth, showers, num_bootstrap=num)
     found |= {f"distance/{name}/{observable}": d for observable, d in distances.items()}
     features = [compute_high_level_inputs(geometry, s) for s in (truth, showers)]
-    told = metrics.classifier_test(*features, run.key("classifier"), config.classifier)
+    told = metrics.classifier_test(*features, key, config.classifier)
     return found | {f"auc/{name}": told.auc_estimate}
 
 
-def divergence(config: Config, maps: LayerPreprocessing, params: dict, key) -> dict[str, Estimate]:
+def divergence(config: Config, trained: Trained, key: Key) -> dict[str, Estimate]:
     """Of the student's cells from the teacher's, given energies of layers of the energy flow."""
-    teacher, student = (make_parts(config, maps, student=s) for s in (False, True))
+    teacher, student = (trained.with_sampler(name).parts for name in config.samplers)
 
     def one(params, key, energy):
         keys = jax.random.split(key, 3)
@@ -312,23 +236,25 @@ def divergence(config: Config, maps: LayerPreprocessing, params: dict, key) -> d
         cells, log_q = student.cells.sample_and_log_prob(params["student"], keys[1], cond)
         return log_q - teacher.cells.log_prob(params["teacher"], keys[2], cells, cond)
 
-    energies = load_showers(config)[2].energies
-    return {"student_kl": mean_estimate(draw(one, params, key, len(energies), energies))}
+    energies = load_showers(config)[1].energies
+    args = one, dict(trained.networks), key, len(energies), energies
+    return {"student_kl": mean_estimate(draw(*args))}
 
 
-def step_times(
-    config: Config, maps: LayerPreprocessing, params: Params, repeats: int = 5
-) -> dict[str, float]:
+def step_times(config: Config, trained: Trained, repeats: int = 5) -> dict[str, float]:
     """Milliseconds of a gradient of all layers at once and of one after another, best of some."""
-    layers, key = config.geometry.num_layers, jax.random.key(0)
-    some = as_batch(config, load_showers(config)[3])
-    some = jax.tree.map(lambda a: a[: config.cell_training.batch_size], some)
-    made, one = make_parts(config, maps), layer_flows.layer_model(config.cells, maps)
+    maps, made, key = trained.preprocessing, trained.parts, jax.random.key(0)
+    params = trained.networks[trained.sampler]
+    some = Showers(*(a[: config.cell_training.batch_size] for a in load_showers(config)[0]))
+    some = merged(some, get_geometry(config.geometry), config.block)
+    some = jax.tree.map(jnp.asarray, layer_flows.as_batch(some, maps.geometry))
+    one = layer_flows.layer_model(config.cells, maps)
     batch = layer_flows.layer_batch(maps, key, some, config.cells.before)
     pick = lambda tree, n: jax.tree.map(lambda a: a[n], tree)
     single = jax.jit(jax.grad(one.loss))
     stacked = jax.jit(jax.grad(layer_flows.trained_cells(made, maps).loss))
-    pieces = [(pick(params, n), key, pick(batch, n)) for n in range(layers)]
+    layers = range(maps.geometry.num_layers)
+    pieces = [(pick(params, n), key, pick(batch, n)) for n in layers]
     runs = {
         "stacked": lambda: stacked(params, key, some),
         "in_turn": lambda: [single(*piece) for piece in pieces],
@@ -347,11 +273,11 @@ def step_times(
 
 def report(config: Config, run: Run, results: dict) -> str:
     """Draw energies of layers, observables of whole showers and cells; tabulate all."""
-    geometry, (_, _, reference, _) = config.geometry, load_showers(config)
-    truth = load_showers(config)[0].energies[: config.num_test]
+    geometry, (showers, reference) = config.merged_geometry, load_showers(config)
+    energies = showers.energies[: config.num_test]
     made = {
-        label: Showers(truth, run.stage(f"samples/{name}")["voxels"])
-        for name, label in config.samplers.items()
+        LABELS[name]: Showers(energies, run.stage(f"samples/{name}")["voxels"])
+        for name in config.samplers
     }
     true = whole_showers(geometry, reference)
     others = {label: whole_showers(geometry, s) for label, s in made.items()}

@@ -88,6 +88,8 @@ class RunFolder:
 
     def key(self, name: str) -> Key:
         """The key stream called `name` of the configuration's seed."""
+        if not hasattr(self.config, "seed"):
+            raise ValueError(f"{type(self.config).__name__} has no field seed; give it one")
         return stream(jax.random.key(self.config.seed), name)
 
     def cached(

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.study import at_least, positive
-from jgen import Batch
+from experiments.study import at_least
+from jgen import showers as shower_tools
 from jgen.showers import bib_ae, box, get_geometry, read_showers, sample_path
 
 GEOMETRY = get_geometry("ds2")
@@ -32,8 +32,6 @@ class DataConfig:
     """Showers at the end of the file that are kept for the comparison."""
     num_validation: int = 200
     """Showers before these that stop the trainings of the flows."""
-    scale: float = 10.0
-    """Networks see log(1 + E / scale) of a cell, in MeV: linear for most cells that are hit."""
     seed: int = 0
     """Seed of the points by which voxels get their cells, and of the copies."""
 
@@ -45,7 +43,6 @@ class DataConfig:
     def check(self) -> None:
         """Refuse bad options."""
         at_least(self, layers=1, side=1, copies=1, num_test=100, num_validation=2)
-        positive(self, "scale", block="data.")
         if GEOMETRY.shape[0] % self.layers:
             raise ValueError(
                 f"data.layers is {self.layers}, which does not divide the {GEOMETRY.shape[0]} "
@@ -65,8 +62,6 @@ class Config(bib_ae.BibAeConfig):
     """Showers generated for the energy of each test shower."""
     classifier_epochs: int = 50
     """Of the classifier test; 0 leaves it out."""
-    seed: int = 0
-    """Seed of everything random."""
 
 
 class Showers(NamedTuple):
@@ -85,10 +80,9 @@ class Showers(NamedTuple):
         """Logarithm of visible over incident energy [n]."""
         return np.log(self.cells.sum(axis=(1, 2, 3), dtype=np.float64) / self.energies)
 
-    @property
-    def logs(self) -> np.ndarray:
-        """Logarithms [n, 2] of incident energy [MeV] and response."""
-        return np.stack([np.log(self.energies), self.log_response], axis=1)
+    def in_rows(self) -> shower_tools.Showers:
+        """Cells of a shower in one row."""
+        return shower_tools.Showers(self.energies, self.cells.reshape(len(self.cells), -1))
 
     @property
     def observables(self) -> dict[str, np.ndarray]:
@@ -97,25 +91,17 @@ class Showers(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Disjoint sets of showers, and the numbers that the training set scales conditions with.
+    """Disjoint sets of showers.
 
     Attributes:
       train, validation, test: showers.
       copies: showers that networks are trained on, made of the first of these.
-      centre, width: mean and standard deviation of the training set's `logs` [2].
     """
 
     train: Showers
     validation: Showers
     test: Showers
     copies: Showers
-    centre: np.ndarray
-    width: np.ndarray
-
-    def batch(self, showers: Showers, scale: float) -> Batch:
-        """Compressed cells given standardised logarithms of incident energy and response."""
-        cond = np.float32((showers.logs - self.centre) / self.width)
-        return Batch(np.asarray(box.compressed(showers.cells, scale)), cond)
 
 
 @functools.lru_cache(maxsize=1)
@@ -134,4 +120,4 @@ def load_data(config: DataConfig) -> Data:
     turned = lambda: box.turned(showers.voxels[:num], GEOMETRY, rng)
     cells = [train.cells, *(cells_of(turned()) for _ in range(config.copies - 1))]
     copies = Showers(np.tile(train.energies, config.copies), np.concatenate(cells))
-    return Data(train, *others, copies, train.logs.mean(axis=0), train.logs.std(axis=0))
+    return Data(train, *others, copies)

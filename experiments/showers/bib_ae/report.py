@@ -94,7 +94,7 @@ def classifiers(
         hidden=(128, 128), learning_rate=1e-3, batch_size=200,
         epochs=config.classifier_epochs, num_seeds=2,
     )  # fmt: skip
-    flat = lambda s: np.log1p(s.cells.reshape(len(s.cells), -1) / config.data.scale)
+    flat = lambda s: np.log1p(s.cells.reshape(len(s.cells), -1) / config.scale)
     cells = lambda s: np.column_stack([np.log(s.energies), flat(s)])
     few = lambda s: np.column_stack([np.log(s.energies), *s.observables.values()])
     inputs = {"cells_sorted": (cells, "sorted"), "cells": (cells, "with")}

@@ -15,16 +15,14 @@ Deviations from 2005.05334: those of `jgen.showers.bib_ae`, a box that is a twen
 energies in units of 10 MeV, and critics at twice, not five times, the pace.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.showers.bib_ae.data import GEOMETRY, Config, Data, load_data
 from experiments.showers.bib_ae.report import GENERATED, measure, report
 from experiments.study import Run, Study, at_least, main, variant
-from jgen import Batch, GenerativeModel, draw
-from jgen.showers import bib_ae, box, count_showers, sample_path
-from jgen.typing import Key, Params
+from jgen import GenerativeModel, draw
+from jgen.showers import bib_ae, count_showers, sample_path
+from jgen.typing import Key
 
 DEFAULT = Config()
 
@@ -101,68 +99,27 @@ def compute(config: Config, run: Run) -> dict:
     auc_cells, auc_observables, auc_cells_sorted      of classifiers, the last one of "sorted"
     """
     data = load_data(config.data)
-    models, params = train(config, data, run)
-    samples = run.cached("samples", generate, config, data, models, params, run.key("sample"))
+    train, validation = data.copies.in_rows(), data.validation.in_rows()
+    options = {"validation": validation, "threshold": GEOMETRY.threshold}
+    trained = bib_ae.train(config, config.data.shape, train, run, **options)
+    samples = run.cached("samples", generate, config, data, trained, run.key("sample"))
     return run.cached("measured", measure, config, data, samples, run.key("classifier"))
 
 
-def train(
-    config: Config, data: Data, run: Run
-) -> tuple[dict[str, GenerativeModel], dict[str, Params]]:
-    """Train all parts one after another; returns models and parameters by name."""
-    events, validation = (data.batch(s, config.data.scale) for s in (data.copies, data.validation))
-    response = lambda batch: Batch(batch.cond[:, 1:], batch.cond[:, :1])
-    models, params, shape = {}, {}, config.data.shape
-
-    def fit(name, model, training, batch=events, **options):
-        models[name] = model
-        params[name] = run.fit(name, model, batch, training, **options).one
-
-    flows, game, post = config.flows, config.autoencoder, config.post
-    fit("response", bib_ae.response_model(), flows.response, response(events),
-        validation=response(validation))  # fmt: skip
-    fit("game", bib_ae.game_model(config, shape), game.training, optimizer=game.optimizer)
-    coder_params = {name: params["game"][name] for name in ("encoder", "decoder")}
-    latent = bib_ae.latent_model(config, shape, coder_params)
-    fit("latent", latent, flows.latent, validation=validation)
-    generate = lambda key, cond: latent.sample(params["latent"], key, cond)
-    both = bib_ae.post_models(config, shape, coder_params, generate)
-    fit("sorted", both["sorted"], post.sorted_training)
-    fit("post", both["post"], post.training)
-    return models, params
-
-
-def generate(
-    config: Config,
-    data: Data,
-    models: dict[str, GenerativeModel],
-    params: dict[str, Params],
-    key: Key,
-) -> dict[str, np.ndarray]:
+def generate(config: Config, data: Data, trained: bib_ae.Trained, key: Key) -> dict:
     """Showers [n, z, y, x] in MeV for `energies` [n] of the test showers, by how they were made.
 
     Each has "/free" beside it: its visible energy [n] over the one that was drawn first, before
     cells were cut and scaled to that.
     """
-    centre, width = np.float32(data.centre), np.float32(data.width)
-
-    def sample(params, key, energy):
-        key_response, key_shape = jax.random.split(key)
-        log_energy = ((jnp.log(energy) - centre[0]) / width[0])[None]
-        response = models["response"].sample(params["response"], key_response, log_energy)
-        cond = jnp.concatenate([log_energy, response])
-        total = energy * jnp.exp(response[0] * width[1] + centre[1])
-        made = {}
-        for name, part in GENERATED.items():
-            cells = models[part].sample(params[part], key_shape, cond)
-            cells = box.decompressed(cells, config.data.scale)
-            made[name] = box.cut_and_scaled(cells, total, GEOMETRY.threshold)
-            made[f"{name}/free"] = jnp.sum(cells) / total
-        return made
-
     energies = np.repeat(data.test.energies, config.num_repeats)
-    made = draw(sample, params, key, len(energies), energies)
-    return {"energies": energies, **made}
+    made = {"energies": energies}
+    for name, sampler in GENERATED.items():
+        one = trained.with_sampler(sampler)
+        made[name], made[f"{name}/free"] = draw(
+            one.cells_and_free, one.params, key, len(energies), energies
+        )
+    return made
 
 
 STUDY = Study({"default": DEFAULT, "smoke": SMOKE}, compute, report, check, build)

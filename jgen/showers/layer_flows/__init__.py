@@ -1,7 +1,8 @@
 """L2LFlows and CaloFlow: showers layer by layer, by flows that train at once (2302.11594).
 
-made = layer_flows.parts(EnergyConfig(), CellsConfig(), fit_preprocessing(showers, geometry))
-model = layer_flows.shower_model(made, preprocessing)
+trained = layer_flows.load("runs/layer_flows-default")
+energies = calodream.incident_energies(1000, *trained.energy_range)
+showers = trained.draw(jax.random.key(0), energies)
 """
 
 from jgen.showers.layer_flows.model import (
@@ -27,12 +28,24 @@ from jgen.showers.layer_flows.preprocessing import (
     logs_of_parts,
     parts_of_logs,
 )
+from jgen.showers.layer_flows.trained import (
+    CONFIG,
+    LayerFlowsConfig,
+    Trained,
+    as_batch,
+    load,
+    train,
+)
 
 __all__ = [
+    "CONFIG",
     "CellsConfig",
     "EnergyConfig",
+    "LayerFlowsConfig",
     "LayerPreprocessing",
     "Parts",
+    "Trained",
+    "as_batch",
     "cells_condition",
     "cells_flow",
     "energies_flow",
@@ -40,11 +53,13 @@ __all__ = [
     "layer_batch",
     "layer_model",
     "layers_and_cells",
+    "load",
     "logs_of_parts",
     "parts",
     "parts_of_logs",
     "shower_model",
     "student_cells",
+    "train",
     "trained_cells",
     "trained_energies",
     "whole",

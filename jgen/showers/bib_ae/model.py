@@ -2,15 +2,8 @@
 
 All are of compressed cells [z, y, x], `jgen.showers.box.compressed`, given two standardised
 logarithms, of the incident energy and of the response E_vis / E_inc. They are trained one after
-another, as `experiments/showers/bib_ae` does:
-
-    one = config.autoencoder
-    game = fit(game_model(config, shape), data, key, one.training, optimizer=one.optimizer)
-    coder = {name: game.one[name] for name in ("encoder", "decoder")}
-
-then `latent_model(config, shape, coder)`, a density estimate of the encoded latents, and
-`post_models(config, shape, coder, generate)["post"]`, where `generate` samples the former.
-`response_model` draws the response beforehand.
+another, as `train` does: `response_model`, which draws the response beforehand; `game_model`;
+`latent_model`, a density estimate of the encoded latents; and `post_models`.
 
 Deviations from 2005.05334: dense networks for convolutions; the visible energy is a condition,
 where the BIB-AE generates it; a reconstruction term, the Poisson deviance; a flow for the density
@@ -152,6 +145,14 @@ class BibAeConfig:
     """Response and latent."""
     post: PostConfig = PostConfig()
     """Post-processor."""
+    scale: float = 10.0
+    """Networks see log(1 + E / scale) of a cell, in MeV: linear for most cells that are hit."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def check(self) -> None:
+        """Refuse bad options."""
+        check_positive(scale=self.scale)
 
 
 def networks(config: BibAeConfig, shape: Shape) -> tuple[Autoencoder, Network, Network]:

@@ -7,8 +7,8 @@ is left, of variance v (1 - t)^2. Were c linear and all normal, the expected vel
 
     -(1 - t) v c dc/dx / (1 + (1 - t)^2 v |dc/dx|^2),
 
-and about log(1 + exp(-d / s)) away from a jet whose distance is d above the least one, where s is
-the noise left in it. Networks see these pulls, and how far off an event is. To the velocity v that
+and phi(d / s) / Phi(d / s) away from a jet whose distance is d above the least one, where s is the
+noise left in it. Networks see these pulls, and how far off an event is. To the velocity v that
 they make, the pulls of the event x_t + (1 - t) v that it heads for are added, each times a gain of
 their making, so that the last steps of a flow end on the surfaces. All of it, and the masses and
 angles of pairs, stays as it is in rotations about the beam, the symmetry that published spurions
@@ -90,7 +90,8 @@ def known_of(coordinates: Coordinates, min_distance: float) -> Known:
 
     def pushes(left, apart, distance):
         off = (distance - min_distance) / ((2 * _VARIANCE) ** 0.5 * left + _LEAST)
-        strength = jnp.minimum(jax.nn.softplus(-off), _MOST)
+        normal = jax.scipy.stats.norm
+        strength = jnp.minimum(jnp.exp(normal.logpdf(off) - normal.logcdf(off)), _MOST)
         along = apart / distance[..., None]
         return jnp.sum((strength * _others(apart))[..., None] * along, axis=1)
 

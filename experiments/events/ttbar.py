@@ -331,7 +331,7 @@ DEFAULT = Config()
 SMOKE = variant(
     DEFAULT,
     **SMALL,
-    networks=("lloca",),
+    networks=("transformer",),
     num_train=300,
     training={"steps": 6, "batch_size": 16, "ensemble": 2, "validate_every": 3},
     num_generated=100,

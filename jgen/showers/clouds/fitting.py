@@ -92,7 +92,7 @@ def _measure(preprocessing, showers, key) -> dict[str, np.ndarray]:
         rings = jnp.zeros((num_layers, num_rings)).at[layer, ring].add(valid(n, most))
         some = jax.random.randint(key_sample, (_SAMPLE,), 0, jnp.maximum(n, 1))
         sample = jnp.log(jnp.maximum(points[some, 3], 1e-9))
-        whole = totals(points, n, num_layers)
+        whole = totals(geometry, points, n)
         raw, full = raw_numbers(key_numbers, whole, energy)
         place = layer[some], ring[some]
         found = {"rings": rings, "sample": sample, "place": place, "n": n}

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import logit
 from jaxtyping import Array, Float
 
 from jgen.showers.clouds.points import Totals
@@ -10,18 +11,25 @@ from jgen.typing import Key
 MAXIMUM = 6
 """The layer of a shower's maximum, which hardly any shower leaves empty."""
 
+# Least share of energy, or of what is not in it.
+_LEAST = 1e-5
+
 
 def num_numbers(num_layers: int) -> int:
-    """Of the Shower Flow: response, centre, points and energies of layers, one of which follows."""
-    return 3 + num_layers + num_layers - 1
+    """Of the Shower Flow: response, centre, and points, energies and shares of layers.
+
+    One of the energies follows from the others.
+    """
+    return 3 + 3 * num_layers - 1
 
 
 def raw_numbers(key: Key, whole: Totals, energy: Float[Array, ""]) -> tuple[Array, Array]:
     """Numbers of the Shower Flow before they are standardised, and which of them are known.
 
     log(visible / incident energy); x and y of the centre; the square root of the points of each
-    layer with a uniform number added; and of all layers but one, where showers have their maximum,
-    log energy a point over that of this one.
+    layer with a uniform number added; of all layers but one, where showers have their maximum, log
+    energy a point over that of this one; and the logit of the share of a layer's energy in the
+    innermost ring.
     """
     num = len(whole.n)
     visible = jnp.sum(whole.energy)
@@ -30,17 +38,20 @@ def raw_numbers(key: Key, whole: Totals, energy: Float[Array, ""]) -> tuple[Arra
     each = jnp.log(jnp.where(full, whole.energy, 1) / jnp.maximum(whole.n, 1))
     ratios = jnp.delete(each - each[MAXIMUM], MAXIMUM)
     known = jnp.delete(full & full[MAXIMUM], MAXIMUM)
-    raw = jnp.concatenate([jnp.log(visible / energy)[None], whole.centre, roots, ratios])
-    return raw, jnp.concatenate([jnp.ones(3 + num, bool), known])
+    divided = full & (whole.inner > 0) & (whole.inner < 1)
+    shares = logit(jnp.clip(jnp.where(divided, whole.inner, 0.5), _LEAST, 1 - _LEAST))
+    raw = jnp.concatenate([jnp.log(visible / energy)[None], whole.centre, roots, ratios, shares])
+    return raw, jnp.concatenate([jnp.ones(3 + num, bool), known, divided])
 
 
 def raw_totals(raw: Float[Array, " num"], energy: Float[Array, ""], slots: int) -> Totals:
     """The inverse of `raw_numbers`."""
-    num = (len(raw) - 2) // 2
-    response, centre, roots, ratios = jnp.split(raw, (1, 3, 3 + num))
+    num = (len(raw) - 2) // 3
+    response, centre, roots, ratios, inner = jnp.split(raw, (1, 3, 3 + num, 2 + 2 * num))
     n = jnp.floor(jnp.square(jnp.maximum(roots, 0)))
     n = n.at[MAXIMUM].max(1)
     n = jnp.diff(jnp.minimum(jnp.cumsum(n), slots), prepend=0.0)
     ratios = jnp.insert(ratios, MAXIMUM, 0.0)
     shares = jax.nn.softmax(jnp.where(n > 0, ratios + jnp.log(jnp.maximum(n, 1)), -jnp.inf))
-    return Totals(n.astype(jnp.int32), energy * jnp.exp(response) * shares, centre)
+    energies = energy * jnp.exp(response) * shares
+    return Totals(n.astype(jnp.int32), energies, jax.nn.sigmoid(inner), centre)

@@ -33,6 +33,7 @@ from jgen.showers.clouds.points import (
     Totals,
     calibrated,
     cut,
+    factors,
     layer_of_rows,
     poisson_parts,
     rates_of_hits,
@@ -40,7 +41,9 @@ from jgen.showers.clouds.points import (
     to_points,
     to_voxels,
     totals,
+    voxel_of,
 )
+from jgen.showers.clouds.spectrum import Spectrum, densities, energies_kept
 from jgen.showers.data import Geometry, Showers
 from jgen.typing import Key
 
@@ -120,10 +123,12 @@ class CloudPreprocessing:
     Attributes:
       geometry: a regular one.
       statistics: see `fit_preprocessing`.
+      spectrum: of voxels; it is known when the networks are. Without, they stay as they are.
     """
 
     geometry: Geometry
     statistics: Statistics
+    spectrum: Spectrum | None = None
 
     @property
     def slots(self) -> int:
@@ -163,7 +168,7 @@ class CloudPreprocessing:
         """
         key_points, key_numbers = jax.random.split(key)
         points, n = self.cloud(key_points, voxels, energy, self.slots)
-        whole = totals(points, n, self.geometry.num_layers)
+        whole = totals(self.geometry, points, n)
         numbers, given = self.numbers(key_numbers, whole, energy), self.given(whole, energy)
         features = jax.vmap(self.normal)(points, given.layer)
         features = jnp.where(valid(n, self.slots)[:, None], features, 0)
@@ -195,16 +200,31 @@ class CloudPreprocessing:
 
     def physical(self, points: Float[Array, "slots 3"], whole: Totals) -> Float[Array, "slots 4"]:
         """Points x, y [mm], z [layers], energy [MeV] with numbers of the shower as a whole."""
-        layer = layer_of_rows(whole.n, self.slots)
-        some = lambda rows: jax.vmap(self.point)(*rows)
-        return calibrated(on_points(some, jnp.sum(whole.n), (points, layer)), whole)
+        made = self._calibrated(points, whole)
+        before = to_voxels(self.geometry, made, jnp.sum(whole.n))
+        change = factors(before, self.finished(before, whole)).ravel()
+        return made.at[:, 3].multiply(change[voxel_of(self.geometry, made)])
 
     def decode(
         self, points: Float[Array, "slots 3"], whole: Totals
     ) -> Float[Array, "layers angles rings"]:
         """Voxels [MeV] of points of the network, with numbers of the shower as a whole."""
-        voxels = to_voxels(self.geometry, self.physical(points, whole), jnp.sum(whole.n))
-        return cut(voxels, whole.energy, self.geometry.threshold)
+        voxels = to_voxels(self.geometry, self._calibrated(points, whole), jnp.sum(whole.n))
+        return cut(self.finished(voxels, whole), whole.energy, self.geometry.threshold)
+
+    def finished(
+        self, voxels: Float[Array, "layers angles rings"], whole: Totals
+    ) -> Float[Array, "layers angles rings"]:
+        """Voxels [MeV] with the spectrum of the training sample and the energies of the shower."""
+        if self.spectrum is None:
+            return voxels
+        density = densities(whole.n, self.statistics.inside, self.geometry.shape[1])
+        return energies_kept(self.spectrum.mapped(voxels, density), whole)
+
+    def _calibrated(self, points, whole):
+        some, layer = lambda rows: jax.vmap(self.point)(*rows), layer_of_rows(whole.n, self.slots)
+        made = on_points(some, jnp.sum(whole.n), (points, layer))
+        return calibrated(self.geometry, made, whole)
 
     def normal(self, point: Float[Array, "4"], layer: Int[Array, ""]) -> Float[Array, "3"]:
         """Normal coordinates of a point x, y [mm], z [layers], energy [MeV] of a layer."""

@@ -20,6 +20,7 @@ from jgen.generative_model import Batch, GenerativeModel, SampleFunction, draw
 from jgen.sets import points as points_of
 from jgen.showers.clouds.fitting import fit_preprocessing
 from jgen.showers.clouds.model import (
+    CloudSampler,
     CloudsConfig,
     Parts,
     cloud_sampler,
@@ -36,11 +37,14 @@ from jgen.showers.clouds.preprocessing import (
     Statistics,
     encoded,
 )
+from jgen.showers.clouds.spectrum import Spectrum, densities, fit_spectrum
 from jgen.showers.data import Geometry, Showers, get_geometry
 from jgen.training import RunFolder, load_config, member
 from jgen.typing import Key, Params
 
 Sampler = Literal["teacher", "student"]
+# Showers for the spectrum of voxels.
+_FOR_SPECTRUM = 5000
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,14 @@ class Trained:
         args = self._cloud, self.params, key, len(energies), energies
         return points_of(*draw(*args, batch_size=100))
 
+    @property
+    def _sampler(self) -> CloudSampler:
+        return cloud_sampler(self.parts.flow, self.points, self.preprocessing)
+
     # Kept, as `model` is, so that a second call runs the program of the first.
     @functools.cached_property
     def _cloud(self) -> SampleFunction:
-        sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing).sample
+        sample = self._sampler.sample
 
         def one(params, key, energy):
             points, whole = sample(params, key, energy)
@@ -254,12 +262,36 @@ def train(
     )
     params = {name: member(fitted.params, 0) for name, fitted in params.items()}
     if not config.distil:
-        return Trained(config, preprocessing, params, "teacher")
+        trained = Trained(config, preprocessing, params, "teacher")
+        return _with_spectrum(trained, showers, lambda: data().points.cond, run)
     pairs = lambda: _pairs(config, preprocessing, params["teacher"], data().points.cond, run)
     model = student_model(made.network, preprocessing.slots, params["teacher"])
     student = run.fit("student", model, pairs, config.student, initial=initial.get("student"))
     params["student"] = member(student.params, 0)
-    return Trained(config, preprocessing, params)
+    trained = Trained(config, preprocessing, params)
+    return _with_spectrum(trained, showers, lambda: data().points.cond, run)
+
+
+def _with_spectrum(trained, showers, conditions, run) -> Trained:
+    """The spectrum of voxels mended, by as many showers as were trained on, to some number."""
+    geometry, statistics = trained.geometry, trained.preprocessing.statistics
+
+    def counted(params, key, energy):
+        points, whole = trained._sampler.sample(params, key, energy)
+        return trained.preprocessing.decode(points, whole), whole.n
+
+    def fit():
+        num = min(len(showers.energies), _FOR_SPECTRUM)
+        places = lambda n: densities(n, statistics.inside, geometry.shape[1])
+        n = np.expm1(conditions().cond.layers[:num, :, 0])
+        true = showers.voxels[:num].reshape(num, *geometry.shape), places(n)
+        args = counted, trained.params, run.key("spectrum"), num, showers.energies[:num]
+        voxels, n = draw(*args, batch_size=100, progress=True)
+        return fit_spectrum(true, (voxels, places(n)))
+
+    found = Spectrum(*run.cached("spectrum", fit))
+    preprocessing = dataclasses.replace(trained.preprocessing, spectrum=found)
+    return dataclasses.replace(trained, preprocessing=preprocessing)
 
 
 def _pairs(config, preprocessing, teacher, cond, run) -> Batch:
@@ -289,14 +321,15 @@ def load(folder: str | os.PathLike) -> Trained:
     folder = Path(folder)
     config = load_config(CloudsConfig, folder, CONFIG)
     names = ("flow", "teacher", *(("student",) if config.distil else ()))
-    files = ("preprocessing.npz", *(f"{name}/params.npz" for name in names))
+    files = ("preprocessing.npz", "spectrum.npz", *(f"{name}/params.npz" for name in names))
     if missing := [file for file in files if not (folder / file).exists()]:
         raise ValueError(
             f"{folder} has not finished its training ({missing[0]} is missing); run "
             "the command that started it again"
         )
     statistics = Statistics(*load_params(folder / "preprocessing.npz"))
-    preprocessing = CloudPreprocessing(get_geometry(config.geometry), statistics)
+    spectrum = Spectrum(*load_params(folder / "spectrum.npz"))
+    preprocessing = CloudPreprocessing(get_geometry(config.geometry), statistics, spectrum)
     made = parts(config, preprocessing.slots)
     models = {"flow": made.flow, "teacher": made.teacher, "student": made.teacher}
     params = {n: member(load_params(folder / n / "params.npz", models[n]), 0) for n in names}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
 from jgen import Batch, TrainConfig, draw, fit
 from jgen.models import diffusion
@@ -317,13 +317,31 @@ def test_correlations_change_with_the_incident_energy():
     found = fitting._factors(scores, energy)
     covariances = np.einsum("nij,nkj->nik", found, found)
     # Weights that fall linearly: the mean energy is a third of the way to the next node.
-    np.testing.assert_allclose(covariances[:, 0, 1], [-2 / 3, 0, 2 / 3], atol=0.03)
+    expected = [-7 / 9, -1 / 3, 1 / 3, 7 / 9]
+    np.testing.assert_allclose(covariances[:, 0, 1], expected, atol=0.03)
     np.testing.assert_allclose(covariances[:, [0, 1], [0, 1]], 1, atol=0.05)
     beams = np.sign(energy)
     between = fitting._factors(scores, beams)[1]
     share = num / (num + 2)
     whole = share * np.cov(scores.T) + (1 - share) * np.eye(2)
     np.testing.assert_allclose(between @ between.T, whole, rtol=1e-6)
+
+
+def test_distributions_change_with_the_incident_energy():
+    """And few showers near one have that of all."""
+    rng, num = np.random.default_rng(1), 40_000
+    energy = rng.uniform(-1, 1, size=num)
+    z = np.where(rng.random(num) < 0.5 + 0.5 * energy, 2.0, -1.0) + 0.01 * rng.normal(size=num)
+    weights = fitting._weights(energy)
+    np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-6)
+    tables = fitting._tables(z, weights)
+    share = 1 - norm.cdf(pieces.SCORES[np.sum(tables < 0.5, axis=1)])
+    np.testing.assert_allclose(share, [1 / 9, 1 / 3, 2 / 3, 8 / 9], atol=0.04)
+    scores = fitting._scores(z, weights.T @ tables)
+    assert abs(scores.mean()) < 0.1
+    assert abs(scores.std() - 1) < 0.1
+    lonely = weights * np.array([[1], [1], [1], [0]])
+    np.testing.assert_array_equal(fitting._tables(z, lonely)[3], pieces.quantiles(z))
 
 
 MEAN, WIDTH = np.array([[0.5, -1.0, 0.2]]), np.array([[0.4, 1.0, 1.3]])

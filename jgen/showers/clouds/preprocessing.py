@@ -22,10 +22,10 @@ from jgen.nets.points import on_points
 from jgen.sets import valid
 from jgen.showers.clouds.numbers import raw_numbers, raw_totals
 from jgen.showers.clouds.pieces import (
+    SCORES,
     each,
     normal_score,
     pieces,
-    scored_value,
     scored_values,
     table,
 )
@@ -61,9 +61,9 @@ class Statistics(NamedTuple):
       log_mean: mean of the logarithm of its energy [MeV],
       log_std: and standard deviation.
       number_mean: coefficients in powers of the scaled incident energy of the numbers' means,
-      number_log_std: and of the logarithms of their standard deviations,
-      number_quantiles: and quantiles of the standardised numbers,
-      number_factors: and triangular factors of the covariances of their normal scores, at incident
+      number_log_std: and of the logarithms of their standard deviations.
+      number_quantiles: of the standardised numbers, and
+      number_factors: triangular factors of the covariances of their normal scores, at incident
         energies that are evenly spaced in their logarithm.
       inside: of the points of a layer, the share within each ring edge,
       log_energies: and quantiles of the logarithm of the energies [MeV] of those of a ring.
@@ -78,7 +78,7 @@ class Statistics(NamedTuple):
     log_std: Float[np.ndarray, "bins layers rings"]
     number_mean: Float[np.ndarray, "4 num"]
     number_log_std: Float[np.ndarray, "3 num"]
-    number_quantiles: Float[np.ndarray, "quantiles num"]
+    number_quantiles: Float[np.ndarray, "nodes quantiles num"]
     number_factors: Float[np.ndarray, "nodes num num"]
     inside: Float[np.ndarray, "layers rings_plus_1"]
     log_energies: Float[np.ndarray, "layers rings quantiles"]
@@ -186,16 +186,18 @@ class CloudPreprocessing:
         key_n, key_empty = jax.random.split(key)
         raw, known = raw_numbers(key_n, whole, energy)
         mean, std = self._moments(energy)
-        scores = each(normal_score(self.statistics.number_quantiles.T), (raw - mean) / std)
+        values = self._at(self.statistics.number_quantiles, energy)
+        scores = each(pieces(values.T, jnp.float32(SCORES)), (raw - mean) / std)
         z = jnp.where(known, scores, jax.random.normal(key_empty, raw.shape))
-        return solve_triangular(self._factor(energy), z, lower=True)
+        return solve_triangular(self._at(self.statistics.number_factors, energy), z, lower=True)
 
     def whole(self, numbers: Float[Array, " num"], energy: Float[Array, ""]) -> Totals:
         """Numbers of a shower as a whole; it has a point at least, and no more than slots."""
         mean, std = self._moments(energy)
         # A sum, which an accelerator does not run at reduced precision.
-        z = jnp.sum(self._factor(energy) * numbers[None], axis=1)
-        raw = mean + std * each(scored_value(self.statistics.number_quantiles.T), z)
+        z = jnp.sum(self._at(self.statistics.number_factors, energy) * numbers[None], axis=1)
+        values = self._at(self.statistics.number_quantiles, energy)
+        raw = mean + std * each(pieces(jnp.float32(SCORES), values.T), z)
         return raw_totals(raw, energy, self.slots)
 
     def physical(self, points: Float[Array, "slots 3"], whole: Totals) -> Float[Array, "slots 4"]:
@@ -254,15 +256,14 @@ class CloudPreprocessing:
     def _squares(self):
         return np.square(self.geometry.layers[0].r_edges)
 
-    def _factor(self, energy):
-        """Of the covariance at an incident energy, linear between the known ones."""
-        s = self.statistics
-        low, high = np.log(s.energies)
-        last = len(s.number_factors) - 1
+    def _at(self, known, energy):
+        """What is known at some incident energies, linear between them."""
+        low, high = np.log(self.statistics.energies)
+        last = len(known) - 1
         place = jnp.clip(last * (jnp.log(energy) - low) / (high - low), 0, last)
         left = jnp.minimum(jnp.floor(place).astype(int), last - 1)
-        factors, share = table(s.number_factors), place - left
-        return (1 - share) * factors[left] + share * factors[left + 1]
+        values, share = table(known), place - left
+        return (1 - share) * values[left] + share * values[left + 1]
 
     def _moments(self, energy):
         # Polynomials mean nothing beyond the training sample, whose ends are taken there.

@@ -58,6 +58,15 @@ class Spectrum(NamedTuple):
         shift = values[entry] + (place - left) * (values[entry + 1] - values[entry])
         return voxels * jnp.exp(shift)
 
+    def then(self, other: "Spectrum") -> "Spectrum":
+        """Both maps as one, up to the knots; `other` has the same ranges."""
+        at = _KNOTS + self.shifts
+        after = [
+            [np.interp(a, _KNOTS, shift) for a, shift in zip(*ring, strict=True)]
+            for ring in zip(at, other.shifts, strict=True)
+        ]
+        return self._replace(shifts=np.float32(self.shifts + after))
+
 
 def densities(
     n: Float[Array, "*n layers"] | Int[Array, "*n layers"] | np.ndarray,

@@ -20,7 +20,6 @@ from jgen.generative_model import Batch, GenerativeModel, SampleFunction, draw
 from jgen.sets import points as points_of
 from jgen.showers.clouds.fitting import fit_preprocessing
 from jgen.showers.clouds.model import (
-    CloudSampler,
     CloudsConfig,
     Parts,
     cloud_sampler,
@@ -111,20 +110,21 @@ class Trained:
         args = self._cloud, self.params, key, len(energies), energies
         return points_of(*draw(*args, batch_size=100))
 
-    @property
-    def _sampler(self) -> CloudSampler:
-        return cloud_sampler(self.parts.flow, self.points, self.preprocessing)
-
     # Kept, as `model` is, so that a second call runs the program of the first.
     @functools.cached_property
     def _cloud(self) -> SampleFunction:
-        sample = self._sampler.sample
+        return self._made(
+            lambda points, whole: (self.preprocessing.physical(points, whole), jnp.sum(whole.n))
+        )
 
-        def one(params, key, energy):
-            points, whole = sample(params, key, energy)
-            return self.preprocessing.physical(points, whole), jnp.sum(whole.n)
+    @property
+    def _counted(self) -> SampleFunction:
+        """Voxels [MeV], and points of layers."""
+        return self._made(lambda points, whole: (self.preprocessing.decode(points, whole), whole.n))
 
-        return one
+    def _made(self, function) -> SampleFunction:
+        sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing).sample
+        return lambda params, key, energy: function(*sample(params, key, energy))
 
     @functools.cached_property
     def _voxels_as_points(self) -> SampleFunction:
@@ -273,25 +273,31 @@ def train(
 
 
 def _with_spectrum(trained, showers, conditions, run) -> Trained:
-    """The spectrum of voxels mended, by as many showers as were trained on, to some number."""
-    geometry, statistics = trained.geometry, trained.preprocessing.statistics
+    """The spectrum of voxels mended by that of the training sample.
 
-    def counted(params, key, energy):
-        points, whole = trained._sampler.sample(params, key, energy)
-        return trained.preprocessing.decode(points, whole), whole.n
+    Twice, since voxels change once more when layers get their energies.
+    """
+    geometry, statistics = trained.geometry, trained.preprocessing.statistics
+    num = min(len(showers.energies), _FOR_SPECTRUM)
+    places = lambda n: densities(n, statistics.inside, geometry.shape[1])
+
+    def mended(spectrum):
+        preprocessing = dataclasses.replace(trained.preprocessing, spectrum=spectrum)
+        return dataclasses.replace(trained, preprocessing=preprocessing)
+
+    def made(spectrum):
+        one = mended(spectrum)
+        args = one._counted, one.params, run.key("spectrum"), num, showers.energies[:num]
+        voxels, n = draw(*args, batch_size=100, progress=True)
+        return voxels, places(n)
 
     def fit():
-        num = min(len(showers.energies), _FOR_SPECTRUM)
-        places = lambda n: densities(n, statistics.inside, geometry.shape[1])
         n = np.expm1(conditions().cond.layers[:num, :, 0])
         true = showers.voxels[:num].reshape(num, *geometry.shape), places(n)
-        args = counted, trained.params, run.key("spectrum"), num, showers.energies[:num]
-        voxels, n = draw(*args, batch_size=100, progress=True)
-        return fit_spectrum(true, (voxels, places(n)))
+        first = fit_spectrum(true, made(None))
+        return first.then(fit_spectrum(true, made(first), first.densities))
 
-    found = Spectrum(*run.cached("spectrum", fit))
-    preprocessing = dataclasses.replace(trained.preprocessing, spectrum=found)
-    return dataclasses.replace(trained, preprocessing=preprocessing)
+    return mended(Spectrum(*run.cached("spectrum", fit)))
 
 
 def _pairs(config, preprocessing, teacher, cond, run) -> Batch:

@@ -80,21 +80,30 @@ def densities(
 def fit_spectrum(
     true: tuple[Float[np.ndarray, "n layers angles rings"], Float[np.ndarray, "n layers rings"]],
     made: tuple[Float[np.ndarray, "m layers angles rings"], Float[np.ndarray, "m layers rings"]],
+    densities: Float[np.ndarray, "rings ends"] | None = None,
 ) -> Spectrum:
-    """The map from made to true voxels, each given with the densities of its points."""
-    num_rings, ends, shifts = true[0].shape[-1], [], []
-    for ring in range(num_rings):
-        logs, places = zip(*(_hits(*sample, ring) for sample in (made, true)), strict=True)
-        num = max(1, min(_DENSITIES, min(map(len, logs)) // _FEWEST))
-        at = np.quantile(places[0], np.linspace(0, 1, num + 1)[1:-1]) if len(logs[0]) else []
-        # Of a ring with few hits some ranges are empty, at infinite density.
-        ends.append(np.concatenate([at, np.full(_DENSITIES - num, np.inf)]))
-        ranges = [np.digitize(place, at) for place in places]
-        found = [
-            _shifts(*(log[r == i] for log, r in zip(logs, ranges, strict=True))) for i in range(num)
-        ]
-        shifts.append(np.stack(found + found[-1:] * (_DENSITIES - num)))
-    return Spectrum(np.float32(ends), np.float32(shifts))
+    """The map from made to true voxels, each given with the densities of its points.
+
+    Args:
+      true: of the training sample.
+      made: of the network.
+      densities: where ranges end; chosen for the true ones unless given.
+    """
+    if densities is None:
+        densities = np.stack([_ends(*_hits(*true, ring)) for ring in range(true[0].shape[-1])])
+    shifts = []
+    for ring, ends in enumerate(densities):
+        (low, at), (high, wanted) = _hits(*made, ring), _hits(*true, ring)
+        at, wanted = np.digitize(at, ends), np.digitize(wanted, ends)
+        shifts.append([_shifts(low[at == i], high[wanted == i]) for i in range(_DENSITIES)])
+    return Spectrum(densities, np.float32(shifts))
+
+
+def _ends(logs, places):
+    """Of ranges with as many hits each; where hits are few, some are at infinite density."""
+    num = max(1, min(_DENSITIES, len(logs) // _FEWEST))
+    ends = np.quantile(places, np.linspace(0, 1, num + 1)[1:-1]) if num > 1 else []
+    return np.concatenate([ends, np.full(_DENSITIES - num, np.inf)]).astype(np.float32)
 
 
 def _hits(voxels, density, ring):

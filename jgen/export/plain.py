@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jgen.nets.chunks import all_at_once
+from jgen.nets import chunks, points
 
 # Loops of so many operations in all are written out: networks of few steps then have no loop.
 _WRITTEN_OUT = 1000
@@ -117,6 +118,13 @@ def _matmul(x, w):
     return [(flat @ w).reshape(*x.shape[:-1], w.shape[-1])]
 
 
+def _points(*values, **params):
+    """Of all rows; the network in it has operations to be replaced, too."""
+    function = partial(points.all_at_once, **params)
+    shapes = (jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(jnp.asarray, values))
+    return run(jax.make_jaxpr(function)(*shapes), values, _replaced)
+
+
 def _triangular_solve(a, b, *, left_side, **params):
     """A product with the inverse, where the matrix is known: converters write out the solution."""
     if isinstance(a, jax.core.Tracer) or a.ndim != 2:
@@ -172,7 +180,8 @@ def _gather(x, index, *, dimension_numbers, slice_sizes, mode, **_):
 
 _RULES = {
     "jgen_matmul": _matmul,
-    "jgen_chunks": all_at_once,
+    "jgen_chunks": chunks.all_at_once,
+    "jgen_points": _points,
     "integer_pow": _power,
     "triangular_solve": _triangular_solve,
     "cumprod": _cumulative_product,

@@ -10,7 +10,7 @@ On other devices it is the vmapped function. Several CPU devices that share a ba
 its chunks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 import jax
@@ -109,6 +109,22 @@ def _(*args, **options):
 
 
 def _batch(args, dims, *, mapped, depth, **options):
+    args, flags = events_in_front(args, dims, mapped, depth)
+    out = _chunks_p.bind(*args, mapped=flags, depth=depth + 1, **options)
+    return out, [0] * len(out)
+
+
+def events_in_front(
+    args: Sequence[Array], dims: Sequence[int | None], mapped: Sequence[bool], depth: int
+) -> tuple[list[Array], tuple[bool, ...]]:
+    """Arguments of a primitive with one more axis of events in front, and which of them have it.
+
+    Args:
+      args: under `jax.vmap`.
+      dims: the new axis of each, None of those without.
+      mapped: which have `depth` axes of events already.
+      depth: of events so far.
+    """
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
 
     def in_front(a, d, m):
@@ -123,8 +139,7 @@ def _batch(args, dims, *, mapped, depth, **options):
         if now and not before:
             a = jnp.expand_dims(args[i], range(1, 1 + depth))
             args[i] = jnp.broadcast_to(a, (size, *lead, *a.shape[1 + depth :]))
-    out = _chunks_p.bind(*args, mapped=flags, depth=depth + 1, **options)
-    return out, [0] * len(out)
+    return args, flags
 
 
 batching.primitive_batchers[_chunks_p] = _batch

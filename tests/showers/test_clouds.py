@@ -234,6 +234,12 @@ def test_distributions_in_layers_with_few_points_are_those_of_their_neighbours()
     scores = jax.vmap(pieces.normal_score(normal))(jnp.linspace(-9, 9, 50))
     values = jax.vmap(pieces.scored_value(normal))(scores)
     np.testing.assert_allclose(values, np.linspace(-9, 9, 50), atol=1e-4)
+    tables = np.stack([normal, normal**3 + normal])[:, None]
+    at = pieces.scored_values(tables)
+    for i in range(2):
+        values = jax.vmap(at, (0, None, None))(jnp.linspace(-9, 9, 91), i, 0)
+        one = jax.vmap(pieces.scored_value(tables[i, 0]))(jnp.linspace(-9, 9, 91))
+        np.testing.assert_allclose(values, one, rtol=1e-4, atol=1e-4)
     same = pieces.quantiles(np.full(600, 2.0))
     assert (np.diff(np.float32(same)) > 0).all()
 

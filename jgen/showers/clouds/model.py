@@ -43,6 +43,7 @@ from jgen.nets import (
     point_wise,
     set_transformer,
 )
+from jgen.nets.points import on_points
 from jgen.paths import linear
 from jgen.sets import SetCondition
 from jgen.showers.clouds.numbers import num_numbers
@@ -184,7 +185,22 @@ def point_network(config: CloudsConfig) -> Network:
         shown = jnp.concatenate([x, depth[:, None], given.layers[layer]], axis=1)
         return raw.apply(params, t, shown, SetCondition(cond.n, given.energy))[:, :3]
 
-    return preconditioned(Network(raw.init, apply), PATH, 1.0)
+    network = preconditioned(Network(raw.init, apply), PATH, 1.0)
+    return _point_by_point(network) if config.network == "point_wise" else network
+
+
+def _point_by_point(network: Network) -> Network:
+    """The same network of points that do not see each other, spared of padding on a CPU."""
+
+    def some(rows, params, t, n, energy, layers):
+        x, layer = rows
+        return network.apply(params, t, x, SetCondition(n, Given(energy, layers, layer)))
+
+    def apply(params, t, x, cond):
+        energy, layers, layer = cond.cond
+        return on_points(some, cond.n, (x, layer), params, t, cond.n, energy, layers)
+
+    return Network(network.init, apply, network.num_cond)
 
 
 def teacher_model(network: Network, steps: int, slots: int) -> GenerativeModel:

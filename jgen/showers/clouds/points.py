@@ -141,14 +141,18 @@ def to_voxels(
     """Sums of the energies [MeV] of the first n points; those outside count in the next voxel."""
     num_z, num_alpha, num_r = geometry.shape
     x, y, z, energy = points.T
-    squares = jnp.asarray(np.square(geometry.layers[0].r_edges), points.dtype)
-    ring = jnp.searchsorted(squares, x**2 + y**2, side="right") - 1
     angle = jnp.floor((jnp.arctan2(y, x) + np.pi) * (num_alpha / (2 * np.pi))).astype(int)
     layer = jnp.clip(jnp.floor(z).astype(int), 0, num_z - 1)
-    index = (layer * num_alpha + angle % num_alpha) * num_r + jnp.clip(ring, 0, num_r - 1)
+    index = (layer * num_alpha + angle % num_alpha) * num_r + ring_of(geometry, x**2 + y**2)
     energy = jnp.where(valid(n, len(points)), energy, 0)
     sums = jnp.zeros(geometry.num_voxels, points.dtype).at[index].add(energy)
     return sums.reshape(geometry.shape)
+
+
+def ring_of(geometry: Geometry, square: Float[Array, "*n"]) -> Int[Array, "*n"]:
+    """Ring of a square of the radius [mm^2], the last for what is outside."""
+    inner = np.square(geometry.layers[0].r_edges[1:-1]).astype(np.float32)
+    return jnp.sum(square[..., None] >= inner.reshape(*(1,) * square.ndim, -1), axis=-1)
 
 
 def totals(points: Float[Array, "slots 4"], n: Int[Array, ""], num_layers: int) -> Totals:

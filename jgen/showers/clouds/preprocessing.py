@@ -18,9 +18,17 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 
 from jgen.generative_model import draw
+from jgen.nets.points import on_points
 from jgen.sets import valid
 from jgen.showers.clouds.numbers import raw_numbers, raw_totals
-from jgen.showers.clouds.pieces import each, normal_score, pieces, scored_value, table
+from jgen.showers.clouds.pieces import (
+    each,
+    normal_score,
+    pieces,
+    scored_value,
+    scored_values,
+    table,
+)
 from jgen.showers.clouds.points import (
     Totals,
     calibrated,
@@ -28,6 +36,7 @@ from jgen.showers.clouds.points import (
     layer_of_rows,
     poisson_parts,
     rates_of_hits,
+    ring_of,
     to_points,
     to_voxels,
     totals,
@@ -187,7 +196,8 @@ class CloudPreprocessing:
     def physical(self, points: Float[Array, "slots 3"], whole: Totals) -> Float[Array, "slots 4"]:
         """Points x, y [mm], z [layers], energy [MeV] with numbers of the shower as a whole."""
         layer = layer_of_rows(whole.n, self.slots)
-        return calibrated(jax.vmap(self.point)(points, layer), whole)
+        some = lambda rows: jax.vmap(self.point)(*rows)
+        return calibrated(on_points(some, jnp.sum(whole.n), (points, layer)), whole)
 
     def decode(
         self, points: Float[Array, "slots 3"], whole: Totals
@@ -213,13 +223,12 @@ class CloudPreprocessing:
         s, length = self.statistics, jnp.sqrt(jnp.sum(normal[:2] ** 2) + 1e-12)
         outside = jnp.exp(-0.5 * length**2)
         square = pieces(1 - s.inside[:, ::-1], self._squares[::-1]).of(layer)(outside)
-        log_energy = scored_value(s.log_energies).of(layer, self._ring(square))(normal[2])
+        log_energy = scored_values(s.log_energies)(normal[2], layer, self._ring(square))
         plane = normal[:2] * (jnp.sqrt(jnp.maximum(square, 0)) / length)
         return jnp.append(plane, jnp.stack([layer + 0.5, jnp.exp(log_energy)]))
 
     def _ring(self, square):
-        ring = jnp.searchsorted(table(self._squares), square, side="right") - 1
-        return jnp.clip(ring, 0, self.geometry.shape[2] - 1)
+        return ring_of(self.geometry, square)
 
     @property
     def _squares(self):

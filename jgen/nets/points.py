@@ -1,0 +1,154 @@
+"""Functions of independent points that a CPU computes of the points alone, not of the padding.
+
+Events that are sets are padded to the rows of the longest one, and under `jax.vmap` all rows are
+computed: of showers from 1 to 30 GeV a third are points. Where a function takes each point by
+itself, the primitive below goes through tiles of rows, those of all mapped events in one list, and
+leaves out tiles without any point. A few tiles at a time stay in the cache, too. The numbers of
+points are only known when the program runs, so it is a loop of as many turns as there are tiles.
+Derivatives, and other devices, take all rows at once.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Int
+
+from jgen.nets.chunks import events_in_front
+from jgen.typing import PyTree
+
+_TILE, _TILES = 64, 16
+"""Rows of a tile, and tiles that are computed at once."""
+
+_points_p = Primitive("jgen_points")
+_points_p.multiple_results = True
+
+
+def on_points(
+    function: Callable[..., Array], n: Int[Array, ""], rows: PyTree, *given: PyTree
+) -> Array:
+    """function(rows, *given) [rows, ...] of the first n rows, zero of the others.
+
+    Args:
+      function: of some rows, to as many. Each row of it depends on the same row alone.
+      n: how many rows are points.
+      rows: arrays [rows, ...].
+      given: arrays of the event, or of all events.
+    """
+    leaves, tree = jax.tree.flatten((rows, given))
+    options = {"function": function, "tree": tree, "num_rows": len(jax.tree.leaves(rows))}
+    leaves = [jnp.asarray(n), *map(jnp.asarray, leaves)]
+    return _points_p.bind(*leaves, **options, mapped=(False,) * len(leaves), depth=0)[0]
+
+
+def all_at_once(*args: Array, **params) -> list[Array]:
+    """What the primitive computes of its arguments and parameters, of all rows."""
+    return [_all_events(_every_row, *args, **params)]
+
+
+def _all_events(compute, *args, function, tree, num_rows, mapped, depth):
+    """Apply to events on the first `depth` axes of mapped arguments, which are made one."""
+    lead = next((a.shape[:depth] for a, m in zip(args, mapped, strict=True) if m), ())
+    args = [a.reshape(-1, *a.shape[depth:]) if m else a for a, m in zip(args, mapped, strict=True)]
+
+    def one(n, *leaves):
+        rows, given = jax.tree.unflatten(tree, leaves)
+        return function(rows, *given)
+
+    out = compute(one, args, num_rows, [m and depth > 0 for m in mapped])
+    return out.reshape(*lead, *out.shape[1:])
+
+
+def _masked(out, n):
+    rows = jnp.arange(out.shape[0]) < n
+    return jnp.where(rows.reshape(-1, *(1,) * (out.ndim - 1)), out, 0)
+
+
+def _every_row(one, args, num_rows, mapped):
+    full = lambda n, *leaves: _masked(one(n, *leaves), n)
+    if not any(mapped):
+        return full(*args)[None]
+    return jax.vmap(full, [0 if m else None for m in mapped])(*args)
+
+
+def _tile_by_tile(one, args, num_rows, mapped):
+    num = next((len(a) for a, m in zip(args, mapped, strict=True) if m), 1)
+    in_front = lambda a, m: a if m else jnp.broadcast_to(a, (num, *a.shape))
+    n = in_front(args[0], mapped[0])
+    rows = list(map(in_front, args[1 : 1 + num_rows], mapped[1 : 1 + num_rows]))
+    given, of_event = args[1 + num_rows :], mapped[1 + num_rows :]
+    length = rows[0].shape[1]
+    per_event = -(-length // _TILE)
+
+    def tiles(a):
+        widths = [(0, 0), (0, per_event * _TILE - length), *[(0, 0)] * (a.ndim - 2)]
+        return jnp.pad(a, widths).reshape(num * per_event, _TILE, *a.shape[2:])
+
+    rows = list(map(tiles, rows))
+    ends = jnp.cumsum(-(-jnp.minimum(n, length) // _TILE))
+    axes = [None, *[0] * num_rows, *(0 if m else None for m in of_event)]
+    compute = jax.vmap(one, axes)
+
+    def step(state):
+        first, out = state
+        # The last turn makes its last tile more than once.
+        wanted = jnp.minimum(first + jnp.arange(_TILES), ends[-1] - 1)
+        event = jnp.searchsorted(ends, wanted, side="right")
+        begin = jnp.where(event > 0, ends[event - 1], 0)
+        tile = event * per_event + wanted - begin
+        own = [a[event] if m else a for a, m in zip(given, of_event, strict=True)]
+        return first + _TILES, out.at[tile].set(compute(None, *(a[tile] for a in rows), *own))
+
+    event = [a[0] if m else a for a, m in zip(given, of_event, strict=True)]
+    made = jax.eval_shape(one, None, *(a[0] for a in rows), *event)
+    start = jnp.zeros((), ends.dtype), jnp.zeros((len(rows[0]), *made.shape), made.dtype)
+    out = jax.lax.while_loop(lambda state: state[0] < ends[-1], step, start)[1]
+    return jax.vmap(_masked)(out.reshape(num, -1, *out.shape[2:])[:, :length], n)
+
+
+@lru_cache(maxsize=256)
+def _compiled(**options):
+    """What runs outside of compiled programs, compiled once for each function."""
+    return jax.jit(partial(_points_p.bind, **options))
+
+
+_points_p.def_impl(lambda *args, **options: _compiled(**options)(*args))
+for _compute, _platform in ((_every_row, None), (_tile_by_tile, "cpu")):
+    _rule = mlir.lower_fun(
+        lambda *args, compute=_compute, **options: [_all_events(compute, *args, **options)],
+        multiple_results=True,
+    )
+    mlir.register_lowering(_points_p, _rule, platform=_platform)
+
+
+@_points_p.def_abstract_eval
+def _(*args, **options):
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
+    found = jax.eval_shape(partial(all_at_once, **options), *shapes)
+    return [jax.core.ShapedArray(a.shape, a.dtype) for a in found]
+
+
+def _batch(args, dims, *, mapped, depth, **options):
+    args, mapped = events_in_front(args, dims, mapped, depth)
+    out = _points_p.bind(*args, mapped=mapped, depth=depth + 1, **options)
+    return out, [0] * len(out)
+
+
+batching.primitive_batchers[_points_p] = _batch
+
+
+def _jvp(primals, tangents, **options):
+    moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
+
+    def at(*moved):
+        given = dict(zip(moving, moved, strict=True))
+        return all_at_once(*(given.get(i, a) for i, a in enumerate(primals)), **options)
+
+    changes = tuple(tangents[i] for i in moving)
+    return jax.jvp(at, tuple(primals[i] for i in moving), changes)
+
+
+ad.primitive_jvps[_points_p] = _jvp

@@ -45,7 +45,7 @@ def test_every_row_has_all_numbers(smoke):
     [
         (("--generators", "gan"), "generators must be of clouds, calodream"),
         (("--layer-flows.block", 7, 4, 1), "cannot be cut into blocks"),
-        (("--bib-ae.post.num", 325), "at most the 324 cells"),
+        (("--bib-ae.post.num", 37), "at most the 36 cells"),
         (("--num-test", 10), "num_test must be at least 40"),
         (("--clouds.geometry", "ds3"), "clouds.geometry must be ds2 here"),
         (("--clouds.no-distil",), "clouds.distil must be on"),

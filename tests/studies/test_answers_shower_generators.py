@@ -16,7 +16,8 @@ def test_the_reference_is_the_end_of_the_file_and_no_shower_is_on_both_sides():
     every = every[every <= SMOKE.max_energy]
     np.testing.assert_array_equal(np.concatenate([train.energies, reference.energies]), every)
     assert len(reference.energies) == SMOKE.num_test
-    assert reference.voxels.shape[1] == 3 * 4 * 3 and train.voxels.shape[1] == 45 * 16 * 9
+    assert reference.voxels.shape[1] == 3 * 4 * 3
+    assert train.voxels.shape[1] == 45 * 16 * 9
 
 
 def test_rows_are_samplers_of_the_chosen_generators():

@@ -50,7 +50,6 @@ from jgen.showers.bib_ae import BibAeConfig
 from jgen.showers.calodream import CaloDreamConfig, milliseconds_per_shower
 from jgen.showers.clouds import CloudsConfig
 from jgen.showers.layer_flows import LayerFlowsConfig
-from jgen.training import RunFolder
 from jgen.typing import Params
 
 FINE = get_geometry("ds2")
@@ -216,7 +215,7 @@ def _cells(config: Config):
 def _train(config: Config, run: Run, name: str, showers: Showers) -> tuple[Any, dict[str, float]]:
     """A generator in a folder of its own within the run, and the seconds of its trainings."""
     own = getattr(config, name)
-    with RunFolder(run.path / name, own, read_only=run.read_only) as folder:
+    with run.part(name, own) as folder:
         if name == "bib_ae":
             made = _train_bib_ae(config, folder, showers)
         else:
@@ -227,7 +226,7 @@ def _train(config: Config, run: Run, name: str, showers: Showers) -> tuple[Any, 
         return made, {stage: seconds(stage) for stage in sorted(stages)}
 
 
-def _train_bib_ae(config: Config, folder: RunFolder, showers: Showers) -> bib_ae.Trained:
+def _train_bib_ae(config: Config, folder: Run, showers: Showers) -> bib_ae.Trained:
     flows, geometry = config.layer_flows, _cells(config)
     split = len(showers.energies) - flows.num_validation
     first, last = (Showers(*(a[rows] for a in showers)) for rows in (np.s_[:split], np.s_[split:]))

@@ -26,6 +26,7 @@ from jgen.events.coordinates import (
     MIN_PT,
     UNIT,
     Coordinates,
+    check_coordinates,
     mapped_slots,
     of_momenta,
     scaled,
@@ -34,6 +35,7 @@ from jgen.events.coordinates import (
 from jgen.events.files import check_events
 from jgen.models import Base
 from jgen.physics import wrapped
+from jgen.random import normal
 from jgen.solvers import normal_log_prob
 from jgen.typing import Key
 
@@ -50,8 +52,9 @@ def event_base(coordinates: Coordinates, min_distance: float = MIN_DISTANCE) -> 
       min_distance: of any two particles in eta and phi.
 
     Raises:
-      ValueError: if hardly any candidates pass the cuts.
+      ValueError: if hardly any candidates pass the cuts, or for coordinates that are none.
     """
+    check_coordinates(coordinates)
     num, cut = coordinates.num, coordinates.min_pt / UNIT
     log_acceptance = float(np.log(acceptance(num, coordinates.min_pt, min_distance)))
     first, second = np.triu_indices(num, 1)
@@ -63,7 +66,7 @@ def event_base(coordinates: Coordinates, min_distance: float = MIN_DISTANCE) -> 
         return jnp.all(pt > cut) & jnp.all(distance > min_distance)
 
     def candidate(key):
-        return jax.random.normal(key, (num, 4), jnp.float32)
+        return normal(key, (num, 4))
 
     def sample(key: Key) -> Float[Array, "n 4"]:
         def again(state):
@@ -87,7 +90,7 @@ def event_base(coordinates: Coordinates, min_distance: float = MIN_DISTANCE) -> 
 
 
 def _coordinates(coordinates, drawn):
-    """Coordinates of normal (px, py, pz, log m^2), float32."""
+    """Coordinates of normal (px, py, pz, log m^2), in their precision."""
     with jax.enable_x64(True):
         momentum, square = drawn[:, :3].astype(jnp.float64), jnp.exp(drawn[:, 3:])
         energy = jnp.sqrt(jnp.sum(momentum**2, axis=1, keepdims=True) + square)

@@ -9,16 +9,16 @@ where rounding made it negative `to_coordinates` takes zero.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jgen.arrays import cast_array, double_array
+from jgen.arrays import cast_array, double_array, finite_array
 from jgen.bijectors import Bijector
-from jgen.checks import check_not_negative
+from jgen.checks import check_finite, check_not_negative, check_positive
 from jgen.events.files import check_events
 from jgen.physics import (
     azimuth,
@@ -59,6 +59,34 @@ class Coordinates(NamedTuple):
     def periodic(self) -> np.ndarray:
         """Which coordinates [n, 4] are angles."""
         return np.broadcast_to(np.array([False, True, False, False]), (self.num, 4))
+
+
+def check_coordinates(coordinates: Any) -> None:
+    """Refuse what `fit_coordinates` cannot have made, such as arrays put together by hand.
+
+    Raises:
+      ValueError: for another kind of value, other shapes, or scales that are not positive.
+    """
+    if not isinstance(coordinates, Coordinates):
+        kind = type(coordinates).__name__
+        raise ValueError(f"coordinates are those of `fit_coordinates`, got {kind}")
+    mean = finite_array(coordinates.mean, "means of coordinates", 2)
+    std = finite_array(coordinates.std, "standard deviations of coordinates", 2)
+    if mean.shape[1] != 2 or std.shape != mean.shape:
+        raise ValueError(
+            "means and standard deviations of coordinates are of log(pT - cut) and log m^2 of each "
+            f"particle, both [n, 2], got the shapes {mean.shape} and {std.shape}"
+        )
+    if not (std > 0).all():
+        raise ValueError(f"standard deviations of coordinates must be positive, got {std.min():g}")
+    check_not_negative(min_pt=coordinates.min_pt)
+    if np.shape(coordinates.edges) != (2,):
+        raise ValueError(
+            "edges of coordinates are a mean and a standard deviation, got the shape "
+            f"{np.shape(coordinates.edges)}"
+        )
+    check_finite(**{"the mean of edges": coordinates.edges[0]})
+    check_positive(**{"the standard deviation of edges": coordinates.edges[1]})
 
 
 def fit_coordinates(events: Float[np.ndarray, "num n 4"], min_pt: float = MIN_PT) -> Coordinates:
@@ -134,6 +162,7 @@ def event_map(coordinates: Coordinates) -> Bijector:
     zero, as in `to_coordinates`. Events with a pT below the cut have no density: their
     log-determinant is -inf.
     """
+    check_coordinates(coordinates)
     cut = coordinates.min_pt / UNIT
 
     def to(p):
@@ -269,6 +298,7 @@ def _parts_of(events, min_pt):
 
 
 def _of_num(coordinates, events):
+    check_coordinates(coordinates)
     if events.ndim != 3 or events.shape[1:] != (coordinates.num, 4):
         raise ValueError(
             f"events are arrays [num, {coordinates.num}, 4], got the shape {events.shape}"

@@ -20,7 +20,14 @@ from jaxtyping import Array, Float
 
 from jgen.checks import check_positive
 from jgen.events.base import MIN_DISTANCE, event_base
-from jgen.events.coordinates import UNIT, Coordinates, of_momenta, to_momenta, unscaled
+from jgen.events.coordinates import (
+    UNIT,
+    Coordinates,
+    check_coordinates,
+    of_momenta,
+    to_momenta,
+    unscaled,
+)
 from jgen.generative_model import GenerativeModel
 from jgen.models import geodesic_flow_matching
 from jgen.nets import BEAMS, TIME, LGATrConfig, LLoCaConfig, Network, lgatr, lloca
@@ -70,7 +77,7 @@ def event_velocity(
     def apply(params, t, z, cond=None):
         if cond is not None:
             raise ValueError("generators of events take no condition; leave cond out")
-        angles = jnp.asarray(frequencies, z.dtype) * t
+        angles = jnp.asarray(frequencies, z.dtype) * jnp.asarray(t, z.dtype)
         time = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
         time = jnp.broadcast_to(time, (coordinates.num, len(time)))
         s = jnp.concatenate([jnp.eye(coordinates.num, dtype=z.dtype), time], axis=1)
@@ -89,9 +96,7 @@ def event_velocity(
 def _check_parts(config, coordinates):
     if not isinstance(config, LGATrConfig | LLoCaConfig):
         raise ValueError(f"the network must be a LLoCaConfig or an LGATrConfig, got {config!r}")
-    if not isinstance(coordinates, Coordinates):
-        kind = type(coordinates).__name__
-        raise ValueError(f"coordinates are those of `fit_coordinates`, got {kind}")
+    check_coordinates(coordinates)
 
 
 def _of_multivectors(network):

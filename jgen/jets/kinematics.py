@@ -56,8 +56,10 @@ def calibrated(
     Args:
       points: (eta, phi, pT); rows of pT zero are padding, and pT may not be negative.
       pt: of the jet, in the same units; positive.
-      mass: of the jet, likewise.
+      mass: of the jet, in these too; with zero, angles stay. Where one of the two is less than that
+        or NaN, as a model may draw them, all of the jet is NaN.
     """
+    known = (pt > 0) & (mass >= 0)
     total, _, axis_phi, _ = jet_kinematics(points)
     weight = points[:, 2] / jnp.where(total > 0, jnp.sum(points[:, 2]), 1)
     turned = jnp.mod(points[:, 1] - axis_phi + jnp.pi, 2 * jnp.pi) - jnp.pi
@@ -80,7 +82,7 @@ def calibrated(
     points = scaled(jax.lax.fori_loop(0, _NEWTON_STEPS, step, jnp.zeros((), points.dtype)))
     made = jet_kinematics(points)[0]
     factor = jnp.where(made > 0, pt / jnp.where(made > 0, made, 1), 1)
-    return points.at[:, 2].multiply(factor)
+    return jnp.where(known, points.at[:, 2].multiply(factor), jnp.nan)
 
 
 def finished(

@@ -8,6 +8,7 @@ import pytest
 from jgen import load, save
 from jgen.events import (
     UNIT,
+    event_base,
     event_map,
     finite_events,
     fit_coordinates,
@@ -124,3 +125,25 @@ def test_what_does_not_fit_is_refused(events, coordinates):
     light[..., 0] = np.linalg.norm(light[..., 1:], axis=-1) * (1 - 1e-8)
     flat = to_events(coordinates, to_coordinates(coordinates, light))
     np.testing.assert_allclose(flat, light, rtol=1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mean": np.zeros((6, 3))}, r"\[n, 2\], got the shapes \(6, 3\)"),
+        ({"std": np.ones((5, 2))}, r"\[n, 2\].*\(5, 2\)"),
+        ({"mean": np.zeros(6)}, "2 axes"),
+        ({"std": np.zeros((6, 2))}, "must be positive, got 0"),
+        ({"mean": np.full((6, 2), np.nan)}, "finite"),
+        ({"min_pt": -1.0}, "min_pt"),
+        ({"edges": (0.0, 0.0)}, "standard deviation of edges"),
+        ({"edges": (0.0,)}, r"edges.*\(1,\)"),
+    ],
+)
+def test_coordinates_made_by_hand_are_checked(events, coordinates, change, said):
+    wrong = coordinates._replace(**change)
+    z = to_coordinates(coordinates, events)
+    uses = (event_map, event_base, lambda c: to_coordinates(c, events), lambda c: to_events(c, z))
+    for use in uses:
+        with pytest.raises(ValueError, match=said):
+            use(wrong)

@@ -18,7 +18,7 @@ from jgen.events import (
     to_coordinates,
 )
 from jgen.export import export_model, load_exported
-from jgen.generative_model import draw
+from jgen.generative_model import Batch, draw, log_densities
 from jgen.models import Base, geodesic_flow_matching
 from jgen.nets import LGATrConfig, LLoCaConfig, Network, num_parameters
 from jgen.solvers import runge_kutta
@@ -147,12 +147,23 @@ def test_bad_sizes_are_refused():
     for config, coordinates, said in (
         (None, COORDINATES, "LLoCaConfig or an LGATrConfig"),
         (SMALL["lloca"], None, "those of `fit_coordinates`, got NoneType"),
+        (SMALL["lloca"], COORDINATES._replace(std=-COORDINATES.std), "must be positive"),
     ):
         with pytest.raises((ValueError, TypeCheckError), match=f"{said}|Type-check"):
             event_velocity(config, coordinates)
     network = event_velocity(SMALL["transformer"], COORDINATES)
     with pytest.raises(ValueError, match="take no condition"):
         network.apply(random_params(network.init), 0.5, jnp.asarray(Z[0]), jnp.zeros(2))
+
+
+@pytest.mark.parametrize("name", ["transformer", "lloca"])
+def test_events_are_drawn_and_scored_where_all_is_in_double_precision(x64, key, name):
+    """Of a program that has switched it on for itself; parameters stay float32."""
+    model = event_model(SMALL[name], COORDINATES, solver=runge_kutta("euler", 2))
+    params = jax.tree.map(lambda a: a.astype(np.float32), random_params(model.init, 0.1))
+    assert draw(model, params, key, 4).shape == (4, 6, 4)
+    assert np.isfinite(log_densities(model, params, key, Z[:4])).all()
+    assert np.isfinite(jax.jit(model.loss)(params, key, Batch(jnp.asarray(Z[:8]))))
 
 
 @pytest.mark.parametrize("name", ["lloca", "lgatr"])

@@ -97,6 +97,14 @@ def test_one_point_keeps_its_angles_and_none_stays_none():
     np.testing.assert_array_equal(done[1, 1:], 0)
 
 
+def test_what_no_jet_can_have_is_nan(jets):
+    points, pt, mass, done = (value[:5] for value in jets)
+    signs = np.array([[1, -1, 1, np.nan, 1], [-1, 1, np.nan, 1, 1]], np.float32)
+    wrong = np.asarray(scaled(points, pt * signs[0], mass * signs[1]))
+    assert np.isnan(wrong[:4]).all()
+    np.testing.assert_allclose(wrong[4], done[4], atol=2e-6)
+
+
 def test_members_are_scaled_as_alone(jets):
     points, pt, mass, done = (value[:20].reshape(2, 10, *value.shape[1:]) for value in jets)
     together = jax.jit(jax.vmap(jax.vmap(calibrated)))(points, pt, mass)

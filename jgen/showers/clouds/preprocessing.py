@@ -1,7 +1,7 @@
 """Between showers and what the networks of CaloClouds see.
 
 The Shower Flow (2309.05704) makes numbers of a shower as a whole: standardised at each incident
-energy, normal one by one, and without linear correlations at three incident energies and between
+energy, and normal one by one and without linear correlations at four incident energies and between
 them. It is left with what a normal distribution does not have, and learns from a thousand showers.
 The point network makes points of known layers in coordinates that are normal over the training
 sample: x and y by the radii in their layer, the energy by its distribution function in their layer

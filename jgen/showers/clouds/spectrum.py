@@ -58,14 +58,40 @@ class Spectrum(NamedTuple):
         shift = values[entry] + (place - left) * (values[entry + 1] - values[entry])
         return voxels * jnp.exp(shift)
 
-    def then(self, other: "Spectrum") -> "Spectrum":
-        """Both maps as one, up to the knots; `other` has the same ranges."""
-        at = _KNOTS + self.shifts
-        after = [
-            [np.interp(a, _KNOTS, shift) for a, shift in zip(*ring, strict=True)]
-            for ring in zip(at, other.shifts, strict=True)
-        ]
-        return self._replace(shifts=np.float32(self.shifts + after))
+    def then(self, made: "Sample", true: "Sample") -> "Spectrum":
+        """The map after which voxels have the spectrum of others.
+
+        Args:
+          made: voxels with this map.
+          true: others.
+        """
+        shifts = np.array(self.shifts)
+        for ring, ends in enumerate(self.densities):
+            (low, at), (high, wanted) = _hits(*made, ring), _hits(*true, ring)
+            at, wanted = np.digitize(at, ends), np.digitize(wanted, ends)
+            for i, shift in enumerate(shifts[ring]):
+                more = _shifts(low[at == i], high[wanted == i])
+                shift += np.interp(_KNOTS + shift, _KNOTS, more)
+        return self._replace(shifts=shifts)
+
+
+class Sample(NamedTuple):
+    """Showers that the map is found with.
+
+    Attributes:
+      voxels: energies [MeV].
+      density: points a voxel by layer and ring, see `densities`.
+    """
+
+    voxels: Float[np.ndarray, "n layers angles rings"]
+    density: Float[np.ndarray, "n layers rings"]
+
+
+def unchanged(true: Sample) -> Spectrum:
+    """The map to begin with: none, with ranges of density in which a sample has as many hits."""
+    rings = range(true.voxels.shape[-1])
+    ends = np.stack([_ends(*_hits(*true, ring)) for ring in rings])
+    return Spectrum(ends, np.zeros((len(rings), _DENSITIES, len(_KNOTS)), np.float32))
 
 
 def densities(
@@ -75,28 +101,6 @@ def densities(
 ) -> Array | np.ndarray:
     """Points a voxel [..., layers, rings] of showers with so many points in their layers."""
     return n[..., None] * (np.diff(inside, axis=1) / num_angles).astype(np.float32)
-
-
-def fit_spectrum(
-    true: tuple[Float[np.ndarray, "n layers angles rings"], Float[np.ndarray, "n layers rings"]],
-    made: tuple[Float[np.ndarray, "m layers angles rings"], Float[np.ndarray, "m layers rings"]],
-    densities: Float[np.ndarray, "rings ends"] | None = None,
-) -> Spectrum:
-    """The map from made to true voxels, each given with the densities of its points.
-
-    Args:
-      true: of the training sample.
-      made: of the network.
-      densities: where ranges end; chosen for the true ones unless given.
-    """
-    if densities is None:
-        densities = np.stack([_ends(*_hits(*true, ring)) for ring in range(true[0].shape[-1])])
-    shifts = []
-    for ring, ends in enumerate(densities):
-        (low, at), (high, wanted) = _hits(*made, ring), _hits(*true, ring)
-        at, wanted = np.digitize(at, ends), np.digitize(wanted, ends)
-        shifts.append([_shifts(low[at == i], high[wanted == i]) for i in range(_DENSITIES)])
-    return Spectrum(densities, np.float32(shifts))
 
 
 def _ends(logs, places):

@@ -36,7 +36,7 @@ from jgen.showers.clouds.preprocessing import (
     Statistics,
     encoded,
 )
-from jgen.showers.clouds.spectrum import Spectrum, densities, fit_spectrum
+from jgen.showers.clouds.spectrum import Sample, Spectrum, densities, unchanged
 from jgen.showers.data import Geometry, Showers, get_geometry
 from jgen.training import RunFolder, load_config, member
 from jgen.typing import Key, Params
@@ -113,18 +113,13 @@ class Trained:
     # Kept, as `model` is, so that a second call runs the program of the first.
     @functools.cached_property
     def _cloud(self) -> SampleFunction:
-        return self._made(
-            lambda points, whole: (self.preprocessing.physical(points, whole), jnp.sum(whole.n))
-        )
-
-    @property
-    def _counted(self) -> SampleFunction:
-        """Voxels [MeV], and points of layers."""
-        return self._made(lambda points, whole: (self.preprocessing.decode(points, whole), whole.n))
-
-    def _made(self, function) -> SampleFunction:
         sample = cloud_sampler(self.parts.flow, self.points, self.preprocessing).sample
-        return lambda params, key, energy: function(*sample(params, key, energy))
+
+        def one(params, key, energy):
+            points, whole = sample(params, key, energy)
+            return self.preprocessing.physical(points, whole), jnp.sum(whole.n)
+
+        return one
 
     @functools.cached_property
     def _voxels_as_points(self) -> SampleFunction:
@@ -277,27 +272,31 @@ def _with_spectrum(trained, showers, conditions, run) -> Trained:
 
     Twice, since voxels change once more when layers get their energies.
     """
-    geometry, statistics = trained.geometry, trained.preprocessing.statistics
-    num = min(len(showers.energies), _FOR_SPECTRUM)
-    places = lambda n: densities(n, statistics.inside, geometry.shape[1])
+    old, num = trained.preprocessing, min(len(showers.energies), _FOR_SPECTRUM)
+    shape, energies = trained.geometry.shape, showers.energies[:num]
+    mended = lambda spectrum: dataclasses.replace(old, spectrum=spectrum)
+    places = lambda n: densities(n, old.statistics.inside, shape[1])
+    sample = cloud_sampler(trained.parts.flow, trained.points, old).sample
 
-    def mended(spectrum):
-        preprocessing = dataclasses.replace(trained.preprocessing, spectrum=spectrum)
-        return dataclasses.replace(trained, preprocessing=preprocessing)
+    def one(params, key, energy):
+        points, whole = sample(params[0], key, energy)
+        return mended(params[1]).decode(points, whole), whole.n
 
     def made(spectrum):
-        one = mended(spectrum)
-        args = one._counted, one.params, run.key("spectrum"), num, showers.energies[:num]
-        voxels, n = draw(*args, batch_size=100, progress=True)
-        return voxels, places(n)
+        params, key = (trained.params, spectrum), run.key("spectrum")
+        voxels, n = draw(one, params, key, num, energies, batch_size=100, progress=True)
+        return Sample(voxels, places(n))
 
     def fit():
         n = np.expm1(conditions().cond.layers[:num, :, 0])
-        true = showers.voxels[:num].reshape(num, *geometry.shape), places(n)
-        first = fit_spectrum(true, made(None))
-        return first.then(fit_spectrum(true, made(first), first.densities))
+        true = Sample(showers.voxels[:num].reshape(num, *shape), places(n))
+        spectrum = unchanged(true)
+        for _ in range(2):
+            spectrum = spectrum.then(made(spectrum), true)
+        return spectrum
 
-    return mended(Spectrum(*run.cached("spectrum", fit)))
+    spectrum = Spectrum(*run.cached("spectrum", fit))
+    return dataclasses.replace(trained, preprocessing=mended(spectrum))
 
 
 def _pairs(config, preprocessing, teacher, cond, run) -> Batch:

@@ -29,13 +29,42 @@ from jax.errors import JaxRuntimeError
 from jgen import plotting
 from jgen.checks import LARGEST_COUNT, check_literals, check_memory, check_positive
 from jgen.estimate import Estimate, flatten
-from jgen.training import RunFolder, initialize_distributed
+from jgen.files import make_folder
+from jgen.training import (
+    Fitted,
+    RunFolder,
+    initialize_distributed,
+    tensorboard,
+    weights_and_biases,
+)
+
+Log = Literal["none", "tensorboard", "wandb"]
 
 
 class Run(RunFolder):
     """The run folder of a study, with its stages (`fit`, `cached`), keys and figures."""
 
     note = ""
+    log: Log = "none"
+
+    def fit(self, name: str, *args: Any, **options: Any) -> Fitted:
+        """As that of `RunFolder`; a training that is not finished is logged as `log` says."""
+        if self.log == "none" or not self.is_writer or (self.path / name / "params.npz").exists():
+            return super().fit(name, *args, **options)
+        if self.log == "tensorboard":
+            logger = tensorboard(self.path / "tensorboard" / name)
+        else:
+            make_folder(folder := self.path / "wandb")
+            title = f"{self.path.name}/{name}"
+            logger = weights_and_biases(project="jgen", name=title, dir=str(folder))
+        with logger as callback:
+            return super().fit(name, *args, callbacks=[callback], **options)
+
+    def part(self, path: str | Path, config: Any) -> "Run":
+        """A folder within, or an absolute one, of a part with a configuration of its own."""
+        part = Run(self.path / path, config, read_only=self.read_only)
+        part.note, part.log = self.note, self.log
+        return part
 
     def save(self, name: str, figure: Any) -> None:
         """Write a figure as figures/NAME.pdf and .png."""
@@ -98,7 +127,8 @@ def run(study: Study, argv: Sequence[str]) -> dict[str, float] | None:
             print(json.dumps(resolved, indent=2, default=str))
             return None
         note = "preset smoke: not trained" if args.preset == "smoke" else ""
-        return execute(study, args.config, out, plot_only=args.plot_only, note=note)
+        options = {"plot_only": args.plot_only, "note": note, "log": args.log}
+        return execute(study, args.config, out, **options)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last checkpoint")
     except (ValueError, OSError, FloatingPointError, MemoryError, JaxRuntimeError) as error:
@@ -117,7 +147,13 @@ def _memory(error: Exception) -> str:
 
 
 def execute(
-    study: Study, config: Any, out: Path, *, plot_only: bool = False, note: str = ""
+    study: Study,
+    config: Any,
+    out: Path,
+    *,
+    plot_only: bool = False,
+    note: str = "",
+    log: Log = "none",
 ) -> dict[str, float]:
     """Check a configuration, run the study in a folder and print its report.
 
@@ -127,12 +163,13 @@ def execute(
       out: run folder.
       plot_only: read the stages of a finished run and draw it again.
       note: small print on all figures.
+      log: where trainings are logged beside their folders.
     """
     _checked_parts(study, config)
     if not plot_only:
         study.inputs(config)
     with Run(out, study.stored(config), read_only=plot_only) as folder:
-        folder.note = note
+        folder.note, folder.log = note, log
         metrics = study.compute(config, folder)
         flat = folder.write_metrics(metrics)
         if folder.is_writer:
@@ -299,6 +336,7 @@ _HELP = {
     "dry_run": "Print the resolved configuration and parameter counts as JSON, then exit.",
     "plot_only": "Draw the figures of a finished run again.",
     "distributed": "Join the other processes of a multi-host run.",
+    "log": "Log trainings to OUT/tensorboard, or to Weights & Biases (wandb), too.",
     "traceback": "Show the full traceback of an error.",
 }
 
@@ -325,6 +363,7 @@ def _parse(name: str, description: str, presets: Mapping[str, Any], argv: list[s
             ("preset", Annotated[Literal[tuple(presets)], _help("preset")], chosen),
             ("out", Annotated[Path | None, _help("out")], None),
             *(_flag(flag) for flag in ("dry_run", "plot_only", "distributed", "traceback")),
+            ("log", Annotated[Log, _help("log")], "none"),
             ("config", kind, config),
         ],
         frozen=True,
@@ -348,7 +387,7 @@ def short_help(name: str, description: str, presets: Mapping[str, Any], config: 
     usage = " ".join([f"usage: python -m experiments {name} [options]", *map(str.upper, needed)])
     lines = ["\n\n".join(paragraphs[:3]), "", usage, ""]
     lines += [f"  --preset {{{','.join(presets)}}}"]
-    for flag in ("out", "dry_run", "plot_only", "distributed", "traceback"):
+    for flag in ("out", "dry_run", "plot_only", "distributed", "log", "traceback"):
         lines.append(f"  --{flag.replace('_', '-'):<22} {_HELP[flag]}")
     lines += [f"  --{'help-all':<22} All options, those of networks and trainings included.", ""]
     docs, blocks = field_docs(type(config)), []

@@ -11,6 +11,7 @@ Columns come as a frame of pandas, a dictionary, records of awkward or a structu
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def to_batch(
       ValueError: for data of another kind, columns that are not there, do not belong together, or
         are no numbers.
     """
+    check_names(names=names)
     one = isinstance(cond, str)
     given = (cond,) if one else tuple(cond)
     there = _names(data)
@@ -66,10 +68,12 @@ def to_batch(
     for name in (*given, weight):
         if name and columns[name][1] is not None:
             raise ValueError(f"{name} has a list an event, but conditions and weights are numbers")
+    x, n = _events({name: columns[name] for name in names}, rows)
     condition = None
     if given:
         condition = columns[cond][0] if one else _floats(flat(given))
-    x, n = _events({name: columns[name] for name in names}, rows)
+        # The name of one alone keeps its type, but that of sets is a vector, too.
+        _check_single(columns, () if one and n is None else given)
     if n is not None:
         vector = None if condition is None else _floats(_wide(condition)).astype(np.float32)
         condition = SetCondition(n, vector)
@@ -90,6 +94,7 @@ def to_columns(
       ValueError: for arrays that are neither, numbers that do not fit, and a name given twice.
     """
     x = real_array(x, "x")
+    check_names(names=names)
     _check_once(names)
     if x.ndim != (2 if n is None else 3) or x.shape[-1] != len(names):
         shape = "[events, columns]" if n is None else "[events, rows, columns]"
@@ -115,6 +120,7 @@ def read_root(path: str | os.PathLike, tree: str = "", names: Sequence[str] = ()
       FileNotFoundError: if there is no such file.
       ValueError: if it cannot be read, or has no such tree or branch.
     """
+    check_names(names=names)
     uproot, awkward, path = _library("uproot"), _library("awkward"), Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path and the working directory")
@@ -159,9 +165,16 @@ def write_root(path: str | os.PathLike, columns: Mapping[str, Any], tree: str = 
       ValueError: for columns that are no numbers, or not of as many events.
     """
     uproot = _library("uproot")
+    if not isinstance(columns, Mapping) or not columns:
+        raise ValueError(
+            f"columns must be a dictionary of name -> array, one at least, got {columns!r:.60}"
+        )
+    for name in (tree, *columns):
+        if not (isinstance(name, str) and re.fullmatch(r"[^\s/;]+", name)):
+            raise ValueError(
+                f"trees and branches need names without spaces, slashes, semicolons, got {name!r}"
+            )
     columns = dict(columns)
-    if not columns:
-        raise ValueError("there are no columns to write")
     made = {name: flat_column(column, name) for name, column in columns.items()}
     _check_lengths(made)
     for name, (values, counts) in made.items():
@@ -250,6 +263,31 @@ def _names(data):
         "events with names are a frame of pandas, a dictionary of columns, records of awkward or a "
         f"structured array of numpy, got {type(data).__name__}; a plain array x is Batch(x)"
     )
+
+
+def check_names(**given: Any) -> None:
+    """Refuse one string where names are asked for: it would be a name for each letter.
+
+    Raises:
+      ValueError: for that.
+    """
+    for what, names in given.items():
+        if isinstance(names, str):
+            raise ValueError(f"{what} must be a list of names, got {names!r}; give [{names!r}]")
+
+
+def _check_single(columns, names):
+    """Refuse whole numbers that single precision, in which conditions are, does not tell apart."""
+    for name in names:
+        values = columns[name][0]
+        if values.dtype.kind not in "iu" or not values.size:
+            continue
+        largest = np.abs(values.astype(np.float64)).max()
+        if largest > 2**24:
+            raise ValueError(
+                f"{name} has whole numbers up to {largest:.0f}, which single precision does not "
+                "tell apart beyond 16777216; number classes from zero, or make it real numbers"
+            )
 
 
 def _check_once(names):

@@ -122,11 +122,18 @@ def test_what_is_no_events_is_refused(flat):
         ("'pt' is there twice", flat, {"names": ("pt", "eta", "pt")}),
         ("rows must be a whole number", sets, {"rows": 2.5}),
         ("no event has a point", {"a": [[], []]}, {}),
+        (r"names must be a list of names, got 'pt'; give \['pt'\]", flat, {"names": "pt"}),
+        ("up to 16777217, which single", flat | {"id": np.arange(5) + 2**24 - 3}, {"cond": ["id"]}),
+        ("16777219, which single", sets | {"id": np.arange(4) + 2**24}, {"cond": "id"}),
     ):
         with pytest.raises(ValueError, match=message):
             to_batch(data, **options)
     with pytest.raises(ValueError, match=r"x must be \[events, columns\] with 2 columns"):
         to_columns(np.ones((3, 3)), ("a", "b"))
+    labels = np.arange(5) + 2**24  # of one alone the type is kept
+    assert to_batch(flat | {"id": labels}, ["pt"], cond="id").cond.tolist() == labels.tolist()
+    with pytest.raises(ValueError, match="must be a list of names, got 'ab'"):
+        to_columns(np.ones((3, 2)), "ab")
     with pytest.raises(ValueError, match="'a' is there twice"):
         to_columns(np.ones((3, 2)), ("a", "a"))
     with pytest.raises(ValueError, match="from 0 to 3"):
@@ -190,10 +197,16 @@ def test_root_files_that_are_none(tmp_path):
     for message, bad in (
         ("as many events", {"a": np.ones(2), "b": np.ones(3)}),
         ("real numbers", {"a": np.array(["x"])}),
-        ("no columns", {}),
+        ("a dictionary of name -> array", {}),
+        ("a dictionary of name -> array, .* got array", np.ones(3)),
+        ("names without spaces.* got 'a/b'", {"a/b": np.ones(3)}),
+        ("names without spaces.* got 3", {3: np.ones(3)}),
+        ("names without spaces.* got ''", {"": np.ones(3)}),
     ):
         with pytest.raises(ValueError, match=message):
             write_root(path, bad)
+    with pytest.raises(ValueError, match="must be a list of names, got 'x'"):
+        read_root(path, names="x")
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["text.root", "two.root"]
 

@@ -24,7 +24,7 @@ from jgen.showers import (
 )
 from jgen.showers.calodream import CaloDreamConfig
 from jgen.solvers import SolverConfig
-from jgen.training import OptimizerConfig, RunFolder, TrainConfig, load_config
+from jgen.training import OptimizerConfig, TrainConfig, load_config
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ def model_config(config: Any) -> Config:
     return load_config(Config, Path(config.model)) if config.model else config.calodream
 
 
-def given_or_trained(config: Any, showers: Showers, run: RunFolder) -> calodream.Trained:
+def given_or_trained(config: Any, showers: Showers, run: Run) -> calodream.Trained:
     """The model of such a study; its own is in the folder calodream of the run."""
     if config.model:
         return calodream.load(config.model)
-    with RunFolder(run.path / "calodream", config.calodream, read_only=run.read_only) as own:
+    with run.part("calodream", config.calodream) as own:
         return calodream.train(config.calodream, showers, own)
 
 

@@ -111,8 +111,13 @@ def to_hist(histogram: Histogram, name: str = "", label: str = "") -> Any:
       label: of its axis, for figures.
 
     Raises:
-      ValueError: if hist is not installed.
+      ValueError: if hist is not installed, or for what `histogram` has not made.
     """
+    if not isinstance(histogram, Histogram):
+        raise ValueError(
+            f"to_hist takes what jgen.metrics.histogram makes, got {type(histogram).__name__}; "
+            "give it histogram(values, edges)"
+        )
     try:
         import hist
     except ImportError as error:

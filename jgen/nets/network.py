@@ -121,9 +121,13 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], num_cond: int | None = None
       num_cond: numbers in the condition among the arguments, 0 for none.
 
     Raises:
-      ValueError: if the module has variables beside its parameters, as BatchNorm and Dropout have.
+      ValueError: if the module has variables beside its parameters, as BatchNorm and Dropout have,
+        or `make` makes none.
     """
-    graph, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    _check_maker(make, nnx.Module, "lambda rngs: MyModule(rngs=rngs)")
+    made = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    _check_made(made, nnx.Module)
+    graph, state = nnx.split(made)
     kinds = {type(variable) for _, variable in nnx.to_flat_state(state)}
     if extra := sorted(kind.__name__ for kind in kinds if not issubclass(kind, nnx.Param)):
         raise ValueError(
@@ -151,14 +155,16 @@ def from_equinox(make: Callable[[Key], Any], num_cond: int | None = None) -> Net
       num_cond: numbers in the condition among the arguments, 0 for none.
 
     Raises:
-      ValueError: if equinox is not installed, or the module has arrays of integers or keys, which
-        cannot be trained.
+      ValueError: if equinox is not installed, the module has arrays of integers or keys, which
+        cannot be trained, or `make` makes none.
     """
     try:
         import equinox
     except ImportError as error:
         raise ValueError("this module needs equinox: pip install equinox") from error
+    _check_maker(make, equinox.Module, "lambda key: MyModule(key=key)")
     shapes = equinox.filter_eval_shape(make, jax.random.key(0))
+    _check_made(shapes, equinox.Module)
     is_array = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
     names = [jax.tree_util.keystr(path).lstrip(".") for path, _ in leaves]
@@ -180,6 +186,20 @@ def from_equinox(make: Callable[[Key], Any], num_cond: int | None = None) -> Net
         return jax.tree.unflatten(tree, filled)(*args)
 
     return Network(init, apply, num_cond)
+
+
+def _check_maker(make, kind, example):
+    if isinstance(make, kind) or not callable(make):
+        raise ValueError(
+            f"give a function that makes the module, such as {example}, not "
+            f"{type(make).__name__}: networks are initialised from a key, many times in ensembles"
+        )
+
+
+def _check_made(made, kind):
+    if not isinstance(made, kind):
+        library = kind.__module__.split(".")[0]
+        raise ValueError(f"the function must make a Module of {library}, got {made!r:.80}")
 
 
 def _zeros(leaf):

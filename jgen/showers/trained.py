@@ -37,6 +37,11 @@ def load_trained(model: str | os.PathLike) -> calodream.Trained | clouds.Trained
     Raises:
       ValueError: if there is no such folder or name, or its training has not ended.
     """
+    if not str(model):
+        raise ValueError(
+            "name a run folder of a trained CaloDREAM or CaloClouds, or one of the generators that "
+            f"come with the package: {', '.join(PRETRAINED)}"
+        )
     folder = Path(model)
     if (folder / clouds.CONFIG).exists():
         return clouds.load(folder)

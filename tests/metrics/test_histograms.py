@@ -185,6 +185,11 @@ def test_a_hist_of_ours_is_theirs_bin_by_bin():
     assert last.values(flow=True).tolist() == [0, 0, 0, 0, 1, 0]
 
 
+def test_what_is_no_histogram_is_not_converted():
+    with pytest.raises(ValueError, match="takes what jgen.metrics.histogram makes, got ndarray"):
+        to_hist(np.ones(3))
+
+
 def test_a_hist_of_ours_is_drawn_by_mplhep():
     pytest.importorskip("hist")
     mplhep = pytest.importorskip("mplhep")

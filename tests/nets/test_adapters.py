@@ -78,6 +78,12 @@ def test_modules_with_state_are_refused():
     ):
         with pytest.raises(ValueError, match=f"variables {name}.*LayerNorm"):
             from_nnx(make)
+    module = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    for make in (module, 3):
+        with pytest.raises(ValueError, match="such as lambda rngs: MyModule.*, not (Linear|int)"):
+            from_nnx(make)
+    with pytest.raises(ValueError, match="must make a Module of flax, got"):
+        from_nnx(lambda rngs: 3)
     eqx = pytest.importorskip("equinox")
 
     class Labels(eqx.Module):
@@ -88,6 +94,10 @@ def test_modules_with_state_are_refused():
 
     with pytest.raises(ValueError, match="order cannot be trained"):
         from_equinox(Labels)
+    with pytest.raises(ValueError, match="such as lambda key: MyModule.*, not Linear"):
+        from_equinox(eqx.nn.Linear(2, 2, key=jax.random.key(0)))
+    with pytest.raises(ValueError, match="must make a Module of equinox, got None"):
+        from_equinox(lambda key: None)
 
 
 def test_a_library_that_is_not_there(monkeypatch):

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
 from jgen import Batch, TrainConfig, draw, fit
 from jgen.models import diffusion
 from jgen.nets import Network, PointWiseConfig
 from jgen.sets import SetCondition, event_mean
 from jgen.showers import Showers, clouds, get_geometry, read_showers, sample_path
-from jgen.showers.clouds import fitting, model, numbers, pieces, points, preprocessing
+from jgen.showers.clouds import fitting, model, numbers, pieces, points, preprocessing, spectrum
 from jgen.training import OptimizerConfig, RunFolder
 
 DS2 = get_geometry("ds2")
@@ -130,12 +130,14 @@ def test_points_are_turned_by_the_moebius_map_that_gives_the_centre():
 @jax.jit
 @jax.vmap
 def recalibrated(key, made, n):
-    """Other energies of the layers, and another centre."""
-    target = points.totals(made, n, LAYERS)
-    energy = target.energy * jax.random.exponential(key, (LAYERS,))
-    target = target._replace(energy=energy, centre=jnp.array([0.7, -1.2]))
-    moved = points.calibrated(made, target)
-    return moved, target, points.totals(moved, n, LAYERS)
+    """Other energies of the layers and of their innermost rings, and another centre."""
+    target = points.totals(DS2, made, n)
+    keys = jax.random.split(key)
+    energy = target.energy * jax.random.exponential(keys[0], (LAYERS,))
+    inner = jnp.where(target.inner % 1 > 0, jax.random.uniform(keys[1], (LAYERS,)), target.inner)
+    target = target._replace(energy=energy, inner=inner, centre=jnp.array([0.7, -1.2]))
+    moved = points.calibrated(DS2, made, target)
+    return moved, target, points.totals(DS2, moved, n)
 
 
 def test_calibrated_points_have_exactly_the_numbers_asked_for(trip):
@@ -144,6 +146,7 @@ def test_calibrated_points_have_exactly_the_numbers_asked_for(trip):
     moved, target, found = recalibrated(keys, before, n)
     np.testing.assert_array_equal(found.n, target.n)
     np.testing.assert_allclose(found.energy, target.energy, rtol=1e-5)
+    np.testing.assert_allclose(found.inner, target.inner, atol=1e-5)
     rows = np.arange(SLOTS) < n[:, None]
     assert (np.asarray(moved)[~rows] == 0).all()
     lever = np.hypot(before[..., 0], before[..., 1])
@@ -206,6 +209,73 @@ def test_a_shower_through_the_preprocessing_and_back_is_itself(showers, fitted):
     assert abs(points_of.std(axis=0) - 1).max() < 0.1
 
 
+def test_the_spectrum_becomes_that_of_the_training_sample():
+    """In each ring and range of densities, whatever the energies were."""
+    rng = np.random.default_rng(13)
+    density = np.repeat(rng.uniform(0.1, 3, size=(2, 300, LAYERS, 1)), 9, axis=3)
+    noise = rng.normal(size=(2, 300, LAYERS, 16, 9))
+    hit = rng.random(noise.shape) < 0.5
+    made = np.where(hit[0], np.exp(noise[0]), 0).astype(np.float32)
+    width, mean = 0.5 + density[1][:, :, None], 0.3 * np.arange(9)
+    true = np.where(hit[1], np.exp(mean + width * noise[1]), 0).astype(np.float32)
+    samples = spectrum.Sample(made, density[0]), spectrum.Sample(true, density[1])
+    begin = spectrum.unchanged(samples[1])
+    np.testing.assert_array_equal(begin.mapped(made[0], density[0][0]), made[0])
+    found = begin.then(*samples)
+    mapped = np.asarray(jax.jit(jax.vmap(found.mapped))(made, density[0]))
+    np.testing.assert_array_equal(mapped > 0, made > 0)
+    for ring in (0, 8):
+        for low, high in ((0.2, 0.9), (2.0, 2.9)):
+            here = [(low < d[..., ring]) & (d[..., ring] < high) for d in density]
+            logs = [v[..., ring][h] for v, h in zip((mapped, true), here, strict=True)]
+            logs = [np.log(a[a > 0]) for a in logs]
+            at = np.linspace(0.05, 0.95, 7)
+            np.testing.assert_allclose(*(np.quantile(a, at) for a in logs), atol=0.1)
+    # What is right already stays, and of too few hits nothing is changed.
+    again = found.then(samples[0]._replace(voxels=mapped), samples[1])
+    bulk = abs(spectrum._KNOTS) < 1
+    np.testing.assert_allclose(again.shifts[..., bulk], found.shifts[..., bulk], atol=0.03)
+    few = begin.then(spectrum.Sample(np.zeros_like(made), density[0]), samples[1])
+    np.testing.assert_array_equal(few.shifts, 0)
+
+
+def test_energies_are_kept_above_the_edge(showers):
+    voxels = jnp.asarray(showers.voxels).reshape(-1, *DS2.shape)
+    energy, inner = voxels.sum(axis=(2, 3)), voxels[..., 0].sum(axis=2)
+    share = points.factors(energy, inner)
+    target = points.Totals(jnp.zeros_like(energy), 1.1 * energy, 0.9 * share, jnp.zeros((100, 2)))
+    found = jax.vmap(spectrum.energies_kept)(voxels, target)
+    np.testing.assert_allclose(found.sum(axis=(2, 3)), target.energy, rtol=1e-5)
+    both = (share > 0) & (share < 1)
+    now = found[..., 0].sum(axis=2) / jnp.where(energy > 0, target.energy, 1)
+    np.testing.assert_allclose(now, jnp.where(both, target.inner, share), atol=1e-5)
+    # Where much is above the edge, what is below it is what it was.
+    large = (voxels.max(axis=(2, 3)) > 20) & both & (voxels[..., 1:].max(axis=(2, 3)) > 20)
+    low = voxels[large] < spectrum.EDGE
+    assert np.mean(found[large][low] != voxels[large][low]) < 1e-3
+    assert low.mean() > 0.5
+
+
+def test_points_are_those_of_the_voxels_whose_spectrum_is_mended(fitted):
+    shifts = np.zeros((9, 12, 251), np.float32) + 0.1 * np.arange(9)[:, None, None]
+    mended = dataclasses.replace(
+        fitted, spectrum=spectrum.Spectrum(np.zeros((9, 11), np.float32), shifts)
+    )
+
+    def one(params, key, energy):
+        keys = jax.random.split(key)
+        numbers_of = jax.random.normal(keys[0], (numbers.num_numbers(LAYERS),))
+        whole = mended.whole(0.3 * numbers_of, energy)
+        made = jax.random.normal(keys[1], (fitted.slots, 3))
+        back = points.to_voxels(DS2, mended.physical(made, whole), jnp.sum(whole.n))
+        return back, mended.decode(made, whole), fitted.decode(made, whole), whole
+
+    back, voxels, before, whole = draw(one, None, jax.random.key(14), 20, np.full(20, 2000.0))
+    np.testing.assert_allclose(back, voxels, rtol=1e-4, atol=0.02)  # but for the cut
+    np.testing.assert_allclose(voxels.sum(axis=(2, 3)), whole.energy, rtol=1e-4)
+    assert abs(voxels - before).max() > 1
+
+
 def test_layers_without_points_have_no_energy(fitted):
     size = numbers.num_numbers(LAYERS)
     raw = jnp.full(size, 3.0).at[3 + 8 : 3 + LAYERS].set(0.5)
@@ -253,13 +323,31 @@ def test_correlations_change_with_the_incident_energy():
     found = fitting._factors(scores, energy)
     covariances = np.einsum("nij,nkj->nik", found, found)
     # Weights that fall linearly: the mean energy is a third of the way to the next node.
-    np.testing.assert_allclose(covariances[:, 0, 1], [-2 / 3, 0, 2 / 3], atol=0.03)
+    expected = [-7 / 9, -1 / 3, 1 / 3, 7 / 9]
+    np.testing.assert_allclose(covariances[:, 0, 1], expected, atol=0.03)
     np.testing.assert_allclose(covariances[:, [0, 1], [0, 1]], 1, atol=0.05)
     beams = np.sign(energy)
     between = fitting._factors(scores, beams)[1]
     share = num / (num + 2)
     whole = share * np.cov(scores.T) + (1 - share) * np.eye(2)
     np.testing.assert_allclose(between @ between.T, whole, rtol=1e-6)
+
+
+def test_distributions_change_with_the_incident_energy():
+    """And few showers near one have that of all."""
+    rng, num = np.random.default_rng(1), 40_000
+    energy = rng.uniform(-1, 1, size=num)
+    z = np.where(rng.random(num) < 0.5 + 0.5 * energy, 2.0, -1.0) + 0.01 * rng.normal(size=num)
+    weights = fitting._weights(energy)
+    np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-6)
+    tables = fitting._tables(z, weights)
+    share = 1 - norm.cdf(pieces.SCORES[np.sum(tables < 0.5, axis=1)])
+    np.testing.assert_allclose(share, [1 / 9, 1 / 3, 2 / 3, 8 / 9], atol=0.04)
+    scores = fitting._scores(z, weights.T @ tables)
+    assert abs(scores.mean()) < 0.1
+    assert abs(scores.std() - 1) < 0.1
+    lonely = weights * np.array([[1], [1], [1], [0]])
+    np.testing.assert_array_equal(fitting._tables(z, lonely)[3], pieces.quantiles(z))
 
 
 MEAN, WIDTH = np.array([[0.5, -1.0, 0.2]]), np.array([[0.4, 1.0, 1.3]])

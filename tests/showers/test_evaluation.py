@@ -257,6 +257,10 @@ def test_what_matters_is_noted(showers):
     assert "spectra of incident energies differ" in note(hard)
     outside = generated._replace(voxels=generated.voxels * 0.4)
     assert "fractions of E_tot in the underflow differ by" in note(outside)
+    few = [rows(showers, np.s_[start : start + 40]) for start in (0, 40)]
+    fpd = dataclasses.replace(QUICK, fpd=True, fpd_batches=1)
+    found = " ".join(evaluate(GEOMETRY, *few, jax.random.key(0), fpd).notes)
+    assert "features are singular with 20 showers" in found
     # A width that is tiny in the reference has no good scale.
     faint = reference._replace(voxels=reference.voxels.copy())
     faint.voxels[:, :144] = 0

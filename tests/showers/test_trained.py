@@ -43,6 +43,8 @@ def test_it_is_found_by_its_name_and_others_are_refused(trained):
         showers.pretrained("photons")
     with pytest.raises(ValueError, match="none of the generators .*: electrons-ds2"):
         showers.load_trained("nowhere")
+    with pytest.raises(ValueError, match="name a run folder .*: electrons-ds2"):
+        showers.load_trained("")
     with pytest.raises(ValueError, match="from 1.* MeV, those of the training sample"):
         trained.draw(jax.random.key(0), np.full(3, 1e5))
 

@@ -1,6 +1,7 @@
 """The harness of the studies on answers that are known."""
 
 import json
+import sys
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jax.errors import JaxRuntimeError
 
 from experiments import study
 from experiments.__main__ import main, studies
+from jgen import GenerativeModel, TrainConfig
 from jgen.estimate import Estimate, Judged
 
 
@@ -231,3 +233,39 @@ def test_parameters_that_no_memory_holds_are_refused_by_a_dry_run():
 
 def init(key):
     return jnp.zeros((10**6, 10**6))
+
+
+def test_trainings_are_logged_where_it_is_asked_those_of_parts_too(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    model = GenerativeModel(lambda key: jnp.zeros(()), lambda p, key, batch: p**2, None)
+    training, options = TrainConfig(2, 8, log_every=1), {"progress": False}
+    with study.Run(tmp_path / "run", Config()) as run:
+        run.log = "tensorboard"
+        with run.part("part", Config()) as part:
+            part.fit("small", model, None, training, **options)
+        run.fit("first", model, None, training, **options)
+        written = lambda: {p.parent for p in (tmp_path / "run").rglob("events.out.*")}
+        folders = {
+            tmp_path / "run" / name for name in ("tensorboard/first", "part/tensorboard/small")
+        }
+        assert written() == folders
+        # A finished one is read, and begins no log.
+        monkeypatch.setattr(study, "tensorboard", None)
+        assert run.fit("first", model, None, training, **options).state is None
+        run.log = "wandb"
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        with pytest.raises(ValueError, match="need wandb: pip install wandb"):
+            run.fit("other", model, None, training, **options)
+
+
+def test_the_log_is_an_option_of_all_studies(command, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        study.Run, "fit", lambda run, *args, **options: seen.append(run.log) or 1 / 0
+    )
+    for options in ((), ("--log", "tensorboard")):
+        with pytest.raises(ZeroDivisionError):
+            command(
+                "moons_gaps", *options, "--preset", "smoke", "--out", tmp_path / str(len(options))
+            )
+    assert seen == ["none", "tensorboard"]

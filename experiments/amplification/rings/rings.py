@@ -240,7 +240,7 @@ def networks(rings: Rings, dim: int, run: Run, model: Path | None) -> Generators
     configs = trainings(rings)
     parts = np.split(data, len(configs))
     params = []
-    with RunFolder((model or run.path) / "networks", rings, read_only=run.read_only) as folder:
+    with run.part((model or run.path).resolve() / "networks", rings) as folder:
         for i, ((name, config), part) in enumerate(zip(configs.items(), parts, strict=True)):
             fitted = folder.fit(
                 f"{dim}d/{name}",

@@ -59,12 +59,7 @@ SMOKE = variant(
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num_bins=1, num_repeats=1, classifier_epochs=0)
-    data, post, cells = config.data, config.post, np.prod(config.data.shape)
-    if not post.window <= post.num <= cells:
-        raise ValueError(
-            f"post.window must be at most post.num, and that at most the {cells} cells of the box, "
-            f"got {post.window} and {post.num}"
-        )
+    data = config.data
     num = count_showers(data.data or sample_path())
     if num < 2 * data.num_test + data.num_validation:
         raise ValueError(
@@ -74,11 +69,16 @@ def check(config: Config) -> None:
 
 
 def build(config: Config) -> dict[str, GenerativeModel]:
+    """The parts, in the cells of the box."""
+    return parts(config, config.data.shape)
+
+
+def parts(config: bib_ae.BibAeConfig, shape: bib_ae.Shape) -> dict[str, GenerativeModel]:
     """The parts; that of the BIB-AE has both critics."""
     return {
         "response": bib_ae.response_model(),
-        "autoencoder": bib_ae.game_model(config, config.data.shape),
-        "post-processor": bib_ae.post_models(config, config.data.shape)["post"],
+        "autoencoder": bib_ae.game_model(config, shape),
+        "post-processor": bib_ae.post_models(config, shape)["post"],
     }
 
 

@@ -12,6 +12,7 @@ post-processor.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -205,8 +206,16 @@ def post_models(
       coder_params: of encoder and decoder, whose reconstructions they are trained on.
       generate: (key, cond) -> compressed cells that they change when they generate. Without both
         the models can be initialised only.
+
+    Raises:
+      ValueError: if the published loss looks at more cells than there are.
     """
     one, coder = config.post, networks(config, shape)[0]
+    if not one.window <= one.num <= (cells := math.prod(shape)):
+        raise ValueError(
+            f"post.window must be at most post.num, and that at most the {cells} cells of "
+            f"{shape}, got {one.window} and {one.num}"
+        )
     parts = (
         nets.elementwise_map(shape, 2, hidden=one.hidden),
         lambda key, x, cond: models.reconstruct(coder, coder_params, key, x, cond),

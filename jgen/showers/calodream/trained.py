@@ -97,10 +97,10 @@ class Trained:
         energies = cast_array(real_array(energies, "energies"), "energies")
         inside = (energies > 0) & (energies < np.inf)
         if energies.ndim != 1 or not len(energies) or not np.all(inside):
+            ends = f", from {energies.min()} to {energies.max()}" if energies.size else ""
             raise ValueError(
                 "energies must be one or more positive finite numbers [n] in MeV, got shape "
-                f"{energies.shape}, from {energies.min(initial=np.inf)} to "
-                f"{energies.max(initial=-np.inf)}"
+                f"{energies.shape}{ends}"
             )
         num = len(energies)
         voxels = draw(

@@ -21,9 +21,11 @@ _FEW_HITS = 10
 _POINTS_A_HIT = 6.0
 # Points of each shower for the distributions of energies.
 _SAMPLE = 200
-# Incident energies at which correlations of the numbers are known. Of 1 to 6, with 2300 and 12,000
-# showers from 1 to 30 GeV, the numbers of others are likeliest with 3 and 4: by 1.1 and 1.9 nats.
-_NODES = 3
+# Incident energies at which distributions and correlations of the numbers are known. Of 1 to 6,
+# with 2300 and 12,000 showers from 1 to 30 GeV, the correlations are best with 3 and 4.
+_NODES = 4
+# Fewest showers for a distribution.
+_KNOWN = 20
 # Points that distributions in a layer are taken of; where there are fewer, neighbours join.
 _ENOUGH = 300
 
@@ -64,7 +66,13 @@ def fit_preprocessing(
     ends, rates, num = np.array([low, high]), _rates(showers, geometry), geometry.num_layers
     scale = ends if scale is None else np.array(scale, np.float64)
     size = num_numbers(num)
-    shapes = *((k, size) for k in (4, 3, len(SCORES))), (2, size, size), (num, 2), (num, 1, 2)
+    shapes = (
+        *((k, size) for k in (4, 3)),
+        (2, len(SCORES), size),
+        (2, size, size),
+        (num, 2),
+        (num, 1, 2),
+    )
     unknown = map(np.zeros, shapes)
     first = CloudPreprocessing(geometry, Statistics(ends, *rates, *unknown, 1, scale))
     known = _measure(first, showers, key)
@@ -92,7 +100,7 @@ def _measure(preprocessing, showers, key) -> dict[str, np.ndarray]:
         rings = jnp.zeros((num_layers, num_rings)).at[layer, ring].add(valid(n, most))
         some = jax.random.randint(key_sample, (_SAMPLE,), 0, jnp.maximum(n, 1))
         sample = jnp.log(jnp.maximum(points[some, 3], 1e-9))
-        whole = totals(points, n, num_layers)
+        whole = totals(geometry, points, n)
         raw, full = raw_numbers(key_numbers, whole, energy)
         place = layer[some], ring[some]
         found = {"rings": rings, "sample": sample, "place": place, "n": n}
@@ -161,7 +169,7 @@ def _rates(showers, geometry) -> tuple[np.ndarray, ...]:
 def _polynomials(values, full, energy) -> tuple[np.ndarray, np.ndarray]:
     """Mean, of third order in the scaled energy, and logarithm of the width, of second."""
     powers, values = energy[full, None] ** np.arange(4.0), values[full].astype(np.float64)
-    if len(values) < 20:  # a group that is hardly ever hit
+    if len(values) < _KNOWN:  # a group that is hardly ever hit
         mean = np.mean(values) if len(values) else 0.0
         return np.array([mean, 0, 0, 0]), np.zeros(3)
     mean = np.linalg.lstsq(powers, values, rcond=None)[0]
@@ -177,13 +185,14 @@ def _number_statistics(raw, full, energy) -> dict[str, np.ndarray]:
     mean, log_std = (np.stack(c, axis=1) for c in zip(*moments, strict=True))
     powers = energy[:, None].astype(np.float64) ** np.arange(4.0)
     z = (raw - powers @ mean) / np.exp(powers[:, :3] @ log_std)
-    noise = np.random.default_rng(0).normal(size=z.shape)
-    tables, scores = np.empty((len(SCORES), raw.shape[1])), noise
+    scores, weights = np.random.default_rng(0).normal(size=z.shape), _weights(energy)
+    tables = np.empty((_NODES, len(SCORES), raw.shape[1]))
     for i, rows in enumerate(full.T):
-        # Of a layer that is hardly ever hit, as if its numbers were normal.
-        known = z[rows, i] if rows.sum() >= 20 else noise[:, i]
-        tables[:, i] = quantiles(known)
-        scores[rows, i] = np.interp(z[rows, i], tables[:, i], SCORES)
+        if rows.sum() < _KNOWN:  # of a layer that is hardly ever hit, as if its numbers were normal
+            tables[..., i] = quantiles(scores[:, i])
+            continue
+        tables[..., i] = _tables(z[rows, i], weights[:, rows])
+        scores[rows, i] = _scores(z[rows, i], weights[:, rows].T @ tables[..., i])
     return {
         "number_mean": mean,
         "number_log_std": log_std,
@@ -192,11 +201,34 @@ def _number_statistics(raw, full, energy) -> dict[str, np.ndarray]:
     }
 
 
+def _weights(energy) -> np.ndarray:
+    """Of showers [nodes, n] at incident energies evenly spaced, falling linearly to the next."""
+    nodes = np.linspace(energy.min(), energy.max(), _NODES)
+    return np.maximum(1 - np.abs(energy - nodes[:, None]) / (nodes[1] - nodes[0]), 0)
+
+
+def _tables(z, weights) -> np.ndarray:
+    """Quantiles [nodes, quantiles] of a number near each energy; of all where few are near it."""
+    count = weights.sum(axis=1) ** 2 / np.maximum(np.sum(weights**2, axis=1), 1e-12)
+    tables = [
+        quantiles(z[w > 0], w[w > 0]) if enough else quantiles(z)
+        for w, enough in zip(weights, count >= _KNOWN, strict=True)
+    ]
+    return np.stack(tables)
+
+
+def _scores(z, values) -> np.ndarray:
+    """Normal scores of numbers [n] with quantiles [n, quantiles], within those that are known."""
+    left = np.clip(np.sum(values <= z[:, None], axis=1) - 1, 0, len(SCORES) - 2)
+    low, high = (np.take_along_axis(values, k[:, None], axis=1)[:, 0] for k in (left, left + 1))
+    share = np.clip((z - low) / (high - low), 0, 1)
+    return SCORES[left] + share * (SCORES[left + 1] - SCORES[left])
+
+
 def _factors(scores, energy) -> np.ndarray:
     """Cholesky factors of covariances near incident energies from the least to the largest.
 
-    Each is of showers with weights that fall linearly to the next energy. Covariances of few
-    showers are drawn towards those of all, and these towards none.
+    Covariances of few showers are drawn towards those of all, and these towards none.
     """
     num = scores.shape[1]
 
@@ -205,9 +237,8 @@ def _factors(scores, energy) -> np.ndarray:
         return share * covariance + (1 - share) * target
 
     whole = drawn(np.cov(scores.T), len(scores), np.eye(num))
-    nodes, factors = np.linspace(energy.min(), energy.max(), _NODES), []
-    for node in nodes:
-        weight = np.maximum(1 - np.abs(energy - node) / (nodes[1] - nodes[0]), 0)
+    factors = []
+    for weight in _weights(energy):
         # Near an energy without showers, between two beams, are those of all.
         covariance = (scores * weight[:, None]).T @ scores / max(weight.sum(), 1e-12)
         count = weight.sum() ** 2 / max(np.sum(weight**2), 1e-12)

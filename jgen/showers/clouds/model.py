@@ -6,13 +6,15 @@ then makes in one call. Together they are one `GenerativeModel` of showers in Me
 
 Deviations from 2309.05704: points are not sorted into layers afterwards but made in them, given the
 layer, its number of points and its energy; each voxel is a Poisson number of points, which takes
-the place of the polynomials that calibrate the number of points; to the centre of gravity points
-are turned about the axis, not shifted (`points.turned`); coordinates are made normal one by one,
-layer by layer; the one-call function is taught by whole trajectories of the teacher (2101.02388),
-where the published one is by neighbouring times; AdamW in place of RAdam. And EDM's network is
-trained and solved in the time of the linear path, sigma / alpha = (1 - t) / t, by the midpoint
-method: 12 steps of Heun's method in the published steps of sigma make points of a normal
-distribution 9 % too wide (unit variance, sigma from 80 to 0.002), these 0.01 %.
+the place of the polynomials that calibrate the number of points; the Shower Flow also makes the
+energy of the innermost ring of each layer; to the centre of gravity points are turned about the
+axis, not shifted (`points.turned`); voxels get the spectrum of the training sample (`spectrum`);
+coordinates are made normal one by one, layer by layer; the one-call function is taught by whole
+trajectories of the teacher (2101.02388), where the published one is by neighbouring times; AdamW in
+place of RAdam. And EDM's network is trained and solved in the time of the linear path, sigma /
+alpha = (1 - t) / t, by the midpoint method: 12 steps of Heun's method in the published steps of
+sigma make points of a normal distribution 9 % too wide (unit variance, sigma from 80 to 0.002),
+these 0.01 %.
 """
 
 import dataclasses

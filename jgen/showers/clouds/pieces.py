@@ -43,16 +43,19 @@ class Pieces(NamedTuple):
         return self.first + jnp.sum(self.slope * inside)
 
 
-def table(values: np.ndarray) -> Array:
+def table(values: Array | np.ndarray) -> Array:
     """As float32."""
     return jnp.asarray(values, jnp.float32)
 
 
-def pieces(knots: np.ndarray, values: np.ndarray) -> Pieces:
+def pieces(knots: Array | np.ndarray, values: Array | np.ndarray) -> Pieces:
     """Linear between values at knots, of any number of functions [..., num]."""
-    knots, values = np.broadcast_arrays(knots, values)
-    width, slope = np.diff(knots), np.diff(values) / np.diff(knots)
-    width = np.concatenate([width[..., :-1], np.full((*width.shape[:-1], 1), np.inf)], axis=-1)
+    xp = np if isinstance(knots, np.ndarray) and isinstance(values, np.ndarray) else jnp
+    knots, values = xp.broadcast_arrays(knots, values)
+    width = xp.diff(knots)
+    slope = xp.diff(values) / width
+    endless = xp.full((*width.shape[:-1], 1), np.inf, width.dtype)
+    width = xp.concatenate([width[..., :-1], endless], axis=-1)
     return Pieces(*map(table, (knots[..., :-1], width, slope, values[..., 0])))
 
 
@@ -103,13 +106,19 @@ def each(pieces: Pieces, x: Float[Array, " n"]) -> Float[Array, " n"]:
     return jax.vmap(lambda one, x: one(x))(pieces, x)
 
 
-def quantiles(sample: np.ndarray) -> np.ndarray:
+def quantiles(sample: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """At `SCORES`, rising even where values are repeated.
 
     At the ends, beyond which few values are, the extremes of the sample, or what a normal
     distribution of its width has there if that is further.
     """
-    inner = np.quantile(sample, norm.cdf(SCORES[1:-1]))
+    at = norm.cdf(SCORES[1:-1])
+    if weights is None:
+        inner = np.quantile(sample, at)
+    else:
+        order = np.argsort(sample)
+        below = np.cumsum(weights[order]) - weights[order] / 2
+        inner = np.interp(at, below / np.sum(weights), sample[order])
     width = (inner[-1] - inner[0]) / 6 + 1e-3
     low, high = min(inner[0] - width, sample.min()), max(inner[-1] + width, sample.max())
     rise = 1e-5 * (width + np.abs(inner).max())  # seen by float32

@@ -47,11 +47,13 @@ class Totals(NamedTuple):
     Attributes:
       n: points of each layer.
       energy: of each layer [MeV].
+      inner: share of it in the innermost ring.
       centre: of gravity, x and y [mm].
     """
 
     n: Int[Array, " layers"]
     energy: Float[Array, " layers"]
+    inner: Float[Array, " layers"]
     centre: Float[Array, "2"]
 
 
@@ -139,14 +141,18 @@ def to_voxels(
     geometry: Geometry, points: Float[Array, "slots 4"], n: Int[Array, ""]
 ) -> Float[Array, "layers angles rings"]:
     """Sums of the energies [MeV] of the first n points; those outside count in the next voxel."""
+    energy = jnp.where(valid(n, len(points)), points[:, 3], 0)
+    sums = jnp.zeros(geometry.num_voxels, points.dtype)
+    return sums.at[voxel_of(geometry, points)].add(energy).reshape(geometry.shape)
+
+
+def voxel_of(geometry: Geometry, points: Float[Array, "slots 4"]) -> Int[Array, " slots"]:
+    """Index of the voxel of each point, for those outside of the next one."""
     num_z, num_alpha, num_r = geometry.shape
-    x, y, z, energy = points.T
+    x, y, z, _ = points.T
     angle = jnp.floor((jnp.arctan2(y, x) + np.pi) * (num_alpha / (2 * np.pi))).astype(int)
     layer = jnp.clip(jnp.floor(z).astype(int), 0, num_z - 1)
-    index = (layer * num_alpha + angle % num_alpha) * num_r + ring_of(geometry, x**2 + y**2)
-    energy = jnp.where(valid(n, len(points)), energy, 0)
-    sums = jnp.zeros(geometry.num_voxels, points.dtype).at[index].add(energy)
-    return sums.reshape(geometry.shape)
+    return (layer * num_alpha + angle % num_alpha) * num_r + ring_of(geometry, x**2 + y**2)
 
 
 def ring_of(geometry: Geometry, square: Float[Array, "*n"]) -> Int[Array, "*n"]:
@@ -155,15 +161,34 @@ def ring_of(geometry: Geometry, square: Float[Array, "*n"]) -> Int[Array, "*n"]:
     return jnp.sum(square[..., None] >= inner.reshape(*(1,) * square.ndim, -1), axis=-1)
 
 
-def totals(points: Float[Array, "slots 4"], n: Int[Array, ""], num_layers: int) -> Totals:
+def totals(geometry: Geometry, points: Float[Array, "slots 4"], n: Int[Array, ""]) -> Totals:
     """Points and energies of layers, and the centre of gravity."""
-    rows = valid(n, len(points))
+    rows, num = valid(n, len(points)), geometry.num_layers
     energy = jnp.where(rows, points[:, 3], 0)
-    layer = jnp.clip(jnp.floor(points[:, 2]).astype(int), 0, num_layers - 1)
-    by_layer = lambda a: jax.ops.segment_sum(a, layer, num_layers)
-    total = jnp.sum(energy)
+    layer = jnp.clip(jnp.floor(points[:, 2]).astype(int), 0, num - 1)
+    by_layer = lambda a: jax.ops.segment_sum(a, layer, num)
+    total, energies = jnp.sum(energy), by_layer(energy)
     centre = jnp.sum(energy[:, None] * points[:, :2], axis=0) / jnp.where(total > 0, total, 1)
-    return Totals(by_layer(rows.astype(jnp.int32)), by_layer(energy), centre)
+    inner = by_layer(jnp.where(_is_inner(geometry, points), energy, 0))
+    return Totals(by_layer(rows.astype(jnp.int32)), energies, factors(energies, inner), centre)
+
+
+def _is_inner(geometry, points):
+    return ring_of(geometry, points[:, 0] ** 2 + points[:, 1] ** 2) == 0
+
+
+def group_energies(
+    inner: Float[Array, " layers"], outer: Float[Array, " layers"], whole: Totals
+) -> tuple[Float[Array, " layers"], Float[Array, " layers"]]:
+    """Energies that the innermost ring and all others of each layer should have.
+
+    Args:
+      inner: what the ring has; where there is none, there will be none.
+      outer: what the others have, likewise.
+      whole: numbers of the shower.
+    """
+    share = jnp.where(outer > 0, jnp.where(inner > 0, whole.inner, 0), 1)
+    return whole.energy * share, whole.energy * (1 - share)
 
 
 def layer_of_rows(n: Int[Array, " layers"], slots: int) -> Int[Array, " slots"]:
@@ -172,8 +197,13 @@ def layer_of_rows(n: Int[Array, " layers"], slots: int) -> Int[Array, " slots"]:
     return jnp.minimum(layer, len(n) - 1)
 
 
-def calibrated(points: Float[Array, "slots 4"], target: Totals) -> Float[Array, "slots 4"]:
-    """Points with the energies of `target` in each layer, and its centre in x and y.
+def calibrated(
+    geometry: Geometry, points: Float[Array, "slots 4"], target: Totals
+) -> Float[Array, "slots 4"]:
+    """Points with the energies of `target` in each layer and its innermost ring, and its centre.
+
+    Independent points share the energy of a layer among rings at random, in showers the narrow core
+    keeps its part: without the second the mean radius of showers varies too much.
 
     The published last step shifts all points to the centre of gravity (2309.05704, Sec. 3.3), which
     moves the narrow core of an electron shower, fills the rings around it and makes the mean radius
@@ -181,13 +211,16 @@ def calibrated(points: Float[Array, "slots 4"], target: Totals) -> Float[Array, 
     `turned`: radii and energies stay.
 
     Args:
+      geometry: a regular one.
       points: sorted by layer, target.n of each.
       target: numbers of the shower.
     """
     layer, rows = layer_of_rows(target.n, len(points)), valid(jnp.sum(target.n), len(points))
     energy = jnp.where(rows, points[:, 3], 0)
-    now = jax.ops.segment_sum(energy, layer, len(target.n))
-    energy = energy * _factors(now, target.energy)[layer]
+    group = 2 * layer + jnp.where(_is_inner(geometry, points), 0, 1)
+    now = jax.ops.segment_sum(energy, group, 2 * len(target.n)).reshape(-1, 2)
+    wanted = jnp.stack(group_energies(*now.T, target), axis=1)
+    energy = energy * factors(now, wanted).ravel()[group]
     plane = turned(points[:, :2], energy, target.centre)
     moved = jnp.concatenate([plane, points[:, 2:3], energy[:, None]], axis=1)
     return jnp.where(rows[:, None], moved, 0)
@@ -250,8 +283,9 @@ def cut(
 ) -> Float[Array, "layers angles rings"]:
     """Voxels below the threshold [MeV] emptied, those above scaled to the energies of layers."""
     kept = jnp.where(voxels < threshold, 0, voxels).reshape(len(energy), -1)
-    return (kept * _factors(jnp.sum(kept, axis=1), energy)[:, None]).reshape(voxels.shape)
+    return (kept * factors(jnp.sum(kept, axis=1), energy)[:, None]).reshape(voxels.shape)
 
 
-def _factors(now: Float[Array, " layers"], wanted: Float[Array, " layers"]) -> Array:
+def factors(now: Float[Array, "*n"], wanted: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Wanted / now, zero where there is none now."""
     return jnp.where(now > 0, wanted / jnp.where(now > 0, now, 1), 0)

@@ -1,7 +1,7 @@
 """Between showers and what the networks of CaloClouds see.
 
 The Shower Flow (2309.05704) makes numbers of a shower as a whole: standardised at each incident
-energy, normal one by one, and without linear correlations at three incident energies and between
+energy, and normal one by one and without linear correlations at four incident energies and between
 them. It is left with what a normal distribution does not have, and learns from a thousand showers.
 The point network makes points of known layers in coordinates that are normal over the training
 sample: x and y by the radii in their layer, the energy by its distribution function in their layer
@@ -22,10 +22,10 @@ from jgen.nets.points import on_points
 from jgen.sets import valid
 from jgen.showers.clouds.numbers import raw_numbers, raw_totals
 from jgen.showers.clouds.pieces import (
+    SCORES,
     each,
     normal_score,
     pieces,
-    scored_value,
     scored_values,
     table,
 )
@@ -33,6 +33,7 @@ from jgen.showers.clouds.points import (
     Totals,
     calibrated,
     cut,
+    factors,
     layer_of_rows,
     poisson_parts,
     rates_of_hits,
@@ -40,7 +41,9 @@ from jgen.showers.clouds.points import (
     to_points,
     to_voxels,
     totals,
+    voxel_of,
 )
+from jgen.showers.clouds.spectrum import Spectrum, densities, energies_kept
 from jgen.showers.data import Geometry, Showers
 from jgen.typing import Key
 
@@ -58,9 +61,9 @@ class Statistics(NamedTuple):
       log_mean: mean of the logarithm of its energy [MeV],
       log_std: and standard deviation.
       number_mean: coefficients in powers of the scaled incident energy of the numbers' means,
-      number_log_std: and of the logarithms of their standard deviations,
-      number_quantiles: and quantiles of the standardised numbers,
-      number_factors: and triangular factors of the covariances of their normal scores, at incident
+      number_log_std: and of the logarithms of their standard deviations.
+      number_quantiles: of the standardised numbers, and
+      number_factors: triangular factors of the covariances of their normal scores, at incident
         energies that are evenly spaced in their logarithm.
       inside: of the points of a layer, the share within each ring edge,
       log_energies: and quantiles of the logarithm of the energies [MeV] of those of a ring.
@@ -75,7 +78,7 @@ class Statistics(NamedTuple):
     log_std: Float[np.ndarray, "bins layers rings"]
     number_mean: Float[np.ndarray, "4 num"]
     number_log_std: Float[np.ndarray, "3 num"]
-    number_quantiles: Float[np.ndarray, "quantiles num"]
+    number_quantiles: Float[np.ndarray, "nodes quantiles num"]
     number_factors: Float[np.ndarray, "nodes num num"]
     inside: Float[np.ndarray, "layers rings_plus_1"]
     log_energies: Float[np.ndarray, "layers rings quantiles"]
@@ -120,10 +123,12 @@ class CloudPreprocessing:
     Attributes:
       geometry: a regular one.
       statistics: see `fit_preprocessing`.
+      spectrum: of voxels; it is known when the networks are. Without, they stay as they are.
     """
 
     geometry: Geometry
     statistics: Statistics
+    spectrum: Spectrum | None = None
 
     @property
     def slots(self) -> int:
@@ -163,7 +168,7 @@ class CloudPreprocessing:
         """
         key_points, key_numbers = jax.random.split(key)
         points, n = self.cloud(key_points, voxels, energy, self.slots)
-        whole = totals(points, n, self.geometry.num_layers)
+        whole = totals(self.geometry, points, n)
         numbers, given = self.numbers(key_numbers, whole, energy), self.given(whole, energy)
         features = jax.vmap(self.normal)(points, given.layer)
         features = jnp.where(valid(n, self.slots)[:, None], features, 0)
@@ -181,30 +186,47 @@ class CloudPreprocessing:
         key_n, key_empty = jax.random.split(key)
         raw, known = raw_numbers(key_n, whole, energy)
         mean, std = self._moments(energy)
-        scores = each(normal_score(self.statistics.number_quantiles.T), (raw - mean) / std)
+        values = self._at(self.statistics.number_quantiles, energy)
+        scores = each(pieces(values.T, jnp.float32(SCORES)), (raw - mean) / std)
         z = jnp.where(known, scores, jax.random.normal(key_empty, raw.shape))
-        return solve_triangular(self._factor(energy), z, lower=True)
+        return solve_triangular(self._at(self.statistics.number_factors, energy), z, lower=True)
 
     def whole(self, numbers: Float[Array, " num"], energy: Float[Array, ""]) -> Totals:
         """Numbers of a shower as a whole; it has a point at least, and no more than slots."""
         mean, std = self._moments(energy)
         # A sum, which an accelerator does not run at reduced precision.
-        z = jnp.sum(self._factor(energy) * numbers[None], axis=1)
-        raw = mean + std * each(scored_value(self.statistics.number_quantiles.T), z)
+        z = jnp.sum(self._at(self.statistics.number_factors, energy) * numbers[None], axis=1)
+        values = self._at(self.statistics.number_quantiles, energy)
+        raw = mean + std * each(pieces(jnp.float32(SCORES), values.T), z)
         return raw_totals(raw, energy, self.slots)
 
     def physical(self, points: Float[Array, "slots 3"], whole: Totals) -> Float[Array, "slots 4"]:
         """Points x, y [mm], z [layers], energy [MeV] with numbers of the shower as a whole."""
-        layer = layer_of_rows(whole.n, self.slots)
-        some = lambda rows: jax.vmap(self.point)(*rows)
-        return calibrated(on_points(some, jnp.sum(whole.n), (points, layer)), whole)
+        made = self._calibrated(points, whole)
+        before = to_voxels(self.geometry, made, jnp.sum(whole.n))
+        change = factors(before, self.finished(before, whole)).ravel()
+        return made.at[:, 3].multiply(change[voxel_of(self.geometry, made)])
 
     def decode(
         self, points: Float[Array, "slots 3"], whole: Totals
     ) -> Float[Array, "layers angles rings"]:
         """Voxels [MeV] of points of the network, with numbers of the shower as a whole."""
-        voxels = to_voxels(self.geometry, self.physical(points, whole), jnp.sum(whole.n))
-        return cut(voxels, whole.energy, self.geometry.threshold)
+        voxels = to_voxels(self.geometry, self._calibrated(points, whole), jnp.sum(whole.n))
+        return cut(self.finished(voxels, whole), whole.energy, self.geometry.threshold)
+
+    def finished(
+        self, voxels: Float[Array, "layers angles rings"], whole: Totals
+    ) -> Float[Array, "layers angles rings"]:
+        """Voxels [MeV] with the spectrum of the training sample and the energies of the shower."""
+        if self.spectrum is None:
+            return voxels
+        density = densities(whole.n, self.statistics.inside, self.geometry.shape[1])
+        return energies_kept(self.spectrum.mapped(voxels, density), whole)
+
+    def _calibrated(self, points, whole):
+        some, layer = lambda rows: jax.vmap(self.point)(*rows), layer_of_rows(whole.n, self.slots)
+        made = on_points(some, jnp.sum(whole.n), (points, layer))
+        return calibrated(self.geometry, made, whole)
 
     def normal(self, point: Float[Array, "4"], layer: Int[Array, ""]) -> Float[Array, "3"]:
         """Normal coordinates of a point x, y [mm], z [layers], energy [MeV] of a layer."""
@@ -234,15 +256,14 @@ class CloudPreprocessing:
     def _squares(self):
         return np.square(self.geometry.layers[0].r_edges)
 
-    def _factor(self, energy):
-        """Of the covariance at an incident energy, linear between the known ones."""
-        s = self.statistics
-        low, high = np.log(s.energies)
-        last = len(s.number_factors) - 1
+    def _at(self, known, energy):
+        """What is known at some incident energies, linear between them."""
+        low, high = np.log(self.statistics.energies)
+        last = len(known) - 1
         place = jnp.clip(last * (jnp.log(energy) - low) / (high - low), 0, last)
         left = jnp.minimum(jnp.floor(place).astype(int), last - 1)
-        factors, share = table(s.number_factors), place - left
-        return (1 - share) * factors[left] + share * factors[left + 1]
+        values, share = table(known), place - left
+        return (1 - share) * values[left] + share * values[left + 1]
 
     def _moments(self, energy):
         # Polynomials mean nothing beyond the training sample, whose ends are taken there.

@@ -36,11 +36,14 @@ from jgen.showers.clouds.preprocessing import (
     Statistics,
     encoded,
 )
+from jgen.showers.clouds.spectrum import Sample, Spectrum, densities, unchanged
 from jgen.showers.data import Geometry, Showers, get_geometry
 from jgen.training import RunFolder, load_config, member
 from jgen.typing import Key, Params
 
 Sampler = Literal["teacher", "student"]
+# Showers for the spectrum of voxels.
+_FOR_SPECTRUM = 5000
 
 
 @dataclass(frozen=True)
@@ -254,12 +257,46 @@ def train(
     )
     params = {name: member(fitted.params, 0) for name, fitted in params.items()}
     if not config.distil:
-        return Trained(config, preprocessing, params, "teacher")
+        trained = Trained(config, preprocessing, params, "teacher")
+        return _with_spectrum(trained, showers, lambda: data().points.cond, run)
     pairs = lambda: _pairs(config, preprocessing, params["teacher"], data().points.cond, run)
     model = student_model(made.network, preprocessing.slots, params["teacher"])
     student = run.fit("student", model, pairs, config.student, initial=initial.get("student"))
     params["student"] = member(student.params, 0)
-    return Trained(config, preprocessing, params)
+    trained = Trained(config, preprocessing, params)
+    return _with_spectrum(trained, showers, lambda: data().points.cond, run)
+
+
+def _with_spectrum(trained, showers, conditions, run) -> Trained:
+    """The spectrum of voxels mended by that of the training sample.
+
+    Twice, since voxels change once more when layers get their energies.
+    """
+    old, num = trained.preprocessing, min(len(showers.energies), _FOR_SPECTRUM)
+    shape, energies = trained.geometry.shape, showers.energies[:num]
+    mended = lambda spectrum: dataclasses.replace(old, spectrum=spectrum)
+    places = lambda n: densities(n, old.statistics.inside, shape[1])
+    sample = cloud_sampler(trained.parts.flow, trained.points, old).sample
+
+    def one(params, key, energy):
+        points, whole = sample(params[0], key, energy)
+        return mended(params[1]).decode(points, whole), whole.n
+
+    def made(spectrum):
+        params, key = (trained.params, spectrum), run.key("spectrum")
+        voxels, n = draw(one, params, key, num, energies, batch_size=100, progress=True)
+        return Sample(voxels, places(n))
+
+    def fit():
+        n = np.expm1(conditions().cond.layers[:num, :, 0])
+        true = Sample(showers.voxels[:num].reshape(num, *shape), places(n))
+        spectrum = unchanged(true)
+        for _ in range(2):
+            spectrum = spectrum.then(made(spectrum), true)
+        return spectrum
+
+    spectrum = Spectrum(*run.cached("spectrum", fit))
+    return dataclasses.replace(trained, preprocessing=mended(spectrum))
 
 
 def _pairs(config, preprocessing, teacher, cond, run) -> Batch:
@@ -289,14 +326,15 @@ def load(folder: str | os.PathLike) -> Trained:
     folder = Path(folder)
     config = load_config(CloudsConfig, folder, CONFIG)
     names = ("flow", "teacher", *(("student",) if config.distil else ()))
-    files = ("preprocessing.npz", *(f"{name}/params.npz" for name in names))
+    files = ("preprocessing.npz", "spectrum.npz", *(f"{name}/params.npz" for name in names))
     if missing := [file for file in files if not (folder / file).exists()]:
         raise ValueError(
             f"{folder} has not finished its training ({missing[0]} is missing); run "
             "the command that started it again"
         )
     statistics = Statistics(*load_params(folder / "preprocessing.npz"))
-    preprocessing = CloudPreprocessing(get_geometry(config.geometry), statistics)
+    spectrum = Spectrum(*load_params(folder / "spectrum.npz"))
+    preprocessing = CloudPreprocessing(get_geometry(config.geometry), statistics, spectrum)
     made = parts(config, preprocessing.slots)
     models = {"flow": made.flow, "teacher": made.teacher, "student": made.teacher}
     params = {n: member(load_params(folder / n / "params.npz", models[n]), 0) for n in names}

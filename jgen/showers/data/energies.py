@@ -22,9 +22,9 @@ def checked_energies(
     energies = cast_array(real_array(energies, "energies"), "energies")
     inside = (energies >= low * (1 - 1e-3)) & (energies <= high * (1 + 1e-3))
     if energies.ndim != 1 or not len(energies) or not np.all(inside):
+        ends = f", from {energies.min():.6g} to {energies.max():.6g}" if energies.size else ""
         raise ValueError(
             f"energies must be one or more numbers [n] from {low:.6g} to {high:.6g} MeV, those "
-            f"of the training sample, got shape {energies.shape} with the ends "
-            f"{energies.min(initial=np.inf):.6g} and {energies.max(initial=-np.inf):.6g}"
+            f"of the training sample, got shape {energies.shape}{ends}"
         )
     return energies

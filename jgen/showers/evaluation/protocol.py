@@ -292,6 +292,12 @@ def _scale_notes(reference, holdout, generated, config) -> tuple[str, ...]:
     largest = [np.abs(sample).max(axis=0) for sample in (reference, holdout, generated)]
     beyond = [int(np.sum((largest[0] > 0) & (a > 100 * largest[0]))) for a in largest[1:]]
     notes = tuple(f"FPD and KPD: {note}" for note in scale_notes(reference))
+    least = min(map(len, (reference, holdout, generated)))
+    if config.fpd and least < (num := reference.shape[1]):
+        notes += (
+            f"FPD: covariances of {num} features are singular with {least} showers; compare it "
+            "with the truth's and with nothing else, or take more showers.",
+        )
     if not any(beyond):
         return notes
     return (

@@ -39,9 +39,12 @@ class Generators:
     """The transformer of multivectors."""
     time_width: float = 0.3
     """Standard deviation of the frequencies of time; 30 as published wants long trainings."""
+    informed: bool = True
+    """Whether networks know of balance, masses and distances, see `jgen.events.event_model`; not in
+    the papers."""
     training: TrainConfig = TrainConfig(
-        2000, 256, ensemble=3, keep="best", ema_decay=0.99,
-        optimizer=OptimizerConfig(3e-3, warmup=0.02, clip_norm=5.0),
+        3000, 128, ensemble=3, keep="best", ema_decay=0.995,
+        optimizer=OptimizerConfig(5e-3, warmup=0.02, clip_norm=5.0),
     )  # fmt: skip
     """Training of each network; its members are the seeds."""
     solver: SolverConfig = SolverConfig("kutta38", 20)
@@ -101,7 +104,8 @@ def _coordinates(*args) -> Coordinates:
 
 def model_of(config: Generators, name: str, **options) -> GenerativeModel:
     """The generator with a network, in coordinates."""
-    options = {"solver": config.solver.make(), "time_width": config.time_width} | options
+    own = {"solver": config.solver.make(), "time_width": config.time_width}
+    options = own | {"informed": config.informed} | options
     return event_tools.event_model(getattr(config, name), coordinates_of(config), **options)
 
 

@@ -40,6 +40,8 @@ class Config(Generators):
     """Events to train on, the first ones; all others but those to validate on are held out."""
     num_validation: int = 1000
     """Events that the log has a validation loss of; nothing is chosen by it."""
+    informed: bool = False
+    """As published: the forecast is of generators that know nothing but their events."""
     training: TrainConfig = TrainConfig(
         500, 128, ensemble=10, ema_decay=0.98,
         optimizer=OptimizerConfig(3e-3, warmup=0.05, clip_norm=5.0),

@@ -31,8 +31,12 @@ UNIT = 206.6
 """Energies and momenta of one [GeV]."""
 EPSILON = 1e-5
 """Added to pT - cut and to m^2, in units, before the logarithm."""
+PEAKED = ((0, 1, 2), (1, 2), (3, 4, 5), (4, 5))
+"""Particles of t, W+, tbar and W-, whose masses have a peak."""
 MIN_PT = 22.0
 """The cut on pT of the data of 2509.08048 [GeV]."""
+# Of log pT, phi, eta and log m^2: far beyond any event, where float64 still knows the mass.
+_SEEN = (-np.inf, -np.inf, -8.0, -np.inf), (5.0, np.inf, 8.0, 10.0)
 
 
 class Coordinates(NamedTuple):
@@ -43,12 +47,16 @@ class Coordinates(NamedTuple):
       std: their standard deviations.
       min_pt: cut on pT [GeV].
       edges: mean and standard deviation of log (p_i + p_j)^2, in units, for `jgen.nets.lloca`.
+      peaks: median and the middle 30 % of the masses of t, W+, tbar and W- [GeV].
+      recoil: median pT of all particles together [GeV].
     """
 
     mean: Float[np.ndarray, "n 2"]
     std: Float[np.ndarray, "n 2"]
     min_pt: float
     edges: tuple[float, float]
+    peaks: Float[np.ndarray, "k 2"]
+    recoil: float
 
     @property
     def num(self) -> int:
@@ -87,6 +95,13 @@ def check_coordinates(coordinates: Any) -> None:
         )
     check_finite(**{"the mean of edges": coordinates.edges[0]})
     check_positive(**{"the standard deviation of edges": coordinates.edges[1]})
+    peaks = double_array(coordinates.peaks, "peaks of coordinates")
+    if peaks.shape != (expected := (len(resonance_members(len(mean))), 2)) or not (peaks > 0).all():
+        raise ValueError(
+            f"peaks of coordinates are positive centres and widths {list(expected)}, got the shape "
+            f"{peaks.shape}"
+        )
+    check_positive(recoil=coordinates.recoil)
 
 
 def fit_coordinates(events: Float[np.ndarray, "num n 4"], min_pt: float = MIN_PT) -> Coordinates:
@@ -110,7 +125,26 @@ def fit_coordinates(events: Float[np.ndarray, "num n 4"], min_pt: float = MIN_PT
         first, second = np.triu_indices(events.shape[1], 1)
         squares = np.asarray(mass_squared(p[:, first] + p[:, second]))
     edges = np.log(np.maximum(squares, 1e-10))
-    return Coordinates(mean, std, float(min_pt), (float(edges.mean()), float(edges.std())))
+    edges = float(edges.mean()), float(edges.std())
+    return Coordinates(mean, std, float(min_pt), edges, *_known_of(events))
+
+
+def _known_of(events):
+    """Peaks of masses and the recoil."""
+    members = resonance_members(events.shape[1])
+    peaks = np.zeros((len(members), 2))
+    for peak, rows in zip(peaks, members, strict=True):
+        total = events[:, rows > 0].sum(axis=1)
+        masses = np.sqrt(np.maximum(total[:, 0] ** 2 - (total[:, 1:] ** 2).sum(axis=1), 0))
+        low, peak[0], high = np.quantile(masses, [0.35, 0.5, 0.65])
+        peak[1] = high - low
+    return peaks, float(np.median(np.hypot(*events[..., 1:3].sum(axis=1).T)))
+
+
+def resonance_members(num: int) -> Float[np.ndarray, "k n"]:
+    """One where a particle belongs to a top or W, of those whose particles there are."""
+    inside = [rows for rows in PEAKED if max(rows) < num]
+    return np.array([[float(i in rows) for i in range(num)] for rows in inside]).reshape(-1, num)
 
 
 def of_momenta(
@@ -152,6 +186,13 @@ def _affine(coordinates, dtype):
     shift, scale = np.zeros((coordinates.num, 4)), np.ones((coordinates.num, 4))
     shift[:, (0, 3)], scale[:, (0, 3)] = coordinates.mean, coordinates.std
     return jnp.asarray(shift, dtype), jnp.asarray(scale, dtype)
+
+
+def seen_momenta(coordinates: Coordinates, z: Float[Array, "n 4"]) -> Float[Array, "n 4"]:
+    """Four-momenta in units of coordinates that are limited before they overflow."""
+    parts = unscaled(coordinates, z)
+    low, high = (jnp.broadcast_to(jnp.array(a, z.dtype), z.shape) for a in _SEEN)
+    return to_momenta(jnp.clip(parts, low, high), coordinates.min_pt / UNIT)
 
 
 def event_map(coordinates: Coordinates) -> Bijector:

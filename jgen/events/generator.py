@@ -20,31 +20,28 @@ from jaxtyping import Array, Float
 
 from jgen.checks import check_positive
 from jgen.events.base import MIN_DISTANCE, event_base
-from jgen.events.coordinates import (
-    UNIT,
-    Coordinates,
-    check_coordinates,
-    of_momenta,
-    to_momenta,
-    unscaled,
-)
+from jgen.events.coordinates import Coordinates, check_coordinates, of_momenta, seen_momenta
+from jgen.events.known import known_of
 from jgen.generative_model import GenerativeModel
 from jgen.models import geodesic_flow_matching
 from jgen.nets import BEAMS, TIME, LGATrConfig, LLoCaConfig, Network, lgatr, lloca
 from jgen.nets.geometric_algebra import embed_vector, extract_vector
-from jgen.physics import azimuth, pseudorapidity
+from jgen.physics import azimuth, pseudorapidity, wrapped
 from jgen.solvers import OdeSolver, RungeKutta
 from jgen.solvers.likelihood import Divergence
 
 _FREQUENCIES = np.random.default_rng(0).normal(size=4)
-# Of log pT, phi, eta and log m^2: far beyond any event, where float64 still knows the mass.
-_SEEN = (-np.inf, -np.inf, -8.0, -np.inf), (5.0, np.inf, 8.0, 10.0)
 SPURIONS = (*BEAMS, TIME)
 """Both beams and the direction of time: what leaves rotations about the beam as the symmetry."""
 
 
 def event_velocity(
-    config: LGATrConfig | LLoCaConfig, coordinates: Coordinates, *, time_width: float = 30.0
+    config: LGATrConfig | LLoCaConfig,
+    coordinates: Coordinates,
+    *,
+    time_width: float = 30.0,
+    informed: bool = False,
+    min_distance: float = MIN_DISTANCE,
 ) -> Network:
     """Velocity field apply(params, t, z [n, 4], cond) -> [n, 4] in the coordinates of events.
 
@@ -54,6 +51,10 @@ def event_velocity(
       time_width: standard deviation of the frequencies of the eight features sin, cos(2 pi w t);
         30 as published, smaller ones for velocities that change less with time. It is no parameter:
         a trained model is made again with the same one, and with the same coordinates.
+      informed: whether networks see what is known of all events and velocities are corrected by
+        it, see `jgen.events.known`. Vectors are then helped by two more scalars, which are
+        velocities of phi and eta too.
+      min_distance: of particles, which informed networks know.
 
     Raises:
       ValueError: for a width or sizes that are not positive.
@@ -61,9 +62,12 @@ def event_velocity(
     check_positive(time_width=time_width)
     _check_parts(config, coordinates)
     frequencies = 2 * np.pi * time_width * _FREQUENCIES
+    known = known_of(coordinates, min_distance) if informed else None
     scalars, plain = coordinates.num + 2 * len(frequencies), False
+    scalars += known.num_features if informed else 0
+    made = (1, 4 + known.num_gains if informed else 2)
     if isinstance(config, LGATrConfig):
-        network = lgatr((1 + len(SPURIONS), scalars), (1, 2), config)
+        network = lgatr((1 + len(SPURIONS), scalars), made, config)
         call = _of_multivectors(network)
     else:
         plain = config.symmetry == "identity"
@@ -71,7 +75,7 @@ def event_velocity(
             "features": _local_features(coordinates), "edges": coordinates.edges,
             "spurions": SPURIONS,
         }  # fmt: skip
-        network = lloca(scalars, (1, 2), config, **options)
+        network = lloca(scalars, made, config, **options)
         call = network.apply
 
     def apply(params, t, z, cond=None):
@@ -81,14 +85,20 @@ def event_velocity(
         time = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
         time = jnp.broadcast_to(time, (coordinates.num, len(time)))
         s = jnp.concatenate([jnp.eye(coordinates.num, dtype=z.dtype), time], axis=1)
+        if informed:
+            s = jnp.concatenate([s, known.features(t, z)], axis=1)
         if plain:
             vectors, numbers = call(params, z, s)
             angular = vectors[:, 0, 1:3]
         else:
-            p = _seen_momenta(coordinates, z)
+            with jax.enable_x64(True):
+                p = seen_momenta(coordinates, z.astype(jnp.float64))
             vectors, numbers = call(params, p, s)
             angular = _angular(p, vectors[:, 0])
-        return jnp.concatenate([numbers[:, :1], angular, numbers[:, 1:]], axis=1)
+        if informed:
+            angular += numbers[:, 2:4]
+        v = jnp.concatenate([numbers[:, :1], angular, numbers[:, 1:2]], axis=1)
+        return known.corrected(t, z, v, 1 + numbers[:, 4:]) if informed else v
 
     return Network(network.init, apply, 0)
 
@@ -112,14 +122,6 @@ def _of_multivectors(network):
     return call
 
 
-def _seen_momenta(coordinates, z):
-    """Four-momenta in units, float64, of coordinates that are limited before they overflow."""
-    with jax.enable_x64(True):
-        parts = unscaled(coordinates, z.astype(jnp.float64))
-        low, high = (jnp.broadcast_to(jnp.array(a), parts.shape) for a in _SEEN)
-        return to_momenta(jnp.clip(parts, low, high), coordinates.min_pt / UNIT)
-
-
 def _angular(p, velocity):
     """Velocities [n, 2] of phi and eta of momenta in float64 that have a velocity [n, 4]."""
     with jax.enable_x64(True):
@@ -139,11 +141,32 @@ def _local_features(coordinates):
     return features
 
 
+def turned_towards(x0: Float[Array, "n 4"], x1: Float[Array, "n 4"]) -> Float[Array, "n 4"]:
+    """Coordinates x0 turned about the beam, and half around across it, to be near those of x1.
+
+    What both beams leave as they are is a symmetry of base and data alike, so that turned events
+    of the base are as probable as others and only their partners are chosen (2306.15030).
+    """
+
+    def turned(x0):
+        apart = x1[:, 1] - x0[:, 1]
+        angle = jnp.arctan2(jnp.sum(jnp.sin(apart)), jnp.sum(jnp.cos(apart)))
+        return x0.at[:, 1].set(wrapped(x0[:, 1] + angle))
+
+    def far(x0):
+        apart = x1 - x0
+        return jnp.sum(apart.at[:, 1].set(wrapped(apart[:, 1])) ** 2)
+
+    one, other = turned(x0), turned(x0 * jnp.array([[1, -1, -1, 1]], x0.dtype))
+    return jnp.where(far(one) < far(other), one, other)
+
+
 def event_model(
     config: LGATrConfig | LLoCaConfig,
     coordinates: Coordinates,
     *,
     time_width: float = 30.0,
+    informed: bool = False,
     min_distance: float = MIN_DISTANCE,
     solver: OdeSolver | None = None,
     likelihood_solver: RungeKutta | None = None,
@@ -167,12 +190,15 @@ def event_model(
     `jgen.transforms.preprocessed(model, event_map(coordinates))` has the same parameters and gives
     events in GeV, with their density in four-momentum space per GeV^(4 n); that of papers, in units
     of 206.6 GeV, is `log_densities` of `model` plus `log_jacobian`. Densities are those of
-    `event_base` and its continuation. Short trainings want a `time_width` of 0.3 or so.
+    `event_base` and its continuation. Short trainings want a `time_width` of 0.3 or so, and to be
+    `informed`: networks then see what is known of events, which corrects their velocities, and
+    events of the base are turned towards the data before they are joined by a path.
 
     Args:
       config: network, see `event_velocity`.
       coordinates: of the events.
       time_width: of the frequencies of time.
+      informed: all of that, or as published.
       min_distance: of particles in the base, see `event_base`.
       solver: of the sampling, see `geodesic_flow_matching`, which takes all that follow.
       likelihood_solver: of `log_prob`.
@@ -180,9 +206,12 @@ def event_model(
       num_probes: of the Hutchinson estimate.
     """
     return geodesic_flow_matching(
-        event_velocity(config, coordinates, time_width=time_width),
+        event_velocity(
+            config, coordinates, time_width=time_width, informed=informed, min_distance=min_distance
+        ),
         event_base(coordinates, min_distance),
         coordinates.periodic,
+        align=turned_towards if informed else None,
         solver=solver,
         likelihood_solver=likelihood_solver,
         divergence=divergence,

@@ -138,6 +138,8 @@ def test_what_does_not_fit_is_refused(events, coordinates):
         ({"min_pt": -1.0}, "min_pt"),
         ({"edges": (0.0, 0.0)}, "standard deviation of edges"),
         ({"edges": (0.0,)}, r"edges.*\(1,\)"),
+        ({"peaks": np.zeros((4, 2))}, r"positive centres and widths \[4, 2\]"),
+        ({"recoil": 0.0}, "recoil"),
     ],
 )
 def test_coordinates_made_by_hand_are_checked(events, coordinates, change, said):

@@ -12,15 +12,20 @@ from jgen.events import (
     event_base,
     event_map,
     event_model,
+    event_observables,
     event_velocity,
     fit_coordinates,
     read_events,
     to_coordinates,
+    to_events,
 )
+from jgen.events.generator import turned_towards
+from jgen.events.known import known_of
 from jgen.export import export_model, load_exported
 from jgen.generative_model import Batch, draw, log_densities
 from jgen.models import Base, geodesic_flow_matching
 from jgen.nets import LGATrConfig, LLoCaConfig, Network, num_parameters
+from jgen.physics import wrapped
 from jgen.solvers import runge_kutta
 from jgen.transforms import preprocessed
 from tests.helpers import random_params
@@ -44,11 +49,13 @@ def test_published_networks_have_their_sizes(config, size):
     assert num_parameters(event_velocity(config, COORDINATES).init) == size
 
 
+@pytest.mark.parametrize("informed", [False, True])
 @pytest.mark.parametrize("name", SMALL)
-def test_velocities_do_not_know_where_phi_is_zero_but_the_plain_ones(name):
+def test_velocities_do_not_know_where_phi_is_zero_but_the_plain_ones(name, informed):
     """The spurions leave rotations about the beam, and they leave these alone."""
-    network = event_velocity(SMALL[name], COORDINATES)
-    params = random_params(network.init)
+    network = event_velocity(SMALL[name], COORDINATES, informed=informed)
+    # Velocities of events; those of single precision lose the masses of what they head for.
+    params = random_params(network.init, 0.1 if informed else 0.3)
     apply = jax.jit(lambda z: network.apply(params, 0.3, z))
     z = jnp.asarray(Z[0])
     turned = z.at[:, 1].set((z[:, 1] + 1.3 + np.pi) % (2 * np.pi) - np.pi)
@@ -156,6 +163,41 @@ def test_bad_sizes_are_refused():
         network.apply(random_params(network.init), 0.5, jnp.asarray(Z[0]), jnp.zeros(2))
 
 
+def test_what_is_known_turns_with_the_event_and_is_what_its_formula_says():
+    features, _, num, _ = known_of(COORDINATES, 0.5)
+    found = jax.jit(features)(jnp.float32(0.9), jnp.asarray(Z[0]))
+    assert found.shape == (6, num)
+    turned = jnp.asarray(Z[0]).at[:, 1].add(0.7)
+    np.testing.assert_allclose(features(0.9, turned), found, atol=1e-4)
+    # An event that has all of it right is pulled nowhere: here the top whose mass is the median.
+    masses = event_observables(EVENTS)
+    off = np.abs(masses["m_t"] - COORDINATES.peaks[0, 0])
+    pulls = lambda i: np.abs(features(0.95, jnp.asarray(Z[i]))[:, 4:8]).max()
+    assert pulls(int(off.argmin())) < 0.03 < pulls(int(np.argsort(off)[200]))
+    # Along its pull an event comes closer to balance: by the finite difference of a step.
+    i = int(np.argsort(masses["pt_tt"])[-5])
+    pull = np.asarray(features(0.97, jnp.asarray(Z[i])))[:, :4]
+    moved = to_events(COORDINATES, Z[i : i + 1] + 0.01 * pull)
+    assert event_observables(moved)["pt_tt"][0] < masses["pt_tt"][i] - 0.5
+    # Jets that are nearer than they may be are pushed apart.
+    z = jnp.asarray(Z[0]).at[1, 1:3].set(Z[0][0, 1:3] + np.array([0.2, -0.2], np.float32))
+    push = np.asarray(features(0.98, z))[:, 21:23]
+    assert push[1, 0] > 1 > -1 > push[0, 0]
+    assert push[1, 1] < -1 < 1 < push[0, 1]
+
+
+def test_events_of_the_base_are_turned_towards_data():
+    base = event_base(COORDINATES)
+    x0 = jax.vmap(base.sample)(jax.random.split(jax.random.key(3), 200))
+    turned = jax.vmap(turned_towards)(x0, jnp.asarray(Z[:200]))
+    kinds = lambda z: event_observables(to_events(COORDINATES, np.asarray(z)))
+    before, after = kinds(x0), kinds(turned)
+    for name in ("m_tt", "pt_tt", "dr_b1_q3"):
+        np.testing.assert_allclose(after[name], before[name], rtol=2e-3, atol=0.05)
+    distance = lambda z: np.mean(np.square(np.asarray(wrapped(z[..., 1] - Z[:200, :, 1]))))
+    assert distance(turned) < 0.7 * distance(x0)
+
+
 @pytest.mark.parametrize("name", ["transformer", "lloca"])
 def test_events_are_drawn_and_scored_where_all_is_in_double_precision(x64, key, name):
     """Of a program that has switched it on for itself; parameters stay float32."""
@@ -166,10 +208,10 @@ def test_events_are_drawn_and_scored_where_all_is_in_double_precision(x64, key, 
     assert np.isfinite(jax.jit(model.loss)(params, key, Batch(jnp.asarray(Z[:8]))))
 
 
-@pytest.mark.parametrize("name", ["lloca", "lgatr"])
-def test_velocities_are_finite_far_beyond_any_event(name):
+@pytest.mark.parametrize(("name", "informed"), [("lloca", 0), ("lgatr", 0), ("transformer", 1)])
+def test_velocities_are_finite_far_beyond_any_event(name, informed):
     """Where a trajectory may pass that was learned badly."""
-    network = event_velocity(SMALL[name], COORDINATES)
+    network = event_velocity(SMALL[name], COORDINATES, informed=bool(informed))
     params = random_params(network.init)
     z = jnp.asarray(Z[0])
     far = jnp.stack([z.at[1, 2].set(-22.0), z.at[0, 0].set(40.0), z.at[3, 3].set(-30.0)])

@@ -33,14 +33,18 @@ def on_points(
     """function(rows, *given) [rows, ...] of the first n rows, zero of the others.
 
     Args:
-      function: of some rows, to as many. Each row of it depends on the same row alone.
+      function: of some rows, to as many. Each row of it depends on the same row alone. Arrays that
+        it needs are given, not closed over.
       n: how many rows are points.
       rows: arrays [rows, ...].
       given: arrays of the event, or of all events.
     """
     leaves, tree = jax.tree.flatten((rows, given))
     options = {"function": function, "tree": tree, "num_rows": len(jax.tree.leaves(rows))}
-    leaves = [jnp.asarray(n), *map(jnp.asarray, leaves)]
+    # Of one type: a number of a short or unsigned one would overflow where tiles are counted, and
+    # weak types, which numbers of Python have, are not those of the result.
+    n = jnp.asarray(n).astype(jnp.int32)
+    leaves = [n, *(jnp.asarray(a, jnp.result_type(a)) for a in leaves)]
     return _points_p.bind(*leaves, **options, mapped=(False,) * len(leaves), depth=0)[0]
 
 
@@ -76,8 +80,10 @@ def _every_row(one, args, num_rows, mapped):
 
 def _tile_by_tile(one, args, num_rows, mapped):
     num = next((len(a) for a, m in zip(args, mapped, strict=True) if m), 1)
+    if num == 0 or args[1].shape[int(mapped[1])] == 0:
+        return _every_row(one, args, num_rows, mapped)
     in_front = lambda a, m: a if m else jnp.broadcast_to(a, (num, *a.shape))
-    n = in_front(args[0], mapped[0])
+    n = jnp.maximum(in_front(args[0], mapped[0]), 0)
     rows = list(map(in_front, args[1 : 1 + num_rows], mapped[1 : 1 + num_rows]))
     given, of_event = args[1 + num_rows :], mapped[1 + num_rows :]
     length = rows[0].shape[1]

@@ -151,13 +151,13 @@ def read_root(path: str | os.PathLike, tree: str = "", names: Sequence[str] = ()
     return {name: _plain(arrays[name], awkward) for name in read}
 
 
-def write_root(path: str | os.PathLike, columns: Mapping[str, Any], tree: str = "events") -> None:
+def write_root(path: str | os.PathLike, columns: Any, tree: str = "events") -> None:
     """Columns as a TTree of a new file; needs `uproot`.
 
     Args:
       path: of the file, which is replaced.
-      columns: as `to_columns` makes them. A ragged one, NAME, gets a branch nNAME beside it, with
-        the numbers of its entries.
+      columns: as `to_columns` makes them, or a frame of pandas. A ragged one, NAME, gets a branch
+        nNAME beside it, with the numbers of its entries.
       tree: its name.
 
     Raises:

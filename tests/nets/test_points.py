@@ -96,3 +96,9 @@ def test_a_number_of_python_beside_half_precision():
     scaled = lambda x: on_points(lambda rows, by: by * rows, 2, x, 2.0)
     out = jax.jit(scaled)(jnp.ones(3, jnp.bfloat16))
     np.testing.assert_array_equal(out.astype(float), [2, 2, 0])
+
+
+@pytest.mark.parametrize("num", [1, 70, 200])
+def test_a_number_that_the_compiler_knows(num):
+    found = jax.jit(lambda x: on_points(lambda rows: 2 * rows, num, x))(X[0])
+    np.testing.assert_array_equal(found, 2 * X[0] * (np.arange(ROWS) < num)[:, None])

@@ -11,7 +11,6 @@ Columns come as a frame of pandas, a dictionary, records of awkward or a structu
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,29 +151,30 @@ def read_root(path: str | os.PathLike, tree: str = "", names: Sequence[str] = ()
     return {name: _plain(arrays[name], awkward) for name in read}
 
 
-def write_root(path: str | os.PathLike, columns: Mapping[str, Any], tree: str = "events") -> None:
+def write_root(path: str | os.PathLike, columns: Any, tree: str = "events") -> None:
     """Columns as a TTree of a new file; needs `uproot`.
 
     Args:
       path: of the file, which is replaced.
-      columns: as `to_columns` makes them. A ragged one, NAME, gets a branch nNAME beside it, with
-        the numbers of its entries.
+      columns: as `to_columns` makes them, or a frame of pandas. A ragged one, NAME, gets a branch
+        nNAME beside it, with the numbers of its entries.
       tree: its name.
 
     Raises:
       ValueError: for columns that are no numbers, or not of as many events.
     """
     uproot = _library("uproot")
-    if not isinstance(columns, Mapping) or not columns:
+    if not hasattr(columns, "keys") or not len(columns.keys()):
         raise ValueError(
-            f"columns must be a dictionary of name -> array, one at least, got {columns!r:.60}"
+            "columns must be a dictionary of name -> array, or a frame of pandas, of one at least, "
+            f"got {type(columns).__name__}"
         )
+    columns = {name: columns[name] for name in columns.keys()}  # noqa: SIM118, a frame has keys
     for name in (tree, *columns):
-        if not (isinstance(name, str) and re.fullmatch(r"[^\s/;]+", name)):
-            raise ValueError(
-                f"trees and branches need names without spaces, slashes, semicolons, got {name!r}"
-            )
-    columns = dict(columns)
+        if not (isinstance(name, str) and name):
+            raise ValueError(f"trees and branches need names, got {name!r}")
+    if ";" in tree:
+        raise ValueError(f"what stands behind ; is the cycle of a tree: no name, got {tree!r}")
     made = {name: flat_column(column, name) for name, column in columns.items()}
     _check_lengths(made)
     for name, (values, counts) in made.items():
@@ -286,7 +286,7 @@ def _check_single(columns, names):
         if largest > 2**24:
             raise ValueError(
                 f"{name} has whole numbers up to {largest:.0f}, which single precision does not "
-                "tell apart beyond 16777216; number classes from zero, or make it real numbers"
+                "tell apart beyond 16777216; number classes from zero, or divide by a scale"
             )
 
 

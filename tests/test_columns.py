@@ -165,6 +165,9 @@ def test_root_files_keep_events(flat, tmp_path):
         assert file["jets"].num_entries == 4
         assert awkward.num(file["jets"]["pt"].array()).tolist() == LENGTHS.tolist()
     assert list(read_root(path, names=("energy",))) == ["energy"]
+    pandas = pytest.importorskip("pandas")
+    write_root(path, pandas.DataFrame({"p t": [0.5, 2]}), "jets/first")
+    assert read_root(path)["p t"].tolist() == [0.5, 2]
 
 
 def test_root_files_that_are_none(tmp_path):
@@ -198,15 +201,16 @@ def test_root_files_that_are_none(tmp_path):
         ("as many events", {"a": np.ones(2), "b": np.ones(3)}),
         ("real numbers", {"a": np.array(["x"])}),
         ("a dictionary of name -> array", {}),
-        ("a dictionary of name -> array, .* got array", np.ones(3)),
-        ("names without spaces.* got 'a/b'", {"a/b": np.ones(3)}),
-        ("names without spaces.* got 3", {3: np.ones(3)}),
-        ("names without spaces.* got ''", {"": np.ones(3)}),
+        ("a dictionary of name -> array, .* got ndarray", np.ones(3)),
+        ("need names, got 3", {3: np.ones(3)}),
+        ("need names, got ''", {"": np.ones(3)}),
     ):
         with pytest.raises(ValueError, match=message):
             write_root(path, bad)
     with pytest.raises(ValueError, match="must be a list of names, got 'x'"):
         read_root(path, names="x")
+    with pytest.raises(ValueError, match="the cycle of a tree"):
+        write_root(path, {"x": np.ones(3)}, "events;2")
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["text.root", "two.root"]
 

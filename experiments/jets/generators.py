@@ -64,8 +64,9 @@ class Generators:
     """Standard deviation of the GAN's points, which is five as published; here points were then ten
     times too far out for the first thousand steps."""
     game: TrainConfig = TrainConfig(
-        4000, 128, keep="best", validate_every=200, optimizer=OptimizerConfig(5e-4, beta1=0.5)
-    )
+        6000, 128, keep="best", validate_every=200, ema_decay=0.99,
+        optimizer=OptimizerConfig(5e-4, beta1=0.5),
+    )  # fmt: skip
     """Training of either player of the GAN; the best step is that of the smallest W1-M to the
     training jets, looked for at every validation. The published rate is constant; distances then
     double and halve from one validation to the next."""

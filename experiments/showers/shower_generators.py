@@ -15,7 +15,6 @@ results/showers.md.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from experiments.showers import clouds as clouds_study
 from experiments.showers import layer_flows as layer_flows_study
 from experiments.showers import presets
 from experiments.showers.bib_ae import study as bib_ae_study
-from experiments.showers.layer_flows import WHOLE, judge, whole_showers
+from experiments.showers.layer_flows import WHOLE, judge, milliseconds, whole_showers
 from experiments.study import Run, Study, at_least, known, main, table, variant
 from jgen import draw, plotting
 from jgen.generative_model import GenerativeModel, SampleFunction
@@ -35,7 +34,6 @@ from jgen.plotting import Curve, Panel
 from jgen.showers import (
     Showers,
     bib_ae,
-    box,
     calodream,
     clouds,
     count_showers,
@@ -47,7 +45,7 @@ from jgen.showers import (
     sample_path,
 )
 from jgen.showers.bib_ae import BibAeConfig
-from jgen.showers.calodream import CaloDreamConfig, milliseconds_per_shower
+from jgen.showers.calodream import CaloDreamConfig
 from jgen.showers.clouds import CloudsConfig
 from jgen.showers.layer_flows import LayerFlowsConfig
 from jgen.typing import Params
@@ -127,6 +125,8 @@ class Config:
 def check(config: Config) -> None:
     """Refuse bad options."""
     known(config, generators=("clouds", "calodream", "layer_flows", "bib_ae"))
+    if len(set(config.generators)) < len(config.generators):
+        raise ValueError(f"generators must be different ones, got {config.generators}")
     at_least(config, num_test=40, max_energy=0, sample_batch=1, timing=1, bootstrap=2)
     for name in ("clouds", "calodream", "layer_flows"):
         if (found := getattr(config, name).geometry) != FINE.name:
@@ -185,15 +185,15 @@ def compute(config: Config, run: Run) -> dict:
     distance/ROW/OBSERVABLE  others, as `observable_distances` gives them
     auc/ROW                  of a classifier of high-level features
     ms_per_shower/ROW/SIZE   from energies to showers in memory
-    train_seconds/ROW        by the clock, of all trainings that it needs
+    train_seconds/ROW        by the clock, of all trainings that it needs, without the trajectories
+                             of the teacher that the one-call function of CaloClouds learns from
     """
-    showers, reference = load_showers(config)
+    config, (showers, reference) = _found(config, run), load_showers(config)
     truth = Showers(*(a[: config.num_test] for a in showers))
     energies, truth = truth.energies, merged(truth, FINE, config.layer_flows.block)
     common = config, _cells(config), run.key("classifier")
     results = run.cached("judged/truth", judge, *common, "truth", reference, truth)
     for generator in config.generators:
-        # Made when it is needed: to draw figures again, nothing is trained or loaded.
         made, seconds = _train(config, run, generator, showers)
         for name, row in config.rows.items():
             if row.generator != generator:
@@ -203,7 +203,7 @@ def compute(config: Config, run: Run) -> dict:
             drawn = run.cached(f"samples/{name}", _draw, config, generator, *args)
             own = Showers(energies, drawn["voxels"])
             results |= run.cached(f"judged/{name}", judge, *common, name, reference, own)
-            results |= run.cached(f"timing/{name}", _milliseconds, config, name, *args)
+            results |= run.cached(f"timing/{name}", milliseconds, config, name, *args)
             results[f"train_seconds/{name}"] = sum(seconds[stage] for stage in row.stages)
     return results
 
@@ -230,12 +230,18 @@ def _train_bib_ae(config: Config, folder: Run, showers: Showers) -> bib_ae.Train
     flows, geometry = config.layer_flows, _cells(config)
     split = len(showers.energies) - flows.num_validation
     first, last = (Showers(*(a[rows] for a in showers)) for rows in (np.s_[:split], np.s_[split:]))
-    rng = np.random.default_rng(config.bib_ae.seed)
-    turned = [box.turned(first.voxels, FINE, rng) for _ in range(flows.copies - 1)]
-    copies = Showers(np.tile(first.energies, flows.copies), np.concatenate([first.voxels, *turned]))
-    copies, last = (merged(s, FINE, flows.block) for s in (copies, last))
+    last = merged(last, FINE, flows.block)
     options = {"validation": last, "threshold": geometry.threshold}
+    copies = layer_flows.merged_copies(flows, first)
     return bib_ae.train(config.bib_ae, geometry.shape, copies, folder, **options)
+
+
+def _found(config: Config, run: Run) -> Config:
+    """With the generators of the folder, where it is only read; others may come later."""
+    if not run.read_only:
+        return config
+    there = tuple(name for name in config.generators if (run.path / name).exists())
+    return dataclasses.replace(config, generators=there)
 
 
 def _sampler(made: Any, row: Row) -> tuple[SampleFunction, Params]:
@@ -254,19 +260,10 @@ def _draw(config: Config, generator: str, sample, params: Params, key, energies)
     return {"voxels": showers.voxels}
 
 
-def _milliseconds(config: Config, name: str, sample: Callable, params, key, energies) -> dict:
-    """A shower, in batches of each size."""
-    times = {}
-    for size in config.timing:
-        args = sample, params, key, energies, (size,)
-        found = milliseconds_per_shower(*args, repeats=20 if size < 10 else 5)
-        times[f"ms_per_shower/{name}/{size}"] = found[size]
-    return times
-
-
 def report(config: Config, run: Run, results: dict) -> str:
     """Draw observables, and quality against time; tabulate all."""
     geometry, (showers, reference) = _cells(config), load_showers(config)
+    config = _found(config, run)
     energies = showers.energies[: config.num_test]
     made = {
         row.label: Showers(energies, run.stage(f"samples/{name}")["voxels"])

@@ -8,6 +8,7 @@ points are only known when the program runs, so it is a loop of as many turns as
 Derivatives, and other devices, take all rows at once.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, Int
+from jaxtyping import Array, Integer
 
 from jgen.nets.chunks import events_in_front
 from jgen.typing import PyTree
@@ -28,19 +29,23 @@ _points_p.multiple_results = True
 
 
 def on_points(
-    function: Callable[..., Array], n: Int[Array, ""], rows: PyTree, *given: PyTree
+    function: Callable[..., Array], n: Integer[Array, ""], rows: PyTree, *given: PyTree
 ) -> Array:
     """function(rows, *given) [rows, ...] of the first n rows, zero of the others.
 
     Args:
-      function: of some rows, to as many. Each row of it depends on the same row alone.
+      function: of some rows, to as many. Each row of it depends on the same row alone. Arrays that
+        it needs are given, not closed over.
       n: how many rows are points.
       rows: arrays [rows, ...].
       given: arrays of the event, or of all events.
     """
     leaves, tree = jax.tree.flatten((rows, given))
     options = {"function": function, "tree": tree, "num_rows": len(jax.tree.leaves(rows))}
-    leaves = [jnp.asarray(n), *map(jnp.asarray, leaves)]
+    # Of one type: a number of a short or unsigned one would overflow where tiles are counted, and
+    # weak types, which numbers of Python have, are not those of the result.
+    n = jnp.asarray(n).astype(jnp.int32)
+    leaves = [n, *(jnp.asarray(a, jnp.result_type(a)) for a in leaves)]
     return _points_p.bind(*leaves, **options, mapped=(False,) * len(leaves), depth=0)[0]
 
 
@@ -52,7 +57,8 @@ def all_at_once(*args: Array, **params) -> list[Array]:
 def _all_events(compute, *args, function, tree, num_rows, mapped, depth):
     """Apply to events on the first `depth` axes of mapped arguments, which are made one."""
     lead = next((a.shape[:depth] for a, m in zip(args, mapped, strict=True) if m), ())
-    args = [a.reshape(-1, *a.shape[depth:]) if m else a for a, m in zip(args, mapped, strict=True)]
+    one_axis = lambda a: a.reshape(math.prod(lead), *a.shape[depth:])
+    args = [one_axis(a) if m else a for a, m in zip(args, mapped, strict=True)]
 
     def one(n, *leaves):
         rows, given = jax.tree.unflatten(tree, leaves)
@@ -76,8 +82,10 @@ def _every_row(one, args, num_rows, mapped):
 
 def _tile_by_tile(one, args, num_rows, mapped):
     num = next((len(a) for a, m in zip(args, mapped, strict=True) if m), 1)
+    if num == 0 or args[1].shape[int(mapped[1])] == 0:
+        return _every_row(one, args, num_rows, mapped)
     in_front = lambda a, m: a if m else jnp.broadcast_to(a, (num, *a.shape))
-    n = in_front(args[0], mapped[0])
+    n = jnp.maximum(in_front(args[0], mapped[0]), 0)
     rows = list(map(in_front, args[1 : 1 + num_rows], mapped[1 : 1 + num_rows]))
     given, of_event = args[1 + num_rows :], mapped[1 + num_rows :]
     length = rows[0].shape[1]
@@ -93,19 +101,24 @@ def _tile_by_tile(one, args, num_rows, mapped):
     compute = jax.vmap(one, axes)
 
     def step(state):
-        first, out = state
-        # The last turn makes its last tile more than once.
-        wanted = jnp.minimum(first + jnp.arange(_TILES), ends[-1] - 1)
+        turn, out = state
+        # The last turn makes its last tile more than once, and keeps it once.
+        wanted = turn * _TILES + jnp.arange(_TILES)
+        kept, wanted = wanted < ends[-1], jnp.minimum(wanted, ends[-1] - 1)
         event = jnp.searchsorted(ends, wanted, side="right")
         begin = jnp.where(event > 0, ends[event - 1], 0)
         tile = event * per_event + wanted - begin
+        place = jnp.where(kept, tile, num * per_event)  # beyond the last one: not written
         own = [a[event] if m else a for a, m in zip(given, of_event, strict=True)]
-        return first + _TILES, out.at[tile].set(compute(None, *(a[tile] for a in rows), *own))
+        out = out.at[place].set(compute(None, *(a[tile] for a in rows), *own), mode="drop")
+        return turn + 1, out
 
     event = [a[0] if m else a for a, m in zip(given, of_event, strict=True)]
     made = jax.eval_shape(one, None, *(a[0] for a in rows), *event)
     start = jnp.zeros((), ends.dtype), jnp.zeros((len(rows[0]), *made.shape), made.dtype)
-    out = jax.lax.while_loop(lambda state: state[0] < ends[-1], step, start)[1]
+    # Counted by ones: of a known end below the step, XLA (of jax 0.10.2) leaves out the only turn.
+    turns = -(-ends[-1] // _TILES)
+    out = jax.lax.while_loop(lambda state: state[0] < turns, step, start)[1]
     return jax.vmap(_masked)(out.reshape(num, -1, *out.shape[2:])[:, :length], n)
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from jgen.checks import check_known
-from jgen.showers import calodream, clouds
+from jgen.showers import bib_ae, calodream, clouds, layer_flows
 
 _FOLDER = Path(__file__).parent / "pretrained"
 PRETRAINED = tuple(sorted(p.parent.name for p in _FOLDER.glob(f"*/{clouds.CONFIG}")))
@@ -49,6 +49,13 @@ def load_trained(model: str | os.PathLike) -> calodream.Trained | clouds.Trained
         return calodream.load(folder)
     if str(model) in PRETRAINED:
         return pretrained(str(model))
+    others = {bib_ae.CONFIG: "bib_ae", layer_flows.CONFIG: "layer_flows"}
+    for config, room in others.items():
+        if (folder / config).exists():
+            raise ValueError(
+                f"{model} holds showers of merged cells, not those of a file's voxels; "
+                f"jgen.showers.{room}.load reads it"
+            )
     raise ValueError(
         f"{model} is no run folder of a trained CaloDREAM or CaloClouds, and none of the "
         f"generators that come with the package: {', '.join(PRETRAINED)}"

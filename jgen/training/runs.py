@@ -221,6 +221,25 @@ class RunFolder:
         """Write what JSON can hold into a file of the folder."""
         self.write_text(name, json.dumps(content, indent=2) + "\n")
 
+    def keep(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file once; afterwards refuse other content.
+
+        Raises:
+          ValueError: naming the entries that are others than those of the file.
+        """
+        stored = self.read_json(name)
+        if stored is not None:
+            new, old = _flatten(json.loads(json.dumps(content))), _flatten(stored)
+            changed = [n for n in new if n in old and new[n] != old[n]]
+            if changed:
+                changes = "; ".join(f"{n}: {old[n]!r:.80} -> {new[n]!r:.80}" for n in changed)
+                raise ValueError(
+                    f"{self.path} was begun with another {Path(name).stem} ({changes}); give the "
+                    "same, or choose another folder"
+                )
+        elif self.is_writer and not self.read_only:
+            self.write_json(name, content)
+
     def read_json(self, name: str) -> Any:
         """A file that `write_json` wrote, None if there is none."""
         path = self.path / name

@@ -183,7 +183,7 @@ def _descent(gradient, optimizer, ema_decay, penalty):
 def _decay(ema_decay: float, step: Array) -> Array:
     """Decay of the average, small at first, or the average of a short training is its start.
 
-    Of t steps the average then is that of the last t / 9 or so, and the start has a share of t^-9.
+    Of t steps the average then is that of the last t / 9 or so; the start has a share of 9! / t^9.
     """
     return jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
 

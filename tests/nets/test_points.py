@@ -74,3 +74,31 @@ def test_without_the_primitive_all_rows_are_computed():
     (found,) = all_at_once(*leaves, function=lambda x: x, **options)
     np.testing.assert_array_equal(found[:65], X[3, :65])
     assert (found[65:] == 0).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint32, np.int8, np.int16])
+def test_numbers_of_points_of_any_type(kind):
+    """A short or unsigned type would overflow where tiles are counted, or never end."""
+    num = np.array([0, 1, 64, 100, 127] * 30).astype(kind)
+    x = np.ones((len(num), 300), np.float32)
+    found = jax.jit(jax.vmap(lambda n, x: on_points(lambda r: 2 * r, n, x)))(num, x)
+    np.testing.assert_array_equal(found, 2.0 * (np.arange(300) < num[:, None].astype(int)))
+
+
+def test_no_points_at_all():
+    double = jax.jit(jax.vmap(lambda n, x: on_points(lambda r: 2 * r, n, x)))
+    assert double(np.zeros(0, int), np.ones((0, 5))).shape == (0, 5)
+    assert double(np.ones(3, int), np.ones((3, 0))).shape == (3, 0)
+    assert (double(np.full(3, -100), np.ones((3, 70))) == 0).all()
+
+
+def test_a_number_of_python_beside_half_precision():
+    scaled = lambda x: on_points(lambda rows, by: by * rows, 2, x, 2.0)
+    out = jax.jit(scaled)(jnp.ones(3, jnp.bfloat16))
+    np.testing.assert_array_equal(out.astype(float), [2, 2, 0])
+
+
+@pytest.mark.parametrize("num", [1, 70, 200])
+def test_a_number_that_the_compiler_knows(num):
+    found = jax.jit(lambda x: on_points(lambda rows: 2 * rows, num, x))(X[0])
+    np.testing.assert_array_equal(found, 2 * X[0] * (np.arange(ROWS) < num)[:, None])

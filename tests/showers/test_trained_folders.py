@@ -121,3 +121,70 @@ def test_showers_that_cannot_be_trained_on_are_refused(flows, coder, tmp_path):
         LayerFlowsConfig(copies=0).check()
     with pytest.raises(ValueError, match="scale must be positive"):
         BibAeConfig(scale=0.0).check()
+
+
+def test_a_folder_keeps_its_showers_and_options(flows, coder, tmp_path):
+    """What a first try has left behind must not go with other data or options."""
+    folder, trained, showers = coder
+    with RunFolder(folder, trained.config) as run:
+        options = {"validation": showers, "threshold": 20.0}
+        train = lambda config=trained.config, shape=(2, 3, 4), **other: bib_ae.train(
+            config, shape, showers, run, **options | other
+        )
+        assert train().statistics.threshold == 20
+        for other, message in (
+            ({"threshold": 30.0}, "another sample .threshold: 20.0 -> 30.0"),
+            ({"shape": (4, 3, 2)}, "another sample .shape"),
+            ({"validation": Showers(*(a[:30] for a in showers))}, "another sample .validation"),
+            ({"config": dataclasses.replace(trained.config, scale=3.0)}, "scale: 10.0 -> 3.0"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                train(**other)
+    assert bib_ae.load(folder).config.scale == 10
+    folder, trained = flows
+    with RunFolder(folder, trained.config) as run:
+        with pytest.raises(ValueError, match="another sample .showers"):
+            layer_flows.train(trained.config, some_showers(45 * 16 * 9), run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: Showers(s.energies / 1e3, s.voxels), "look like GeV"),
+        (lambda s: Showers(s.energies, s.voxels / 1e3), "look like voxels in GeV"),
+        (lambda s: Showers(s.energies, -s.voxels), "is negative"),
+        (lambda s: Showers(s.energies, s.voxels * np.nan), "is nan; remove showers"),
+        (
+            lambda s: Showers(0 * s.energies + 2e3, s.voxels),
+            "60 showers have the incident energy 2",
+        ),
+        (lambda s: Showers(s.energies[:5], s.voxels), "do not belong together"),
+        (lambda s: tuple(s), r"must be Showers.energies, voxels., got tuple"),
+        (lambda s: None, r"must be Showers.energies, voxels., got NoneType"),
+    ],
+)
+def test_bad_showers_are_refused_before_anything_is_written(change, message, coder, tmp_path):
+    _, trained, showers = coder
+    with RunFolder(tmp_path / "run", trained.config) as run:
+        before = set(run.path.iterdir())
+        with pytest.raises(ValueError, match=message):
+            bib_ae.train(trained.config, (2, 3, 4), change(showers), run, validation=showers)
+        if "incident energy" not in message:
+            with pytest.raises(ValueError, match=message):
+                bib_ae.train(trained.config, (2, 3, 4), showers, run, validation=change(showers))
+        assert set(run.path.iterdir()) == before
+
+
+def test_bad_options_of_a_bib_ae_are_refused_before_it_is_trained(coder, tmp_path):
+    _, trained, showers = coder
+    config = dataclasses.replace(trained.config, post=PostConfig((4,), num=25, window=8))
+    with RunFolder(tmp_path / "run", config) as run:
+        train = lambda config, shape: bib_ae.train(config, shape, showers, run, validation=showers)
+        with pytest.raises(ValueError, match="at most the 24 cells.*choose PostConfig.num"):
+            train(config, (2, 3, 4))
+        with pytest.raises(ValueError, match="layers and two more numbers of cells"):
+            train(trained.config, (4, 6))
+        one = dataclasses.replace(SHORT, batch_size=1)
+        coder_config = dataclasses.replace(trained.config.autoencoder, training=one)
+        with pytest.raises(ValueError, match="batch_size must be at least 2"):
+            train(dataclasses.replace(trained.config, autoencoder=coder_config), (2, 3, 4))

@@ -45,6 +45,7 @@ def test_every_row_has_all_numbers(smoke):
     ("options", "message"),
     [
         (("--generators", "gan"), "generators must be of clouds, calodream"),
+        (("--generators", "bib_ae", "bib_ae"), "generators must be different ones"),
         (("--layer-flows.block", 7, 4, 1), "cannot be cut into blocks"),
         (("--bib-ae.post.num", 37), "at most the 36 cells"),
         (("--num-test", 10), "num_test must be at least 40"),

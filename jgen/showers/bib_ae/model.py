@@ -154,6 +154,8 @@ class BibAeConfig:
     def check(self) -> None:
         """Refuse bad options."""
         check_positive(scale=self.scale)
+        self.autoencoder.check()
+        self.post.check()
 
 
 def networks(config: BibAeConfig, shape: Shape) -> tuple[Autoencoder, Network, Network]:
@@ -214,7 +216,7 @@ def post_models(
     if not one.window <= one.num <= (cells := math.prod(shape)):
         raise ValueError(
             f"post.window must be at most post.num, and that at most the {cells} cells of "
-            f"{shape}, got {one.window} and {one.num}"
+            f"{shape}, got {one.window} and {one.num}; choose PostConfig(num=..., window=...)"
         )
     parts = (
         nets.elementwise_map(shape, 2, hidden=one.hidden),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from jgen.showers.bib_ae.model import (
 )
 from jgen.showers.data import Showers
 from jgen.showers.data.energies import checked_energies
+from jgen.showers.data.hdf5 import check_deposits, check_response
 from jgen.training import RunFolder, load_config, member
+from jgen.training.record import tree_digest
 from jgen.typing import Key, Params
 
 Sampler = Literal["game", "latent", "sorted", "post"]
@@ -155,7 +158,9 @@ def logarithms(showers: Showers) -> Float[np.ndarray, "n 2"]:
     """
     total = np.sum(showers.voxels, axis=1, dtype=np.float64)
     if not (total > 0).all():
-        raise ValueError(f"{(total <= 0).sum()} of {len(total)} showers have no energy: drop them")
+        raise ValueError(
+            f"{(~(total > 0)).sum()} of {len(total)} showers have no energy: drop them"
+        )
     return np.stack([np.log(showers.energies), np.log(total / showers.energies)], axis=1)
 
 
@@ -175,21 +180,25 @@ def train(
       shape: of the cells: layers and two more.
       showers: training sample, its cells in one row each; best with turned copies.
       run: open run folder, in which `load` finds the model again.
-      validation: showers that stop the trainings of the flows.
+      validation: showers that stop the trainings of the flows, likewise.
       threshold: of generated cells [MeV]; those below are emptied.
 
     Raises:
-      ValueError: for bad options, or showers without energy or of another number of cells.
+      ValueError: for bad options, showers that cannot be right, are in other units or have another
+        number of cells, and for a folder that was begun with others.
     """
+    config.check()
     check_not_negative(threshold=threshold)
     shape = check_shape(shape, "shape")
+    if len(shape) != 3:
+        raise ValueError(f"shape must be layers and two more numbers of cells, got {shape}")
+    post_models(config, shape)  # refuses a post-processor of more cells
     for name, sample in (("showers", showers), ("validation", validation)):
-        if sample.voxels.shape[1:] != (cells := int(np.prod(shape)),):
-            raise ValueError(
-                f"{name} must have {cells} cells each, those of {shape}, got {sample.voxels.shape}"
-            )
+        _check_sample(sample, shape, threshold, name)
     fields = {f.name for f in dataclasses.fields(BibAeConfig)}
-    run.write_json(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
+    run.keep(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
+    digests = {"showers": tree_digest(tuple(showers)), "validation": tree_digest(tuple(validation))}
+    run.keep("sample.json", {"shape": shape, "threshold": threshold, **digests})
     fitted = lambda: _statistics(showers, shape, threshold)._asdict()
     statistics = _read(run.cached("statistics", fitted))
     events, others = (
@@ -250,6 +259,22 @@ def _models(
         return models
     generate = lambda key, cond: latent.sample(params["latent"], key, cond)
     return models | post_models(config, shape, coder, generate)
+
+
+def _check_sample(showers: Showers, shape: Shape, threshold: float, name: str) -> None:
+    """Refuse what cannot be trained on."""
+    check_deposits(showers, name)
+    if np.shape(showers.voxels)[1] != (cells := math.prod(shape)):
+        raise ValueError(
+            f"{name} must have {cells} cells each, those of {shape}, got {np.shape(showers.voxels)}"
+        )
+    check_response(showers, threshold, name)
+    logarithms(showers)
+    if name == "showers" and np.ptp(showers.energies) == 0:
+        raise ValueError(
+            f"all {len(showers.energies)} showers have the incident energy {showers.energies[0]}; "
+            "the BIB-AE is of several"
+        )
 
 
 def _statistics(showers: Showers, shape: Shape, threshold: float) -> Statistics:

@@ -30,6 +30,7 @@ from jgen.showers.calodream.preprocessing import ShowerPreprocessing, fit_statis
 from jgen.showers.data import Geometry, Showers, get_geometry, in_chunks
 from jgen.solvers import load_solver, runge_kutta
 from jgen.training import RunFolder, load_config, member
+from jgen.training.record import tree_digest
 from jgen.typing import Key, Params
 
 
@@ -217,7 +218,8 @@ def train(config: CaloDreamConfig, showers: Showers, run: RunFolder) -> Trained:
     config.check()
     fields = {f.name for f in dataclasses.fields(CaloDreamConfig)}
     own = {k: v for k, v in dataclasses.asdict(config).items() if k in fields}
-    run.write_json(CONFIG, own)
+    run.keep(CONFIG, own)
+    run.keep("sample.json", {"showers": tree_digest(tuple(showers))})
     preprocessing = fit_preprocessing(config, showers, run)
     # Made when a network needs it: nothing is preprocessed to draw figures again.
     data = functools.cache(lambda: training_data(showers, preprocessing))

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jgen.arrays import cast_array, real_array
 from jgen.checks import check_known
 from jgen.files import load as load_params
 from jgen.generative_model import Batch, GenerativeModel, SampleFunction, draw
@@ -38,7 +37,9 @@ from jgen.showers.clouds.preprocessing import (
 )
 from jgen.showers.clouds.spectrum import Sample, Spectrum, densities, unchanged
 from jgen.showers.data import Geometry, Showers, get_geometry
+from jgen.showers.data.energies import checked_energies
 from jgen.training import RunFolder, load_config, member
+from jgen.training.record import tree_digest
 from jgen.typing import Key, Params
 
 Sampler = Literal["teacher", "student"]
@@ -106,7 +107,7 @@ class Trained:
         Raises:
           ValueError: as `draw`.
         """
-        energies = self._checked(energies)
+        energies = checked_energies(energies, self.energy_range)
         args = self._cloud, self.params, key, len(energies), energies
         return points_of(*draw(*args, batch_size=100))
 
@@ -161,23 +162,10 @@ class Trained:
         Raises:
           ValueError: if the energies are not one or more numbers [n] within `energy_range`.
         """
-        energies = self._checked(energies)
+        energies = checked_energies(energies, self.energy_range)
         args = (self.model, self.params, key, len(energies), energies)
         voxels = draw(*args, batch_size=min(batch_size, len(energies)), progress=progress)
         return Showers(energies, voxels.reshape(len(energies), -1))
-
-    def _checked(self, energies: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Incident energies as float32; beyond the training sample numbers mean nothing."""
-        low, high = self.energy_range
-        energies = cast_array(real_array(energies, "energies"), "energies")
-        inside = (energies >= low * (1 - 1e-3)) & (energies <= high * (1 + 1e-3))
-        if energies.ndim != 1 or not len(energies) or not np.all(inside):
-            raise ValueError(
-                f"energies must be one or more numbers [n] from {low:.6g} to {high:.6g} MeV, those "
-                f"of the training sample, got shape {energies.shape} with the ends "
-                f"{energies.min(initial=np.inf):.6g} and {energies.max(initial=-np.inf):.6g}"
-            )
-        return energies
 
     def as_points(self, key: Key, showers: Showers) -> list[Float[np.ndarray, "_ 4"]]:
         """Points like those of `clouds` of other showers: at random places in their voxels.
@@ -224,7 +212,8 @@ def train(
             "start has other networks than the configuration; give train(like(config, start), ...)"
         )
     fields = {f.name for f in dataclasses.fields(CloudsConfig)}
-    run.write_json(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
+    run.keep(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
+    run.keep("sample.json", {"showers": tree_digest(tuple(showers))})
     geometry = get_geometry(config.geometry)
     scale = start and tuple(map(float, start.preprocessing.statistics.scale))
     fitted = lambda: (

@@ -171,8 +171,12 @@ def shower_arrays(showers: Showers, source: object = "showers") -> Showers:
     """Showers as arrays on the host that belong together.
 
     Raises:
-      ValueError: for a wrong shape, an empty set, masked entries or no numbers.
+      ValueError: for a wrong shape, an empty set, masked entries, no numbers or no `Showers`.
     """
+    if not (hasattr(showers, "energies") and hasattr(showers, "voxels")):
+        raise ValueError(
+            f"{source} must be Showers(energies, voxels), got {type(showers).__name__}"
+        )
     energies = real_array(showers.energies, f"{source}: energies", booleans=False)
     voxels = real_array(showers.voxels, f"{source}: voxels", booleans=False)
     if voxels.ndim != 2 or energies.shape != voxels.shape[:1]:
@@ -198,8 +202,17 @@ def check_showers(showers: Showers, geometry: Geometry, source: object = "shower
         negative voxels, an incident energy that is not positive and finite, or energies that look
         like those of other units.
     """
+    _check_num_voxels(shower_arrays(showers, source).voxels.shape[1], geometry, source)
+    check_deposits(showers, source)
+
+
+def check_deposits(showers: Showers, source: object = "showers") -> None:
+    """Refuse showers that cannot be right, of any number of voxels.
+
+    Raises:
+      ValueError: as `check_showers`.
+    """
     energies, voxels = shower_arrays(showers, source)
-    _check_num_voxels(voxels.shape[1], geometry, source)
     # Two reductions without temporaries; a NaN goes through both and a search follows only then.
     lowest, highest = voxels.min(), voxels.max()
     if not (np.isfinite(lowest) and np.isfinite(highest)):
@@ -250,6 +263,15 @@ def check_units(showers: Showers, geometry: Geometry, source: object = "showers"
     Raises:
       ValueError: with what the units look like.
     """
+    check_response(showers, geometry.threshold, source)
+
+
+def check_response(showers: Showers, threshold: float, source: object = "showers") -> None:
+    """The same of showers of any voxels that were read out above a threshold [MeV]; 0 is none.
+
+    Raises:
+      ValueError: as `check_units`.
+    """
     energies, voxels = np.asarray(showers.energies), np.asarray(showers.voxels)
     total = np.sum(voxels, axis=1, dtype=np.float64)
     some = total > 0
@@ -266,8 +288,8 @@ def check_units(showers: Showers, geometry: Geometry, source: object = "showers"
             f"{source}: {np.sum(~some)} of {len(some)} showers have no energy at all; was the file "
             "written to its end?"
         )
-    if geometry.threshold > 0:
-        _check_hits(voxels, geometry.threshold, source)
+    if threshold > 0:
+        _check_hits(voxels, threshold, source)
     elif enough:
         _warn_of_resolution(energies[some], total[some], source)
 

@@ -1,6 +1,9 @@
 """L2LFlows and CaloFlow: showers layer by layer, by flows that train at once (2302.11594).
 
-trained = layer_flows.load("runs/layer_flows-default")
+config = layer_flows.LayerFlowsConfig()
+with RunFolder("runs/mine", config) as run:
+    trained = layer_flows.train(config, showers, run)
+trained = layer_flows.load("runs/mine")
 energies = calodream.incident_energies(1000, *trained.energy_range)
 showers = trained.draw(jax.random.key(0), energies)
 """
@@ -34,6 +37,7 @@ from jgen.showers.layer_flows.trained import (
     Trained,
     as_batch,
     load,
+    merged_copies,
     train,
 )
 
@@ -55,6 +59,7 @@ __all__ = [
     "layers_and_cells",
     "load",
     "logs_of_parts",
+    "merged_copies",
     "parts",
     "parts_of_logs",
     "shower_model",

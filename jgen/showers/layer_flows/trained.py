@@ -15,7 +15,15 @@ from jgen.checks import check_known, check_literals, check_sizes, check_whole
 from jgen.files import load as load_params
 from jgen.generative_model import Batch, GenerativeModel, draw
 from jgen.showers.box import turned
-from jgen.showers.data import Geometry, Showers, get_geometry, merged, merged_geometry
+from jgen.showers.data import (
+    Geometry,
+    Showers,
+    check_showers,
+    check_units,
+    get_geometry,
+    merged,
+    merged_geometry,
+)
 from jgen.showers.data.energies import checked_energies
 from jgen.showers.layer_flows.model import (
     CellsConfig,
@@ -29,6 +37,7 @@ from jgen.showers.layer_flows.model import (
 )
 from jgen.showers.layer_flows.preprocessing import LayerPreprocessing, fit_preprocessing
 from jgen.training import OptimizerConfig, RunFolder, TrainConfig, load_config, member
+from jgen.training.record import tree_digest
 from jgen.typing import Key, Params
 
 Sampler = Literal["teacher", "student", "couplings"]
@@ -174,25 +183,28 @@ def train(config: LayerFlowsConfig, showers: Showers, run: RunFolder) -> Trained
       run: open run folder, in which `load` finds the model again.
 
     Raises:
-      ValueError: for bad options, or showers that are too few or not of the geometry.
+      ValueError: for bad options, showers that are too few, cannot be right or are not of the
+        geometry, and for a folder that was begun with others.
     """
     config.check()
-    fields = {f.name for f in dataclasses.fields(LayerFlowsConfig)}
-    run.write_json(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
+    fine, geometry = get_geometry(config.geometry), config.merged_geometry
+    check_showers(showers, fine)
+    check_units(showers, fine)
     split = len(showers.energies) - config.num_validation
     if split < 2:
         raise ValueError(
             f"{len(showers.energies)} showers are too few to validate on {config.num_validation} "
             "and train on others; give more, or a smaller num_validation"
         )
+    fields = {f.name for f in dataclasses.fields(LayerFlowsConfig)}
+    run.keep(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
+    run.keep("sample.json", {"showers": tree_digest(tuple(showers))})
     first, last = (Showers(*(a[rows] for a in showers)) for rows in (np.s_[:split], np.s_[split:]))
-    fine, geometry = get_geometry(config.geometry), config.merged_geometry
     fitted = lambda: _fitted(fit_preprocessing(merged(first, fine, config.block), geometry))
     maps = _preprocessing(config, run.cached("preprocessing", fitted))
     # Made when a flow needs it: nothing is merged to draw figures again.
-    batch = lambda showers: as_batch(merged(showers, fine, config.block), geometry)
-    data = functools.cache(lambda: batch(_copies(config, first)))
-    validation = functools.cache(lambda: batch(last))
+    data = functools.cache(lambda: as_batch(merged_copies(config, first), geometry))
+    validation = functools.cache(lambda: as_batch(merged(last, fine, config.block), geometry))
     params = {}
 
     def fit(name, model, training, **options):
@@ -207,6 +219,16 @@ def train(config: LayerFlowsConfig, showers: Showers, run: RunFolder) -> Trained
         student = student_cells(config.cells, maps, params[teacher])
         fit(name, student, config.student_training, initial=params[teacher])
     return Trained(config, maps, params, teacher)
+
+
+def merged_copies(config: LayerFlowsConfig, showers: Showers) -> Showers:
+    """The showers merged, and after them turned ones, of which only merged cells are kept."""
+    rng, fine = np.random.default_rng(config.seed), get_geometry(config.geometry)
+    voxels = [merged(showers, fine, config.block).voxels]
+    for _ in range(config.copies - 1):
+        other = showers._replace(voxels=turned(showers.voxels, fine, rng))
+        voxels.append(merged(other, fine, config.block).voxels)
+    return Showers(np.tile(showers.energies, config.copies), np.concatenate(voxels))
 
 
 def as_batch(showers: Showers, geometry: Geometry) -> Batch:
@@ -245,14 +267,6 @@ CONFIG = "layer_flows.json"
 
 def _parts(config: LayerFlowsConfig, maps: LayerPreprocessing, sampler: Sampler) -> Parts:
     return parts(config.energies, config.cells, maps, student=sampler == "student")
-
-
-def _copies(config: LayerFlowsConfig, showers: Showers) -> Showers:
-    """The showers, and turned ones after them."""
-    rng, fine = np.random.default_rng(config.seed), get_geometry(config.geometry)
-    others = [turned(showers.voxels, fine, rng) for _ in range(config.copies - 1)]
-    energies = np.tile(showers.energies, config.copies)
-    return Showers(energies, np.concatenate([showers.voxels, *others]))
 
 
 def _fitted(maps: LayerPreprocessing) -> dict[str, tuple[float, float]]:

@@ -1,6 +1,7 @@
 """Layer flows and a BIB-AE are found again in their run folders, and draw what they drew."""
 
 import dataclasses
+import pickle
 
 import jax
 import numpy as np
@@ -103,6 +104,16 @@ def test_unfinished_folders_and_energies_beyond_the_training_are_refused(
             trained.draw(KEY, np.array(energies))
     with pytest.raises(ValueError, match="sampler must be one of"):
         trained.with_sampler("none")
+
+
+def test_a_model_that_has_drawn_can_be_sent_to_other_processes(flows, coder):
+    for _, trained, *_ in (flows, coder):
+        first = trained.draw(KEY, ENERGIES[:3])
+        again = pickle.loads(pickle.dumps(trained))
+        assert again.__dict__.keys() == {f.name for f in dataclasses.fields(trained)}
+        assert again.config == trained.config
+        jax.tree.map(np.testing.assert_array_equal, dict(again.networks), dict(trained.networks))
+        assert np.isfinite(first.voxels).all()
 
 
 def test_showers_that_cannot_be_trained_on_are_refused(flows, coder, tmp_path):

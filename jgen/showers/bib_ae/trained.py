@@ -29,6 +29,7 @@ from jgen.showers.bib_ae.model import (
 from jgen.showers.data import Showers
 from jgen.showers.data.energies import checked_energies
 from jgen.showers.data.hdf5 import check_deposits, check_response
+from jgen.showers.data.state import Portable
 from jgen.training import RunFolder, load_config, member
 from jgen.training.record import tree_digest
 from jgen.typing import Key, Params
@@ -58,7 +59,7 @@ class Statistics(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Portable):
     """A trained BIB-AE.
 
     Attributes:

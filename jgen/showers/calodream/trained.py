@@ -28,6 +28,7 @@ from jgen.showers.calodream.model import (
 )
 from jgen.showers.calodream.preprocessing import ShowerPreprocessing, fit_statistics
 from jgen.showers.data import Geometry, Showers, get_geometry, in_chunks
+from jgen.showers.data.state import Portable
 from jgen.solvers import load_solver, runge_kutta
 from jgen.training import RunFolder, load_config, member
 from jgen.training.record import tree_digest
@@ -35,7 +36,7 @@ from jgen.typing import Key, Params
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Portable):
     """A trained CaloDREAM.
 
     Attributes:

@@ -38,6 +38,7 @@ from jgen.showers.clouds.preprocessing import (
 from jgen.showers.clouds.spectrum import Sample, Spectrum, densities, unchanged
 from jgen.showers.data import Geometry, Showers, get_geometry
 from jgen.showers.data.energies import checked_energies
+from jgen.showers.data.state import Portable
 from jgen.training import RunFolder, load_config, member
 from jgen.training.record import tree_digest
 from jgen.typing import Key, Params
@@ -48,7 +49,7 @@ _FOR_SPECTRUM = 5000
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Portable):
     """A trained CaloClouds.
 
     Attributes:

@@ -25,6 +25,7 @@ from jgen.showers.data import (
     merged_geometry,
 )
 from jgen.showers.data.energies import checked_energies
+from jgen.showers.data.state import Portable
 from jgen.showers.layer_flows.model import (
     CellsConfig,
     EnergyConfig,
@@ -96,7 +97,7 @@ class LayerFlowsConfig:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Portable):
     """Trained layer flows.
 
     Attributes:

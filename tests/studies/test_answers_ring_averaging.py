@@ -7,10 +7,10 @@ import pytest
 
 from experiments.amplification.rings import averaging as study
 from experiments.amplification.rings import rings
+from experiments.study import Run
 from jgen.generative_model import draw
 from jgen.nets.causal import CausalConfig
 from jgen.toys import ring
-from jgen.training import RunFolder
 
 SMALL = dataclasses.replace(
     study.SMOKE,
@@ -25,7 +25,7 @@ SMALL = dataclasses.replace(
 def test_the_fractions_are_those_of_the_members_events(smoke):
     """One member drawn again, and counted by hand."""
     config = study.SMOKE
-    with RunFolder(smoke("rings.averaging"), config, read_only=True) as run:
+    with Run(smoke("rings.averaging"), config, read_only=True) as run:
         made = rings.networks(config.rings, 2, run, None)
         stage = run.stage("fractions/network-2d-1")
     key = made.key_of(1, 3)
@@ -88,7 +88,7 @@ def test_one_argument_chooses_the_members(tmp_path):
         num_gauss=2,
         training=dataclasses.replace(SMALL.rings.training, steps=2, validate_every=1),
     )
-    with RunFolder(tmp_path / "run", config) as run:
+    with Run(tmp_path / "run", config) as run:
         made = rings.networks(config, 2, run, None)
     assert [len(one) for one in made.params] == [2, 2]
     kernels = [np.asarray(p["out"]["kernel"]) for one in made.params for p in one]

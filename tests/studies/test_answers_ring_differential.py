@@ -7,9 +7,9 @@ import pytest
 
 from experiments.amplification.rings import differential as study
 from experiments.amplification.rings import rings
+from experiments.study import Run
 from jgen.amplification import log_density_ratio
 from jgen.toys import ring
-from jgen.training import RunFolder
 
 SMOKE = study.SMOKE
 
@@ -35,7 +35,7 @@ def test_controls_are_worth_what_is_known(smoke):
 @pytest.mark.study
 def test_statistics_are_those_of_the_events(smoke):
     """Radius, true ratio and rows of one member, made again."""
-    with RunFolder(smoke("rings.differential"), SMOKE, read_only=True) as run:
+    with Run(smoke("rings.differential"), SMOKE, read_only=True) as run:
         made = rings.networks(SMOKE.rings, 2, run, None)
         stage = run.stage("statistics/network-2d-1")
     params, key = made.params[0][1], made.key_of(0, 1)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from experiments.amplification.shower_amplification import study, training
+from experiments.study import Run
 from jgen.amplification import Interval
 from jgen.showers import Showers
 from jgen.showers.calodream import incident_energies
-from jgen.training import RunFolder
 
 NAMES = tuple(training.OBSERVABLES)
 SMOKE = study.SMOKE
@@ -120,7 +120,7 @@ def test_spectrum_is_checked():
 def test_members_have_showers_of_their_own(smoke):
     out = smoke("shower_amplification")
     showers, _ = study.load(SMOKE)
-    with RunFolder(out, SMOKE, read_only=True) as run:
+    with Run(out, SMOKE, read_only=True) as run:
         made = training.samples(SMOKE, showers, run)
     shapes = {name: v.shape for name, v in made.items()}
     assert shapes == dict.fromkeys((*NAMES, "incident"), (4, 600))

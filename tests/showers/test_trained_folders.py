@@ -193,6 +193,9 @@ def test_bad_options_of_a_bib_ae_are_refused_before_it_is_trained(coder, tmp_pat
         train = lambda config, shape: bib_ae.train(config, shape, showers, run, validation=showers)
         with pytest.raises(ValueError, match="at most the 24 cells.*choose PostConfig.num"):
             train(config, (2, 3, 4))
+        none = dataclasses.replace(config, post=PostConfig((4,), num=0, window=8))
+        with pytest.raises(ValueError, match="at most the 24 cells .* got 8 and 0"):
+            train(none, (2, 3, 4))
         with pytest.raises(ValueError, match="layers and two more numbers of cells"):
             train(trained.config, (4, 6))
         one = dataclasses.replace(SHORT, batch_size=1)

@@ -212,8 +212,8 @@ def post_models(
     Raises:
       ValueError: if the published loss looks at more cells than there are.
     """
-    one, coder = config.post, networks(config, shape)[0]
-    if not one.window <= one.num <= (cells := math.prod(shape)):
+    one, coder, cells = config.post, networks(config, shape)[0], math.prod(shape)
+    if not one.window <= one.num <= cells:
         raise ValueError(
             f"post.window must be at most post.num, and that at most the {cells} cells of "
             f"{shape}, got {one.window} and {one.num}; choose PostConfig(num=..., window=...)"

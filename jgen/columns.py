@@ -52,7 +52,7 @@ def to_batch(
       ValueError: for data of another kind, columns that are not there, do not belong together, or
         are no numbers.
     """
-    check_names(names=names)
+    _check_names(names)
     one = isinstance(cond, str)
     given = (cond,) if one else tuple(cond)
     there = _names(data)
@@ -93,7 +93,7 @@ def to_columns(
       ValueError: for arrays that are neither, numbers that do not fit, and a name given twice.
     """
     x = real_array(x, "x")
-    check_names(names=names)
+    _check_names(names)
     _check_once(names)
     if x.ndim != (2 if n is None else 3) or x.shape[-1] != len(names):
         shape = "[events, columns]" if n is None else "[events, rows, columns]"
@@ -119,7 +119,7 @@ def read_root(path: str | os.PathLike, tree: str = "", names: Sequence[str] = ()
       FileNotFoundError: if there is no such file.
       ValueError: if it cannot be read, or has no such tree or branch.
     """
-    check_names(names=names)
+    _check_names(names)
     uproot, awkward, path = _library("uproot"), _library("awkward"), Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path and the working directory")
@@ -265,15 +265,10 @@ def _names(data):
     )
 
 
-def check_names(**given: Any) -> None:
-    """Refuse one string where names are asked for: it would be a name for each letter.
-
-    Raises:
-      ValueError: for that.
-    """
-    for what, names in given.items():
-        if isinstance(names, str):
-            raise ValueError(f"{what} must be a list of names, got {names!r}; give [{names!r}]")
+def _check_names(names):
+    """Refuse one string where names are asked for: it would be a name for each letter."""
+    if isinstance(names, str):
+        raise ValueError(f"names must be a list of names, got {names!r}; give [{names!r}]")
 
 
 def _check_single(columns, names):

@@ -288,6 +288,21 @@ def report(config: Config, run: Run, results: dict) -> str:
         samples = {label: values["layers"][:, i] for label, values in others.items()}
         panels.append(_panel(edges, true["layers"][:, i], samples, f"$E_{{{i}}}$ [MeV]", True))
     run.save("layer_energies", plotting.histogram_grid(panels))
+    run.save("observables", plotting.histogram_grid(observable_panels(geometry, reference, made)))
+    grid = lambda showers: showers.voxels.reshape(-1, *geometry.shape)
+    profiles = {label: grid(showers) for label, showers in made.items()}
+    run.save("longitudinal_profile", plotting.longitudinal_profile(grid(reference), profiles))
+    for name in ("energies", *config.samplers):
+        run.save(f"training_{name}", plotting.training_curves({name: run.history(name)}))
+    return tables(config, results)
+
+
+def observable_panels(
+    geometry: Geometry, reference: Showers, made: dict[str, Showers]
+) -> list[Panel]:
+    """Of the observables `WHOLE` and the energies of cells, for samples by label."""
+    true = whole_showers(geometry, reference)
+    others = {label: whole_showers(geometry, showers) for label, showers in made.items()}
     panels = []
     for name, label in WHOLE.items():
         low, high = np.quantile(true[name], [0.002, 0.998])
@@ -300,31 +315,29 @@ def report(config: Config, run: Run, results: dict) -> str:
     hits = lambda showers: showers.voxels[showers.voxels > geometry.threshold]
     edges = np.geomspace(geometry.threshold, hits(reference).max(), 41)
     cells = {label: hits(showers) for label, showers in made.items()}
-    panels.append(_panel(edges, hits(reference), cells, "Energy of a cell [MeV]", True))
-    run.save("observables", plotting.histogram_grid(panels))
-    grid = lambda showers: showers.voxels.reshape(-1, *geometry.shape)
-    profiles = {label: grid(showers) for label, showers in made.items()}
-    run.save("longitudinal_profile", plotting.longitudinal_profile(grid(reference), profiles))
-    for name in ("energies", *config.samplers):
-        run.save(f"training_{name}", plotting.training_curves({name: run.history(name)}))
-    return tables(config, results)
+    return [*panels, _panel(edges, hits(reference), cells, "Energy of a cell [MeV]", True)]
 
 
 def _panel(edges, true, samples, label: str, log_x: bool) -> Panel:
     return Panel(edges, true, samples, label, log_x=log_x, reference_label="Geant4")
 
 
-def tables(config: Config, results: dict) -> str:
-    """Distances beside the truth's, and costs."""
-    names, columns = ("truth", *config.samplers), {"layers": "w1", **dict.fromkeys(WHOLE, "w1")}
+def quality_table(results: dict, labels: dict[str, str]) -> str:
+    """What `judge` has found, of samples by name, in rows with labels."""
+    columns = {"layers": "w1", **dict.fromkeys(WHOLE, "w1")}
     rows = {
-        name: [*(results[f"{kind}/{name}/{observable}"] for observable, kind in columns.items())]
+        label: [*(results[f"{kind}/{name}/{observable}"] for observable, kind in columns.items())]
         + [results[f"distance/{name}/E_voxel"], results[f"correlation/{name}"]]
         + [results[f"auc/{name}"]]
-        for name in names
+        for name, label in labels.items()
     }
-    headings = [*columns, "log10 E_cell", "rank corr.", "AUC"]
-    text = [table(headings, rows, title="W1 / sd")]
+    return table([*columns, "log10 E_cell", "rank corr.", "AUC"], rows, title="W1 / sd")
+
+
+def tables(config: Config, results: dict) -> str:
+    """Distances beside the truth's, and costs."""
+    names = ("truth", *config.samplers)
+    text = [quality_table(results, dict(zip(names, names, strict=True)))]
     costs = {
         name: [results[f"conservation/{name}"], results[f"lost/{name}"]]
         + [results[f"ms_per_shower/{name}/{size}"] for size in config.timing]

@@ -25,12 +25,17 @@ from experiments.showers import clouds as clouds_study
 from experiments.showers import layer_flows as layer_flows_study
 from experiments.showers import presets
 from experiments.showers.bib_ae import study as bib_ae_study
-from experiments.showers.layer_flows import WHOLE, judge, milliseconds, whole_showers
+from experiments.showers.layer_flows import (
+    judge,
+    milliseconds,
+    observable_panels,
+    quality_table,
+)
 from experiments.study import Run, Study, at_least, known, main, table, variant
 from jgen import draw, plotting
 from jgen.generative_model import GenerativeModel, SampleFunction
 from jgen.metrics import ClassifierConfig
-from jgen.plotting import Curve, Panel
+from jgen.plotting import Curve
 from jgen.showers import (
     Showers,
     bib_ae,
@@ -247,7 +252,7 @@ def _found(config: Config, run: Run) -> Config:
 def _sampler(made: Any, row: Row) -> tuple[SampleFunction, Params]:
     """What draws, and its parameters."""
     made = made.with_sampler(row.sampler) if row.sampler else made
-    return made.sample if row.generator == "bib_ae" else made.model.sample, made.params
+    return made.model.sample, made.params
 
 
 def _draw(config: Config, generator: str, sample, params: Params, key, energies) -> dict:
@@ -270,23 +275,7 @@ def report(config: Config, run: Run, results: dict) -> str:
         for name, row in config.rows.items()
         if name not in ("clouds_teacher", "iaf")  # as the other sampler of the same networks
     }
-    true = whole_showers(geometry, reference)
-    others = {label: whole_showers(geometry, s) for label, s in made.items()}
-    panels = []
-    for name, label in WHOLE.items():
-        edges = np.linspace(*np.quantile(true[name], [0.002, 0.998]), 31)
-        samples = {sampler: values[name] for sampler, values in others.items()}
-        panels.append(Panel(edges, true[name], samples, label, reference_label="Geant4"))
-    hits = lambda showers: showers.voxels[showers.voxels > geometry.threshold]
-    edges = np.geomspace(geometry.threshold, hits(reference).max(), 41)
-    cells = {label: hits(showers) for label, showers in made.items()}
-    panels.append(
-        Panel(
-            edges, hits(reference), cells, "Energy of a cell [MeV]",
-            log_x=True, reference_label="Geant4",
-        )
-    )  # fmt: skip
-    run.save("observables", plotting.histogram_grid(panels))
+    run.save("observables", plotting.histogram_grid(observable_panels(geometry, reference, made)))
     largest = max(config.timing)
     curves = {
         row.label: Curve.of([results[f"ms_per_shower/{name}/{largest}"]], [results[f"auc/{name}"]])
@@ -303,23 +292,15 @@ def report(config: Config, run: Run, results: dict) -> str:
 
 def _tables(config: Config, results: dict) -> str:
     """Distances beside the truth's, and costs."""
-    columns = {"layers": "w1", **dict.fromkeys(WHOLE, "w1")}
-    rows = {"truth": "Geant4"} | {name: row.label for name, row in config.rows.items()}
-    cells = {
-        label: [*(results[f"{kind}/{name}/{observable}"] for observable, kind in columns.items())]
-        + [results[f"distance/{name}/E_voxel"], results[f"correlation/{name}"]]
-        + [results[f"auc/{name}"]]
-        for name, label in rows.items()
-    }
-    headings = [*columns, "log10 E_cell", "rank corr.", "AUC"]
-    text = [table(headings, cells, title="W1 / sd")]
+    labels = {"truth": "Geant4"} | {name: row.label for name, row in config.rows.items()}
+    text = quality_table(results, labels)
     costs = {
         row.label: [results[f"ms_per_shower/{name}/{size}"] for size in config.timing]
         + [results[f"train_seconds/{name}"]]
         for name, row in config.rows.items()
     }
     headings = [*(f"ms, {size}" for size in config.timing), "training [s]"]
-    return "\n\n".join([*text, table(headings, costs, title="costs")])
+    return "\n\n".join([text, table(headings, costs, title="costs")])
 
 
 DEFAULT = Config()

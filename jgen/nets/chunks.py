@@ -89,42 +89,10 @@ def _in_turn(one, events, numbers):
     return jax.lax.map(one, events, batch_size=-(-num // turns))
 
 
-@lru_cache(maxsize=256)
-def _compiled(**options):
-    """What runs outside of compiled programs, compiled once for each function."""
-    return jax.jit(partial(_chunks_p.bind, **options))
-
-
-_chunks_p.def_impl(lambda *args, **options: _compiled(**options)(*args))
-for _map, _platform in ((_at_once, None), (_in_turn, "cpu")):
-    _rule = mlir.lower_fun(partial(_all_events, _map), multiple_results=True)
-    mlir.register_lowering(_chunks_p, _rule, platform=_platform)
-
-
-@_chunks_p.def_abstract_eval
-def _(*args, **options):
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
-    found = jax.eval_shape(partial(all_at_once, **options), *shapes)
-    return [jax.core.ShapedArray(a.shape, a.dtype) for a in found]
-
-
-def _batch(args, dims, *, mapped, depth, **options):
-    args, flags = events_in_front(args, dims, mapped, depth)
-    out = _chunks_p.bind(*args, mapped=flags, depth=depth + 1, **options)
-    return out, [0] * len(out)
-
-
-def events_in_front(
+def _events_in_front(
     args: Sequence[Array], dims: Sequence[int | None], mapped: Sequence[bool], depth: int
 ) -> tuple[list[Array], tuple[bool, ...]]:
-    """Arguments of a primitive with one more axis of events in front, and which of them have it.
-
-    Args:
-      args: under `jax.vmap`.
-      dims: the new axis of each, None of those without.
-      mapped: which have `depth` axes of events already.
-      depth: of events so far.
-    """
+    """Arguments with one more axis of events in front, and which of them have it."""
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
 
     def in_front(a, d, m):
@@ -142,7 +110,47 @@ def events_in_front(
     return args, flags
 
 
-batching.primitive_batchers[_chunks_p] = _batch
+@lru_cache(maxsize=256)
+def _compiled(primitive, **options):
+    """What runs outside of compiled programs, compiled once for each function."""
+    return jax.jit(partial(primitive.bind, **options))
+
+
+def register(
+    primitive: Primitive,
+    everywhere: Callable[..., list[Array]],
+    on_cpu: Callable[..., list[Array]],
+) -> None:
+    """Give a primitive of events its programs, the shapes of its results, and its `jax.vmap`.
+
+    Its parameters have `mapped`, which arguments have axes of events in front, and `depth`, how
+    many of these.
+
+    Args:
+      primitive: of several results.
+      everywhere: (*arguments, **parameters) -> results.
+      on_cpu: the same, as a CPU likes it.
+    """
+    primitive.def_impl(lambda *args, **options: _compiled(primitive, **options)(*args))
+    for compute, platform in ((everywhere, None), (on_cpu, "cpu")):
+        rule = mlir.lower_fun(compute, multiple_results=True)
+        mlir.register_lowering(primitive, rule, platform=platform)
+
+    @primitive.def_abstract_eval
+    def _(*args, **options):
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
+        found = jax.eval_shape(partial(everywhere, **options), *shapes)
+        return [jax.core.ShapedArray(a.shape, a.dtype) for a in found]
+
+    def batch(args, dims, *, mapped, depth, **options):
+        args, mapped = _events_in_front(args, dims, mapped, depth)
+        out = primitive.bind(*args, mapped=mapped, depth=depth + 1, **options)
+        return out, [0] * len(out)
+
+    batching.primitive_batchers[primitive] = batch
+
+
+register(_chunks_p, all_at_once, partial(_all_events, _in_turn))
 
 
 def _jvp(primals, tangents, *, function, mapped, depth, linear, numbers):

@@ -10,15 +10,14 @@ Derivatives, and other devices, take all rows at once.
 
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 from jaxtyping import Array, Integer
 
-from jgen.nets.chunks import events_in_front
+from jgen.nets.chunks import register
 from jgen.typing import PyTree
 
 _TILE, _TILES = 64, 16
@@ -122,35 +121,11 @@ def _tile_by_tile(one, args, num_rows, mapped):
     return jax.vmap(_masked)(out.reshape(num, -1, *out.shape[2:])[:, :length], n)
 
 
-@lru_cache(maxsize=256)
-def _compiled(**options):
-    """What runs outside of compiled programs, compiled once for each function."""
-    return jax.jit(partial(_points_p.bind, **options))
+def _on_cpu(*args, **params):
+    return [_all_events(_tile_by_tile, *args, **params)]
 
 
-_points_p.def_impl(lambda *args, **options: _compiled(**options)(*args))
-for _compute, _platform in ((_every_row, None), (_tile_by_tile, "cpu")):
-    _rule = mlir.lower_fun(
-        lambda *args, compute=_compute, **options: [_all_events(compute, *args, **options)],
-        multiple_results=True,
-    )
-    mlir.register_lowering(_points_p, _rule, platform=_platform)
-
-
-@_points_p.def_abstract_eval
-def _(*args, **options):
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
-    found = jax.eval_shape(partial(all_at_once, **options), *shapes)
-    return [jax.core.ShapedArray(a.shape, a.dtype) for a in found]
-
-
-def _batch(args, dims, *, mapped, depth, **options):
-    args, mapped = events_in_front(args, dims, mapped, depth)
-    out = _points_p.bind(*args, mapped=mapped, depth=depth + 1, **options)
-    return out, [0] * len(out)
-
-
-batching.primitive_batchers[_points_p] = _batch
+register(_points_p, all_at_once, _on_cpu)
 
 
 def _jvp(primals, tangents, **options):

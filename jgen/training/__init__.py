@@ -9,7 +9,7 @@ from jgen.training.log import MetricsLog
 from jgen.training.mesh import initialize_distributed, make_layout
 from jgen.training.optimizer import OptimizerConfig, game_optimizer, make_optimizer, per_player
 from jgen.training.repulsion import RepulsionConfig, loss_values
-from jgen.training.runs import RunFolder, load_config
+from jgen.training.runs import RunFolder, check_finished, load_config
 from jgen.training.sources import DataSource, HDF5Events, Records
 from jgen.training.step import (
     TrainState,
@@ -41,6 +41,7 @@ __all__ = [
     "gradient_step",
     "initial_state",
     "initialize_distributed",
+    "check_finished",
     "load_config",
     "keep_best_solver",
     "loss_values",

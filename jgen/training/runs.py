@@ -11,7 +11,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -28,7 +28,7 @@ from jgen.training.config import TrainConfig
 from jgen.training.fit import Fitted, fit
 from jgen.training.inputs import as_batch, training_data
 from jgen.training.log import MetricsLog
-from jgen.training.record import check_record, file_digest, training_record
+from jgen.training.record import check_record, file_digest, training_record, tree_digest
 from jgen.training.sources import DataSource
 from jgen.typing import Key, PyTree
 
@@ -221,6 +221,25 @@ class RunFolder:
         """Write what JSON can hold into a file of the folder."""
         self.write_text(name, json.dumps(content, indent=2) + "\n")
 
+    def begin(
+        self, name: str, kind: type, config: Any, data: Mapping[str, PyTree], **of: Any
+    ) -> None:
+        """Keep what a training of several parts is of; afterwards refuse another.
+
+        Args:
+          name: of the file with the options, which `load_config` reads.
+          kind: dataclass whose fields are the options; `config` may have more.
+          config: the options.
+          data: samples by name, of which digests are kept in sample.json.
+          of: what else makes the sample, numbers and tuples of them.
+
+        Raises:
+          ValueError: if the folder was begun with others; names them.
+        """
+        fields = {f.name for f in dataclasses.fields(kind)}
+        self.keep(name, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
+        self.keep("sample.json", {k: tree_digest(v) for k, v in data.items()} | of)
+
     def keep(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file once; afterwards refuse other content.
 
@@ -322,6 +341,20 @@ def load_config(kind: type, path: str | os.PathLike, name: str = "config.json") 
         return _build(kind, _read_config(stored))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{stored} is not a configuration of this study: {error}") from error
+
+
+def check_finished(folder: Path, stages: Sequence[str], trainings: Sequence[str]) -> None:
+    """Refuse a run folder that lacks a stage of `cached` or a training of `fit`.
+
+    Raises:
+      ValueError: naming the first file that is missing.
+    """
+    files = *(f"{name}.npz" for name in stages), *(f"{name}/params.npz" for name in trainings)
+    if missing := [file for file in files if not (folder / file).exists()]:
+        raise ValueError(
+            f"{folder} has not finished its training ({missing[0]} is missing); run the command "
+            "that started it again"
+        )
 
 
 def _read_config(path: Path) -> dict:

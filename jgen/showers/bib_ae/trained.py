@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from jgen.checks import check_known, check_not_negative, check_shape
 from jgen.files import load as load_params
-from jgen.generative_model import Batch, GenerativeModel, SampleFunction, draw
+from jgen.generative_model import Batch, GenerativeModel, SampleFunction
 from jgen.showers import box
 from jgen.showers.bib_ae.model import (
     BibAeConfig,
@@ -27,12 +27,10 @@ from jgen.showers.bib_ae.model import (
     response_model,
 )
 from jgen.showers.data import Showers
-from jgen.showers.data.energies import checked_energies
+from jgen.showers.data.generator import ShowerGenerator
 from jgen.showers.data.hdf5 import check_deposits, check_response
-from jgen.showers.data.state import Portable
-from jgen.training import RunFolder, load_config, member
-from jgen.training.record import tree_digest
-from jgen.typing import Key, Params
+from jgen.training import RunFolder, check_finished, load_config, member
+from jgen.typing import Params
 
 Sampler = Literal["game", "latent", "sorted", "post"]
 SAMPLERS: tuple[Sampler, ...] = ("game", "latent", "sorted", "post")
@@ -59,7 +57,7 @@ class Statistics(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trained(Portable):
+class Trained(ShowerGenerator):
     """A trained BIB-AE.
 
     Attributes:
@@ -82,13 +80,23 @@ class Trained(Portable):
         return low, high
 
     @functools.cached_property
-    def sample(self) -> SampleFunction:
-        """(params, key, incident energy [MeV]) -> cells [*shape] in MeV, of `params`."""
-        return lambda *args: self.cells_and_free(*args)[0]
+    def model(self) -> GenerativeModel:
+        """Cells [*shape] in MeV given incident energies in MeV, of `params`; for sampling."""
+        models = _models(self.config, self.statistics.shape, self.networks)
+
+        def init(key):
+            keys = jax.random.split(key)
+            parts = models["response"].init(keys[0]), models[self.sampler].init(keys[1])
+            return dict(zip(("response", "cells"), parts, strict=True))
+
+        def loss(params, key, batch):
+            raise ValueError("the parts of this model are trained one by one, by bib_ae.train")
+
+        return GenerativeModel(init, loss, lambda *args: self.cells_and_free(*args)[0])
 
     @functools.cached_property
     def cells_and_free(self) -> SampleFunction:
-        """What `sample` makes, and the visible energy of the networks over the one drawn before.
+        """What `model` samples, and the visible energy of the networks over the one drawn before.
 
         Cells below the threshold are emptied, and the others scaled to the visible energy that the
         response's flow has drawn.
@@ -114,7 +122,7 @@ class Trained(Portable):
 
     @property
     def params(self) -> dict[str, Params]:
-        """Parameters of `sample`."""
+        """Parameters of `model`."""
         return {"response": self.networks["response"], "cells": self.networks[self.sampler]}
 
     def with_sampler(self, sampler: Sampler) -> "Trained":
@@ -125,30 +133,6 @@ class Trained(Portable):
         """
         check_known(SAMPLERS, sampler=sampler)
         return dataclasses.replace(self, sampler=sampler)
-
-    def draw(
-        self,
-        key: Key,
-        energies: Float[np.ndarray, " n"],
-        *,
-        batch_size: int = 500,
-        progress: bool = False,
-    ) -> Showers:
-        """One shower for each incident energy [MeV].
-
-        Args:
-          key: typed PRNG key.
-          energies: incident energies [MeV].
-          batch_size: showers made at a time.
-          progress: show a progress bar.
-
-        Raises:
-          ValueError: if the energies are not one or more numbers [n] within `energy_range`.
-        """
-        energies = checked_energies(energies, self.energy_range)
-        args = (self.sample, self.params, key, len(energies), energies)
-        cells = draw(*args, batch_size=min(batch_size, len(energies)), progress=progress)
-        return Showers(energies, cells.reshape(len(energies), -1))
 
 
 def logarithms(showers: Showers) -> Float[np.ndarray, "n 2"]:
@@ -196,10 +180,13 @@ def train(
     post_models(config, shape)  # refuses a post-processor of more cells
     for name, sample in (("showers", showers), ("validation", validation)):
         _check_sample(sample, shape, threshold, name)
-    fields = {f.name for f in dataclasses.fields(BibAeConfig)}
-    run.keep(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
-    digests = {"showers": tree_digest(tuple(showers)), "validation": tree_digest(tuple(validation))}
-    run.keep("sample.json", {"shape": shape, "threshold": threshold, **digests})
+    if np.ptp(showers.energies) == 0:
+        raise ValueError(
+            f"all {len(showers.energies)} showers have the incident energy {showers.energies[0]}; "
+            "the BIB-AE is of several"
+        )
+    data = {"showers": tuple(showers), "validation": tuple(validation)}
+    run.begin(CONFIG, BibAeConfig, config, data, shape=shape, threshold=threshold)
     fitted = lambda: _statistics(showers, shape, threshold)._asdict()
     statistics = _read(run.cached("statistics", fitted))
     events, others = (
@@ -230,12 +217,7 @@ def load(folder: str | os.PathLike) -> Trained:
     """
     folder = Path(folder)
     config = load_config(BibAeConfig, folder, CONFIG)
-    files = ("statistics.npz", *(f"{name}/params.npz" for name in _STAGES))
-    if missing := [file for file in files if not (folder / file).exists()]:
-        raise ValueError(
-            f"{folder} has not finished its training ({missing[0]} is missing); run "
-            "the command that started it again"
-        )
+    check_finished(folder, ("statistics",), _STAGES)
     statistics, params = _read(load_params(folder / "statistics.npz")), {}
     for name in _STAGES:
         model = _models(config, statistics.shape, params)[name]
@@ -271,11 +253,6 @@ def _check_sample(showers: Showers, shape: Shape, threshold: float, name: str) -
         )
     check_response(showers, threshold, name)
     logarithms(showers)
-    if name == "showers" and np.ptp(showers.energies) == 0:
-        raise ValueError(
-            f"all {len(showers.energies)} showers have the incident energy {showers.energies[0]}; "
-            "the BIB-AE is of several"
-        )
 
 
 def _statistics(showers: Showers, shape: Shape, threshold: float) -> Statistics:

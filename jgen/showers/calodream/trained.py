@@ -15,7 +15,7 @@ from jaxtyping import Float
 from jgen.arrays import cast_array, real_array
 from jgen.checks import check_known
 from jgen.files import load as load_params
-from jgen.generative_model import Batch, GenerativeModel, draw
+from jgen.generative_model import Batch, GenerativeModel
 from jgen.models import reconstruct
 from jgen.random import check_key
 from jgen.showers.calodream.model import (
@@ -28,15 +28,14 @@ from jgen.showers.calodream.model import (
 )
 from jgen.showers.calodream.preprocessing import ShowerPreprocessing, fit_statistics
 from jgen.showers.data import Geometry, Showers, get_geometry, in_chunks
-from jgen.showers.data.state import Portable
+from jgen.showers.data.generator import ShowerGenerator
 from jgen.solvers import load_solver, runge_kutta
-from jgen.training import RunFolder, load_config, member
-from jgen.training.record import tree_digest
+from jgen.training import RunFolder, check_finished, load_config, member
 from jgen.typing import Key, Params
 
 
 @dataclass(frozen=True)
-class Trained(Portable):
+class Trained(ShowerGenerator):
     """A trained CaloDREAM.
 
     Attributes:
@@ -75,26 +74,11 @@ class Trained(Portable):
         table = self.parts
         return shower_model(table["energy"].model, table["shape"].model, self.preprocessing)
 
-    def draw(
-        self,
-        key: Key,
-        energies: Float[np.ndarray, " n"],
-        *,
-        batch_size: int = 200,
-        progress: bool = False,
-    ) -> Showers:
-        """One shower for each incident energy [MeV].
-
-        More than fit into memory are made by `generate_showers`.
-
-        Args:
-          key: typed PRNG key.
-          energies: incident energies [MeV], best within `energy_range`.
-          batch_size: showers made at a time; attention over n tokens takes 4 n^2 bytes a head.
-          progress: show a progress bar.
+    def checked(self, energies: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Incident energies as float32, any positive ones, though best within `energy_range`.
 
         Raises:
-          ValueError: if the energies are not one or more positive numbers [n].
+          ValueError: if they are not one or more positive numbers [n].
         """
         energies = cast_array(real_array(energies, "energies"), "energies")
         inside = (energies > 0) & (energies < np.inf)
@@ -104,17 +88,7 @@ class Trained(Portable):
                 "energies must be one or more positive finite numbers [n] in MeV, got shape "
                 f"{energies.shape}{ends}"
             )
-        num = len(energies)
-        voxels = draw(
-            self.model,
-            self.params,
-            key,
-            num,
-            energies,
-            batch_size=min(batch_size, num),
-            progress=progress,
-        )
-        return Showers(energies, voxels.reshape(num, -1))
+        return energies
 
     def reconstruct(self, key: Key, showers: Showers) -> Showers:
         """Showers through the autoencoder and back, the best that a latent model can become.
@@ -217,10 +191,7 @@ def train(config: CaloDreamConfig, showers: Showers, run: RunFolder) -> Trained:
       run: open run folder, in which `load` finds the model again.
     """
     config.check()
-    fields = {f.name for f in dataclasses.fields(CaloDreamConfig)}
-    own = {k: v for k, v in dataclasses.asdict(config).items() if k in fields}
-    run.keep(CONFIG, own)
-    run.keep("sample.json", {"showers": tree_digest(tuple(showers))})
+    run.begin(CONFIG, CaloDreamConfig, config, {"showers": tuple(showers)})
     preprocessing = fit_preprocessing(config, showers, run)
     # Made when a network needs it: nothing is preprocessed to draw figures again.
     data = functools.cache(lambda: training_data(showers, preprocessing))
@@ -255,12 +226,7 @@ def load(folder: str | Path) -> Trained:
     folder = Path(folder)
     config = load_config(CaloDreamConfig, folder, CONFIG)
     files = {name: folder / name / "params.npz" for name in parts(config)}
-    needed = folder / "preprocessing.npz", *files.values()
-    if missing := [str(file) for file in needed if not file.exists()]:
-        raise ValueError(
-            f"{folder} has not finished its training ({missing[0]} is missing); run the command "
-            "that started it again"
-        )
+    check_finished(folder, ("preprocessing",), tuple(files))
     params = {
         name: member(load_params(files[name], part.model), 0)
         for name, part in parts(config).items()

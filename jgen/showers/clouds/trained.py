@@ -37,10 +37,8 @@ from jgen.showers.clouds.preprocessing import (
 )
 from jgen.showers.clouds.spectrum import Sample, Spectrum, densities, unchanged
 from jgen.showers.data import Geometry, Showers, get_geometry
-from jgen.showers.data.energies import checked_energies
-from jgen.showers.data.state import Portable
-from jgen.training import RunFolder, load_config, member
-from jgen.training.record import tree_digest
+from jgen.showers.data.generator import ShowerGenerator
+from jgen.training import RunFolder, check_finished, load_config, member
 from jgen.typing import Key, Params
 
 Sampler = Literal["teacher", "student"]
@@ -49,7 +47,7 @@ _FOR_SPECTRUM = 5000
 
 
 @dataclass(frozen=True)
-class Trained(Portable):
+class Trained(ShowerGenerator):
     """A trained CaloClouds.
 
     Attributes:
@@ -108,7 +106,7 @@ class Trained(Portable):
         Raises:
           ValueError: as `draw`.
         """
-        energies = checked_energies(energies, self.energy_range)
+        energies = self.checked(energies)
         args = self._cloud, self.params, key, len(energies), energies
         return points_of(*draw(*args, batch_size=100))
 
@@ -141,32 +139,6 @@ class Trained(Portable):
         """
         check_known(set(self.networks) - {"flow"}, sampler=sampler)
         return dataclasses.replace(self, sampler=sampler)
-
-    def draw(
-        self,
-        key: Key,
-        energies: Float[np.ndarray, " n"],
-        *,
-        batch_size: int = 100,
-        progress: bool = False,
-    ) -> Showers:
-        """One shower for each incident energy [MeV].
-
-        More than fit into memory are made by `generate_showers`.
-
-        Args:
-          key: typed PRNG key.
-          energies: incident energies [MeV].
-          batch_size: showers made at a time.
-          progress: show a progress bar.
-
-        Raises:
-          ValueError: if the energies are not one or more numbers [n] within `energy_range`.
-        """
-        energies = checked_energies(energies, self.energy_range)
-        args = (self.model, self.params, key, len(energies), energies)
-        voxels = draw(*args, batch_size=min(batch_size, len(energies)), progress=progress)
-        return Showers(energies, voxels.reshape(len(energies), -1))
 
     def as_points(self, key: Key, showers: Showers) -> list[Float[np.ndarray, "_ 4"]]:
         """Points like those of `clouds` of other showers: at random places in their voxels.
@@ -212,9 +184,7 @@ def train(
         raise ValueError(
             "start has other networks than the configuration; give train(like(config, start), ...)"
         )
-    fields = {f.name for f in dataclasses.fields(CloudsConfig)}
-    run.keep(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
-    run.keep("sample.json", {"showers": tree_digest(tuple(showers))})
+    run.begin(CONFIG, CloudsConfig, config, {"showers": tuple(showers)})
     geometry = get_geometry(config.geometry)
     scale = start and tuple(map(float, start.preprocessing.statistics.scale))
     fitted = lambda: (
@@ -316,12 +286,7 @@ def load(folder: str | os.PathLike) -> Trained:
     folder = Path(folder)
     config = load_config(CloudsConfig, folder, CONFIG)
     names = ("flow", "teacher", *(("student",) if config.distil else ()))
-    files = ("preprocessing.npz", "spectrum.npz", *(f"{name}/params.npz" for name in names))
-    if missing := [file for file in files if not (folder / file).exists()]:
-        raise ValueError(
-            f"{folder} has not finished its training ({missing[0]} is missing); run "
-            "the command that started it again"
-        )
+    check_finished(folder, ("preprocessing", "spectrum"), names)
     statistics = Statistics(*load_params(folder / "preprocessing.npz"))
     spectrum = Spectrum(*load_params(folder / "spectrum.npz"))
     preprocessing = CloudPreprocessing(get_geometry(config.geometry), statistics, spectrum)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from jgen.checks import check_known, check_literals, check_sizes, check_whole
 from jgen.files import load as load_params
-from jgen.generative_model import Batch, GenerativeModel, draw
+from jgen.generative_model import Batch, GenerativeModel
 from jgen.showers.box import turned
 from jgen.showers.data import (
     Geometry,
@@ -24,8 +23,7 @@ from jgen.showers.data import (
     merged,
     merged_geometry,
 )
-from jgen.showers.data.energies import checked_energies
-from jgen.showers.data.state import Portable
+from jgen.showers.data.generator import ShowerGenerator
 from jgen.showers.layer_flows.model import (
     CellsConfig,
     EnergyConfig,
@@ -37,9 +35,15 @@ from jgen.showers.layer_flows.model import (
     trained_energies,
 )
 from jgen.showers.layer_flows.preprocessing import LayerPreprocessing, fit_preprocessing
-from jgen.training import OptimizerConfig, RunFolder, TrainConfig, load_config, member
-from jgen.training.record import tree_digest
-from jgen.typing import Key, Params
+from jgen.training import (
+    OptimizerConfig,
+    RunFolder,
+    TrainConfig,
+    check_finished,
+    load_config,
+    member,
+)
+from jgen.typing import Params
 
 Sampler = Literal["teacher", "student", "couplings"]
 _BEST = TrainConfig(
@@ -97,7 +101,7 @@ class LayerFlowsConfig:
 
 
 @dataclass(frozen=True)
-class Trained(Portable):
+class Trained(ShowerGenerator):
     """Trained layer flows.
 
     Attributes:
@@ -146,30 +150,6 @@ class Trained(Portable):
         check_known(self.config.samplers, sampler=sampler)
         return dataclasses.replace(self, sampler=sampler)
 
-    def draw(
-        self,
-        key: Key,
-        energies: Float[np.ndarray, " n"],
-        *,
-        batch_size: int = 100,
-        progress: bool = False,
-    ) -> Showers:
-        """One merged shower for each incident energy [MeV].
-
-        Args:
-          key: typed PRNG key.
-          energies: incident energies [MeV].
-          batch_size: showers made at a time.
-          progress: show a progress bar.
-
-        Raises:
-          ValueError: if the energies are not one or more numbers [n] within `energy_range`.
-        """
-        energies = checked_energies(energies, self.energy_range)
-        args = (self.model, self.params, key, len(energies), energies)
-        voxels = draw(*args, batch_size=min(batch_size, len(energies)), progress=progress)
-        return Showers(energies, voxels.reshape(len(energies), -1))
-
 
 def train(config: LayerFlowsConfig, showers: Showers, run: RunFolder) -> Trained:
     """Train all flows, or take up where the folder's training stopped.
@@ -197,9 +177,7 @@ def train(config: LayerFlowsConfig, showers: Showers, run: RunFolder) -> Trained
             f"{len(showers.energies)} showers are too few to validate on {config.num_validation} "
             "and train on others; give more, or a smaller num_validation"
         )
-    fields = {f.name for f in dataclasses.fields(LayerFlowsConfig)}
-    run.keep(CONFIG, {k: v for k, v in dataclasses.asdict(config).items() if k in fields})
-    run.keep("sample.json", {"showers": tree_digest(tuple(showers))})
+    run.begin(CONFIG, LayerFlowsConfig, config, {"showers": tuple(showers)})
     first, last = (Showers(*(a[rows] for a in showers)) for rows in (np.s_[:split], np.s_[split:]))
     fitted = lambda: _fitted(fit_preprocessing(merged(first, fine, config.block), geometry))
     maps = _preprocessing(config, run.cached("preprocessing", fitted))
@@ -249,12 +227,7 @@ def load(folder: str | os.PathLike) -> Trained:
     folder = Path(folder)
     config = load_config(LayerFlowsConfig, folder, CONFIG)
     names = ("energies", *config.samplers)
-    files = ("preprocessing.npz", *(f"{name}/params.npz" for name in names))
-    if missing := [file for file in files if not (folder / file).exists()]:
-        raise ValueError(
-            f"{folder} has not finished its training ({missing[0]} is missing); run "
-            "the command that started it again"
-        )
+    check_finished(folder, ("preprocessing",), names)
     maps = _preprocessing(config, load_params(folder / "preprocessing.npz"))
     models = {name: _parts(config, maps, name).cells for name in config.samplers}
     models["energies"] = _parts(config, maps, config.samplers[0]).energies

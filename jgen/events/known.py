@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.events.coordinates import UNIT, Coordinates, resonance_members, seen_momenta
@@ -129,8 +130,9 @@ def _pulls(left, values, slopes):
 
 def _pushes(left, apart, min_distance):
     """Away from others [n, 2] in phi and eta, of differences [n, n, 2] of angles."""
-    # Of a particle and itself there is no direction.
-    distance = jnp.sqrt(jnp.sum(apart**2, axis=-1) + 1 - _others(apart))
+    # Of a particle and itself, or of two in one place, there is no direction.
+    square = jnp.where(_others(apart), jnp.sum(apart**2, axis=-1), 1)
+    distance = jnp.sqrt(jnp.maximum(square, 1e-6))
     off = (distance - min_distance) / ((2 * _VARIANCE) ** 0.5 * left + _LEAST)
     normal = jax.scipy.stats.norm
     strength = jnp.minimum(jnp.exp(normal.logpdf(off) - normal.logcdf(off)), _MOST)
@@ -155,4 +157,4 @@ def _pairs(coordinates, z, apart):
 
 
 def _others(a):
-    return 1 - jnp.eye(len(a), dtype=a.dtype)
+    return ~np.eye(len(a), dtype=bool)

@@ -208,12 +208,23 @@ def test_events_are_drawn_and_scored_where_all_is_in_double_precision(x64, key, 
     assert np.isfinite(jax.jit(model.loss)(params, key, Batch(jnp.asarray(Z[:8]))))
 
 
-@pytest.mark.parametrize(("name", "informed"), [("lloca", 0), ("lgatr", 0), ("transformer", 1)])
-def test_velocities_are_finite_far_beyond_any_event(name, informed):
-    """Where a trajectory may pass that was learned badly."""
+@pytest.mark.parametrize(
+    ("name", "informed"),
+    [("lloca", 0), ("lloca", 1), ("lgatr", 0), ("lgatr", 1), ("transformer", 1)],
+)
+def test_velocities_and_their_gradients_are_finite_far_beyond_any_event(name, informed):
+    """Where a trajectory may pass that was learned badly, and where two particles meet."""
     network = event_velocity(SMALL[name], COORDINATES, informed=bool(informed))
     params = random_params(network.init)
     z = jnp.asarray(Z[0])
-    far = jnp.stack([z.at[1, 2].set(-22.0), z.at[0, 0].set(40.0), z.at[3, 3].set(-30.0)])
-    apply = jax.jit(jax.vmap(lambda z: network.apply(params, 0.5, z)))
-    assert np.isfinite(apply(far)).all()
+    met = [z.at[3, 1:3].set(z[2, 1:3] + off) for off in (2e-4, 0.0)]
+    far = jnp.stack([z.at[1, 2].set(-22.0), z.at[0, 0].set(40.0), z.at[3, 3].set(-30.0), *met])
+
+    def one(params, z):
+        v = network.apply(params, 0.5, z)
+        return jnp.mean(jnp.tanh(v)), v
+
+    made = jax.jit(jax.vmap(jax.grad(one, (0, 1), has_aux=True), (None, 0)))(params, far)
+    for leaf in jax.tree.leaves(made):
+        finite = np.isfinite(leaf).reshape(len(far), -1).all(axis=1)
+        assert finite.all(), finite

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jgen.nets.chunks import in_chunks
+from jgen.nets.products import products
 
 Attention = Literal["xla", "cudnn"]
 """Implementation: jgen's, compiled by XLA, or cuDNN's fused one on a GPU, for half precision."""
@@ -41,15 +42,13 @@ def _mean_values(q, k, v, mask=None):
     # So is heads in front, which makes every product one of contiguous matrices.
     accumulated = jnp.promote_types(q.dtype, jnp.float32)
     q, k, v = (jnp.swapaxes(a, 0, 1) for a in (q * q.shape[-1] ** -0.5, k, v))
-    scores = jnp.einsum("hqd,hkd->hqk", q, k, preferred_element_type=accumulated)
+    scores = products(q, k, accumulated, turned=True)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - largest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    summed = jnp.einsum(
-        "hqk,hkd->hqd", weights.astype(v.dtype), v, preferred_element_type=accumulated
-    )
+    summed = products(weights.astype(v.dtype), v, accumulated)
     return jnp.swapaxes((summed / total).astype(v.dtype), 0, 1)
 
 

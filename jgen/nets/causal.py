@@ -55,10 +55,10 @@ class Attention(nn.Module):
         self.qkv = Dense(3 * self.width, kernel_init=_xavier)
         self.out = Dense(self.width, kernel_init=_xavier)
 
-    def project(self, x: Float[Array, "*tokens width"]) -> Float[Array, "3 *tokens heads e"]:
+    def project(self, x: Float[Array, "*n width"]) -> list[Float[Array, "*n heads e"]]:
         """Queries, keys and values of tokens x."""
-        parts = self.qkv(x).reshape(*x.shape[:-1], 3, self.heads, self.width // self.heads)
-        return jnp.moveaxis(parts, -3, 0)
+        parts = jnp.split(self.qkv(x), 3, axis=-1)
+        return [a.reshape(*x.shape[:-1], self.heads, -1) for a in parts]
 
     def attend(self, q, k, v, mask):
         """Queries q [n, h, e] on keys and values [m, h, e] where mask [n, m] is true."""

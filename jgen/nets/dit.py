@@ -106,7 +106,7 @@ class _Block(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
 
         qkv = dense(3 * width, "qkv")(_modulate(x, shift_a, scale_a))
-        q, k, v = jnp.moveaxis(qkv.reshape(n, 3, self.heads, -1), 1, 0)
+        q, k, v = (a.reshape(n, self.heads, -1) for a in jnp.split(qkv, 3, axis=1))
         attended = attend(q, k, v, mask, self.attention)
         x = x + gate_a[None] * dense(width, "attention_out")(attended.reshape(n, width))
 

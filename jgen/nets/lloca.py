@@ -140,8 +140,8 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, x, frames):
         c, n = self.config, len(x)
-        qkv = _dense(3 * c.width, "qkv")(layer_norm(x, _EPSILON)).reshape(n, 3, -1, c.heads)
-        q, k, v = jnp.moveaxis(qkv, (1, 3), (0, 2))  # [n, heads, channels]
+        qkv = jnp.split(_dense(3 * c.width, "qkv")(layer_norm(x, _EPSILON)), 3, axis=1)
+        q, k, v = (jnp.swapaxes(a.reshape(n, -1, c.heads), 1, 2) for a in qkv)
         if frames is not None:
             inverse, lowered, local = frames
             q, v = (_turned(a, inverse, c.scalars) for a in (q, v))

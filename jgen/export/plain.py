@@ -12,6 +12,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 
 from jgen.nets import chunks, points
+from jgen.nets.products import plain_products
 
 # Loops of so many operations in all are written out: networks of few steps then have no loop.
 _WRITTEN_OUT = 1000
@@ -118,11 +119,14 @@ def _matmul(x, w):
     return [(flat @ w).reshape(*x.shape[:-1], w.shape[-1])]
 
 
-def _points(*values, **params):
-    """Of all rows; the network in it has operations to be replaced, too."""
-    function = partial(points.all_at_once, **params)
-    shapes = (jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(jnp.asarray, values))
-    return run(jax.make_jaxpr(function)(*shapes), values, _replaced)
+def _all_at_once(function):
+    """Of all events; what is in it has operations to be replaced, too."""
+
+    def rule(*values, **params):
+        shapes = (jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(jnp.asarray, values))
+        return run(jax.make_jaxpr(partial(function, **params))(*shapes), values, _replaced)
+
+    return rule
 
 
 def _triangular_solve(a, b, *, left_side, **params):
@@ -180,8 +184,9 @@ def _gather(x, index, *, dimension_numbers, slice_sizes, mode, **_):
 
 _RULES = {
     "jgen_matmul": _matmul,
-    "jgen_chunks": chunks.all_at_once,
-    "jgen_points": _points,
+    "jgen_product": lambda *args, **params: [plain_products(*args, **params)],
+    "jgen_chunks": _all_at_once(chunks.all_at_once),
+    "jgen_points": _all_at_once(points.all_at_once),
     "integer_pow": _power,
     "triangular_solve": _triangular_solve,
     "cumprod": _cumulative_product,

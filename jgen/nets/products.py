@@ -18,7 +18,8 @@ _SMALL = 32
 """Most rows and columns of matrices that are turned; larger ones lose by it."""
 
 
-def _product(a, b, *, turn_a, turn_b, dtype):
+def plain_products(a: Array, b: Array, *, turn_a: bool, turn_b: bool, dtype: DTypeLike) -> Array:
+    """What the primitive computes of its arguments and parameters, by one operation."""
     dims = ((a.ndim - (2 if turn_a else 1),), (b.ndim - (1 if turn_b else 2),))
     lead = tuple(range(a.ndim - 2))
     accumulated = jnp.promote_types(dtype, jnp.float32)
@@ -28,11 +29,11 @@ def _product(a, b, *, turn_a, turn_b, dtype):
 
 def _product_on_cpu(a, b, *, turn_a, turn_b, dtype):
     if max(*a.shape[-2:], *b.shape[-2:]) > _SMALL:
-        return _product(a, b, turn_a=turn_a, turn_b=turn_b, dtype=dtype)
+        return plain_products(a, b, turn_a=turn_a, turn_b=turn_b, dtype=dtype)
     # The barrier keeps XLA from putting the turning back into the product.
     turn = lambda x: jax.lax.optimization_barrier(jnp.swapaxes(x, -1, -2))
     a, b = (turn(x) if turned else x for x, turned in ((a, turn_a), (b, turn_b)))
-    return _product(a, b, turn_a=False, turn_b=False, dtype=dtype)
+    return plain_products(a, b, turn_a=False, turn_b=False, dtype=dtype)
 
 
 _product_p = Primitive("jgen_product")
@@ -50,7 +51,7 @@ def _(a, b, *, turn_a, turn_b, dtype):
     return a.update(shape=(*a.shape[:-2], rows, columns), dtype=dtype, weak_type=False)
 
 
-for _compute, _platform in ((_product, None), (_product_on_cpu, "cpu")):
+for _compute, _platform in ((plain_products, None), (_product_on_cpu, "cpu")):
     _rule = mlir.lower_fun(_compute, multiple_results=False)
     mlir.register_lowering(_product_p, _rule, platform=_platform)
 

@@ -43,7 +43,7 @@ class Generators:
     """Whether networks know of balance, masses and distances, see `jgen.events.event_model`; not in
     the papers."""
     training: TrainConfig = TrainConfig(
-        3000, 128, ensemble=3, keep="best", ema_decay=0.995,
+        6000, 128, ensemble=3, keep="best", ema_decay=0.999,
         optimizer=OptimizerConfig(5e-3, warmup=0.02, clip_norm=5.0),
     )  # fmt: skip
     """Training of each network; its members are the seeds."""

@@ -10,7 +10,8 @@ Deviations from the published code: the linear layer behind the features of time
 another one follows; local momenta of LLoCa enter as (log pT, phi, eta, log m^2) without the cut on
 pT, which has no meaning in a local frame, with one scale of log m^2 for all slots; eta and log pT
 that networks see end at 8 and 5 (30 TeV), where the code ends eta at 5 and exponents at 20. As
-published, the plain transformer sees phi as it is, so that its velocity jumps where phi does.
+published, the plain transformer sees phi as it is, so that its velocity jumps where phi does; one
+that is told what is known sees differences of phi alone.
 """
 
 import jax
@@ -88,7 +89,8 @@ def event_velocity(
         if informed:
             s = jnp.concatenate([s, known.features(t, z)], axis=1)
         if plain:
-            vectors, numbers = call(params, z, s)
+            # What is known is told without a direction that has no meaning.
+            vectors, numbers = call(params, z.at[:, 1].set(0) if informed else z, s)
             angular = vectors[:, 0, 1:3]
         else:
             with jax.enable_x64(True):

@@ -206,7 +206,7 @@ def polynomial_mmd(
 
     Raises:
       ValueError: if the samples are no finite tables of two or more events with the same columns,
-        or weights are unusable.
+        or weights are unusable, or a single event has all of the weight.
     """
     x, y = _table(reference, "reference"), _table(generated, "generated")
     if x.shape[1] != y.shape[1]:
@@ -215,7 +215,10 @@ def polynomial_mmd(
     within = 0.0
     for sample, weights in ((x, v), (y, w)):
         kernel = (np.sum(sample**2, axis=1) / sample.shape[1] + 1) ** 4
+        weights = weights / weights.max()
         pairs = weights.sum() ** 2 - np.sum(weights**2)
+        if not pairs > 0:
+            raise ValueError("a single event has all of the weight, and is no pair: drop weights")
         within += (_kernel_sum(sample, sample, weights, weights) - weights**2 @ kernel) / pairs
     return float(within - 2 * _kernel_sum(x, y, v, w) / (v.sum() * w.sum()))
 

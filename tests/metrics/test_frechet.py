@@ -294,6 +294,9 @@ def test_weighted_mmd_is_the_weighted_sum_over_pairs():
 
     exact = mean(x, x, v, v, True) + mean(y, y, w, w, True) - 2 * mean(x, y, v, w, False)
     assert polynomial_mmd(x, y, v, w) == pytest.approx(exact, rel=1e-12)
+    assert polynomial_mmd(x, y, 1e-200 * v, 1e200 * w) == pytest.approx(exact, rel=1e-12)
+    with pytest.raises(ValueError, match="a single event has all of the weight"):
+        polynomial_mmd(x, y, np.eye(len(x))[0], w)
 
 
 @pytest.mark.parametrize("distance", [frechet_physics_distance, kernel_physics_distance])

@@ -245,8 +245,17 @@ def energy_movers_distance(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "m 
     Args:
       a: (eta, phi, pT) of a jet; rows of pT zero are padding.
       b: of another. Differences in phi are taken as they are, as of relative coordinates.
+
+    Raises:
+      ValueError: for what are no points [n, 3], or a pT that is negative.
     """
     a, b = (finite_array(jet, "jets", 2) for jet in (a, b))
+    for jet in (a, b):
+        if jet.shape[1] != 3 or (jet[:, 2] < 0).any():
+            raise ValueError(
+                f"a jet is points (eta, phi, pT) [n, 3], pT not negative, got the shape {jet.shape}"
+                f" and the smallest number of the last column {jet[:, -1].min():.3g}"
+            )
     a, b = (jet[jet[:, 2] > 0] for jet in (a, b))
     more = a[:, 2].sum() - b[:, 2].sum()
     angles = np.zeros((len(a) + 1, len(b) + 1))

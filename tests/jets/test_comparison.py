@@ -114,3 +114,8 @@ def test_jets_that_cannot_be_are_refused():
         jet_sample(x * [1e12, 1, 1], n)
     with pytest.raises(ValueError, match="10 events need as many whole numbers of points"):
         jet_sample(x, n[:4])
+    for bad in (np.ones((2, 4)), -np.ones((2, 3))):  # four-momenta, and what looks like padding
+        with pytest.raises(ValueError, match="a jet is points"):
+            energy_movers_distance(x[0], bad)
+    with pytest.raises(ValueError, match="a jet is points"):
+        coverage_and_mmd(x, -x, jax.random.key(0), 4, 2)

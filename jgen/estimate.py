@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jgen.arrays import double_array
+from jgen.arrays import double_array, finite_array
 
 
 class Estimate(NamedTuple):
@@ -64,26 +64,31 @@ def mean_estimate(values: np.ndarray) -> Estimate:
 
 
 def mean_ratio(values: np.ndarray, reference: np.ndarray) -> Estimate:
-    """Mean of independent values [n] over that of a reference [m]."""
-    both = [double_array(v, "values") for v in (values, reference)]
-    ratio = both[0].mean() / both[1].mean()
-    errors = [v.std() / v.mean() / len(v) ** 0.5 for v in both]
-    return Estimate(float(ratio), float(abs(ratio) * np.hypot(*errors)))
+    """Mean of independent values [n] over that of a reference [m].
+
+    Raises:
+      ValueError: if there are fewer than two values of either, they are not finite, or the
+        reference has a mean of zero.
+    """
+    return _ratio(*(mean_estimate(_finite(v)) for v in (values, reference)), "mean")
 
 
 def width_ratio(values: np.ndarray, reference: np.ndarray) -> Estimate:
     """Standard deviation of independent values [n] over that of a reference [m].
 
     The error follows from the fourth moments, so it holds for any distribution.
+
+    Raises:
+      ValueError: if there are fewer than two values of either, they are not finite, or the
+        reference has a width of zero.
     """
 
-    def relative_error(v):
-        squares = (v - v.mean()) ** 2
-        return 0.5 * squares.std() / squares.mean() / len(v) ** 0.5
+    def width(v):
+        squares = mean_estimate((v - v.mean()) ** 2)
+        root = squares.value**0.5
+        return Estimate(root, 0.5 * squares.error / root if root > 0 else 0.0)
 
-    both = [double_array(v, "values") for v in (values, reference)]
-    ratio = both[0].std() / both[1].std()
-    return Estimate(float(ratio), float(ratio * np.hypot(*map(relative_error, both))))
+    return _ratio(*(width(_finite(v)) for v in (values, reference)), "width")
 
 
 def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -115,6 +120,19 @@ def judged(flat: Mapping[str, float], name: str) -> Judged:
         for n in (name, f"{name}_truth")
     )
     return Judged(*estimates)
+
+
+def _finite(values):
+    return finite_array(values, "values", 1)
+
+
+def _ratio(value, reference, what):
+    """The error is also right where the value is zero."""
+    if reference.value == 0:
+        raise ValueError(f"the reference has a {what} of zero, over which nothing can be divided")
+    ratio = value.value / reference.value
+    error = math.hypot(value.error, ratio * reference.error) / abs(reference.value)
+    return Estimate(ratio, error)
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -55,6 +55,26 @@ def test_ratios_of_normal_samples_have_the_errors_of_normal_samples():
     assert width.error == pytest.approx(1.2 * np.hypot(1 / 200, 1 / 282.8), rel=0.03)
 
 
+def test_ratios_of_nothing():
+    """Zero over something has an error; something over zero is refused."""
+    rng = np.random.default_rng(0)
+    noise = rng.permutation(np.repeat([-1.0, 1.0], 50))
+    assert mean_ratio(noise, np.full(9, 2.0)) == (0, pytest.approx(noise.std(ddof=1) / 20))
+    assert (
+        mean_ratio(np.zeros(5), np.arange(9.0)) == width_ratio(np.ones(5), np.arange(9.0)) == (0, 0)
+    )
+    values = np.arange(5.0)
+    for ratio in (mean_ratio, width_ratio):
+        with pytest.raises(ValueError, match="needs two values"):
+            ratio(values[:1], values)
+        with pytest.raises(ValueError, match="must be finite"):
+            ratio(values, np.array([1, np.nan]))
+        with pytest.raises(ValueError, match="must be an array with 1 axes"):
+            ratio(values[:, None], values)
+        with pytest.raises(ValueError, match="of zero"):
+            ratio(values, np.zeros(5))
+
+
 class Interval(NamedTuple):
     value: float
     low: float

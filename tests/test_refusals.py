@@ -184,7 +184,7 @@ CALLS = [
         lambda reference, generated, num_jets, num_batches: jets.coverage_and_mmd(
             reference, generated, KEY, num_jets, num_batches
         ),
-        dict(reference=POINTS, generated=POINTS[::-1], num_jets=2, num_batches=2),
+        dict(reference=POINTS, generated=POINTS[::-1], num_jets=4, num_batches=2),
     ),
     (jets.energy_movers_distance, dict(a=POINTS[0], b=POINTS[1])),
     (jets.mean_image, dict(points=POINTS, edges=EDGES)),

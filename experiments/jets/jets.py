@@ -80,7 +80,7 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config.models, steps=1)
     positive(config.models, "width", block="models.")
-    at_least(config, num_points=2, most_jets=200, bootstrap=2, movers=2, batch=1)
+    at_least(config, num_points=2, most_jets=200, bootstrap=2, movers=4, batch=1)
     known(config, generators=GENERATORS)
     if len(set(config.classes)) < len(config.classes) or not config.classes:
         raise ValueError(f"classes must be different ones, one at least, got {config.classes}")
@@ -343,7 +343,7 @@ SMOKE = variant(
         steps=2,
     ),
     bootstrap=2,
-    movers=2,
+    movers=4,
     batch=1000,
     generators=("EPiC-FM", "EPiC-GAN", *DISTILLED),
 )

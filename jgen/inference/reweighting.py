@@ -267,9 +267,10 @@ def bin_probabilities(
     if values.shape != w.shape:
         raise ValueError(f"one value an event is needed, got {values.shape} for {w.shape} weights")
     value = np.histogram(values, edges, weights=w)[0] / w.sum()
-    # The sum over events of w^2 (in bin - p)^2.
-    variance = np.histogram(values, edges, weights=w**2)[0] * (1 - 2 * value)
-    variance += value**2 * np.sum(w**2)
+    # The sum over events of w^2 (in bin - p)^2, of those inside and outside, neither negative.
+    inside = np.histogram(values, edges, weights=w**2)[0]
+    outside = np.maximum(np.sum(w**2) - inside, 0)
+    variance = inside * (1 - value) ** 2 + outside * value**2
     return Estimate(value, np.sqrt(variance) / w.sum())
 
 

@@ -23,7 +23,7 @@ from jgen.arrays import (
     real_array,
 )
 from jgen.checks import check_whole
-from jgen.estimate import Estimate, mean_estimate
+from jgen.estimate import Estimate
 from jgen.generative_model import draw
 from jgen.jets.energy_flow import energy_flow_polynomials, graphs, prime_graphs
 from jgen.jets.kinematics import jet_kinematics
@@ -34,6 +34,8 @@ from jgen.typing import Key
 
 DISTANCES = ("W1-M", "W1-P", "W1-EFP", "multiplicity", "FPD", "KPD", "coverage", "MMD")
 """What `jet_distances` measures."""
+# Random splits of a batch behind the errors of coverage and MMD.
+_SPLITS = 50
 
 
 class JetSample(NamedTuple):
@@ -174,10 +176,13 @@ def coverage_and_mmd(
       generated: others.
       key: of the batches, whose jets are all different.
       num_jets: of each kind in a batch; their square is the number of distances.
-      num_batches: whose means are returned, with their standard errors.
+      num_batches: whose means are returned. Their errors follow from how far two halves of a batch
+        are apart, since a few batches say next to nothing by themselves. Batches have jets in
+        common, and all of their fluctuations by that share: where it is large, errors are too.
 
     Raises:
-      ValueError: for fewer jets than a batch has, or fewer than two batches.
+      ValueError: for fewer jets than a batch has, batches of fewer than four jets, or fewer than
+        two batches.
     """
     reference = cast_array(real_array(reference, "reference"), "reference")
     generated = cast_array(real_array(generated, "generated"), "generated")
@@ -186,17 +191,41 @@ def coverage_and_mmd(
             raise ValueError(f"{name} jets are points [num, rows, 3], got the shape {jets.shape}")
         check_finite_events(jets, name)
     check_whole(2, num_batches=num_batches)
-    check_whole(1, min(len(reference), len(generated)), num_jets=num_jets)
-    rng, covered, nearest = numpy_generator(key), [], []
+    fewest = min(len(reference), len(generated))
+    check_whole(4, fewest, num_jets=num_jets)
+    rng, values, variances = numpy_generator(key), [], []
     for _ in range(num_batches):
         true, made = (
             sample[rng.choice(len(sample), num_jets, replace=False)]
             for sample in (reference, generated)
         )
         distances = np.array([[energy_movers_distance(a, b) for b in made] for a in true])
-        covered.append(len(np.unique(distances.argmin(axis=0))) / num_jets)
-        nearest.append(distances.min(axis=1).mean())
-    return mean_estimate(np.array(covered)), mean_estimate(np.array(nearest))
+        values.append(_matching(distances))
+        variances.append(_variance_of_halves(distances, rng.spawn(1)[0]))
+    # Two batches of a sample have this part of their jets, and so of their fluctuations, in common.
+    common = num_jets / fewest
+    errors = np.sqrt(np.mean(variances, axis=0) * (common + (1 - common) / num_batches))
+    coverage, nearest = map(Estimate, np.mean(values, axis=0).tolist(), errors.tolist())
+    return coverage, nearest
+
+
+def _matching(distances):
+    """Coverage and mean distance to the nearest, of true jets (rows) and generated ones."""
+    covered = len(np.unique(distances.argmin(axis=0))) / len(distances)
+    return np.array([covered, distances.min(axis=1).mean()])
+
+
+def _variance_of_halves(distances, rng):
+    """Variances of both for a batch, from pairs of halves that have no jet in common."""
+    num = len(distances)
+    half, squares = num // 2, []
+    for _ in range(_SPLITS):
+        rows, columns = (np.split(rng.permutation(num)[: 2 * half], 2) for _ in range(2))
+        halves = zip(rows, columns, strict=True)
+        first, second = (_matching(distances[np.ix_(*of)]) for of in halves)
+        # A half has twice the variance of all, and a difference of two of them four times.
+        squares.append((first - second) ** 2 * half / (2 * num))
+    return np.mean(squares, axis=0)
 
 
 @functools.cache
@@ -216,8 +245,17 @@ def energy_movers_distance(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "m 
     Args:
       a: (eta, phi, pT) of a jet; rows of pT zero are padding.
       b: of another. Differences in phi are taken as they are, as of relative coordinates.
+
+    Raises:
+      ValueError: for what are no points [n, 3], or a pT that is negative.
     """
     a, b = (finite_array(jet, "jets", 2) for jet in (a, b))
+    for jet in (a, b):
+        if jet.shape[1] != 3 or (jet[:, 2] < 0).any():
+            raise ValueError(
+                f"a jet is points (eta, phi, pT) [n, 3], pT not negative, got the shape {jet.shape}"
+                f" and the smallest number of the last column {jet[:, -1].min():.3g}"
+            )
     a, b = (jet[jet[:, 2] > 0] for jet in (a, b))
     more = a[:, 2].sum() - b[:, 2].sum()
     angles = np.zeros((len(a) + 1, len(b) + 1))

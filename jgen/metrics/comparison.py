@@ -15,7 +15,7 @@ from jaxtyping import Real
 from jgen.arrays import SampleWarning, real_array
 from jgen.estimate import Estimate, Judged
 from jgen.metrics.classifier import ClassifierConfig, ClassifierResult, classifier_test
-from jgen.metrics.distances import wasserstein
+from jgen.metrics.distances import event_weights, wasserstein
 from jgen.metrics.histograms import column_separations
 from jgen.overlap import COPIES, check_disjoint, largest_share
 from jgen.typing import Key
@@ -27,6 +27,8 @@ Binning = Callable[[str, Real[np.ndarray, " _"]], Real[np.ndarray, " _"]]
 Weights = tuple[Real[np.ndarray, " _"] | None, ...]
 """Event weights of reference, holdout and generated."""
 _SIDES = ("underflow", "overflow")
+# Effective numbers of events whose ratio is larger are no equal samples.
+_UNEQUAL = 1.25
 _LABELS = ("reference", "holdout", "generated")
 
 
@@ -96,8 +98,10 @@ def compare(
     events in all columns.
 
     Each observable is cut to the first events of every sample, as many as the smallest has,
-    because both metrics depend on the sample size. The errors take rows as independent: for
-    values pooled over the voxels of a shower they are lower limits.
+    because both metrics depend on the sample size. With weights that is the effective number of
+    events, (sum w)^2 / sum w^2: where those of holdout and generated events differ, a warning says
+    so, since a holdout without weights makes weighted events look worse than they are. The errors
+    take rows as independent: for values pooled over the voxels of a shower they are lower limits.
 
     Args:
       reference: the truth that the binning looks at.
@@ -121,6 +125,7 @@ def compare(
         for label, sample in zip(_LABELS, (reference, holdout, generated), strict=True)
     )
     _check_samples(reference, holdout, generated)
+    _warn_of_weights(weights, reference, holdout, generated)
     out = Comparison({}, {}, {})
     for name in reference:
         size = min(len(sample[name]) for sample in (reference, holdout, generated))
@@ -220,6 +225,22 @@ def _check_weights(weights, *samples):
                 f"weights of {label} have the shape {np.shape(own)}, but its observables have the "
                 f"lengths {shapes}: give one weight an event, and no values of several events"
             )
+
+
+def _warn_of_weights(weights, *samples):
+    """Of truth that fluctuates more, or less, than the generated events do."""
+    size = min(len(values) for sample in samples for values in sample.values())
+    cut = (None if w is None else np.asarray(w)[:size] for w in weights[1:])
+    shares = (w / w.max() for w in (event_weights(w, size) for w in cut))
+    num = [np.sum(w) ** 2 / np.sum(w**2) for w in shares]
+    if max(num) > _UNEQUAL * min(num):
+        warnings.warn(
+            f"by their weights, {size} events of holdout are worth {num[0]:.0f} and as many "
+            f"generated ones {num[1]:.0f}: the fewer look worse; give the holdout weights that "
+            "fluctuate as those of the generated events, such as these in another order",
+            SampleWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_of_outliers(name, columns, edges):

@@ -202,27 +202,36 @@ def quantile_divergence(
 ) -> float:
     """Kullback-Leibler divergence KL(generated || reference) in nats, of histograms (2312.00123).
 
-    Bins have equal counts of the reference; the first and the last have no end. Bins that are empty
-    in either sample are left out. For two samples of one distribution the mean is about
-    (num_bins - 1) (1 / n + 1 / m) / 2.
+    Bins have equal counts of the reference; the first and the last have no end. Without ties the
+    mean of two samples of one distribution is about (num_bins - 1) (1 / n + 1 / m) / 2.
+
+    Deviation: bins that are empty in the reference are joined to others, not left out, where
+    events would count for nothing. So the divergence is never negative.
 
     Args:
       reference: true values.
       generated: others.
-      num_bins: of which values that come several times may leave fewer.
+      num_bins: of which few values, or those that come several times, may leave fewer.
 
     Raises:
-      ValueError: for samples that are empty or not finite.
+      ValueError: for samples that are empty or not finite, or a reference of one value in most
+        events.
     """
     check_whole(2, num_bins=num_bins)
     x, y = finite_array(reference, "reference", 1), finite_array(generated, "generated", 1)
     edges = np.unique(np.quantile(x, np.linspace(0, 1, num_bins + 1)[1:-1]))
-    p, q = (
-        np.bincount(np.searchsorted(edges, v, side="right"), minlength=len(edges) + 1) / len(v)
-        for v in (x, y)
-    )
-    filled = (p > 0) & (q > 0)
-    return float(np.sum(q[filled] * np.log(q[filled] / p[filled])))
+    bins = lambda v: np.searchsorted(edges, v, side="right")
+    empty = np.flatnonzero(np.bincount(bins(x), minlength=len(edges) + 1) == 0)
+    # An empty bin loses its lower edge; the first one, which has none, its upper edge.
+    edges = np.delete(edges, np.maximum(empty - 1, 0))
+    if not len(edges):
+        raise ValueError(
+            f"{num_bins} bins of equal counts are one, since most values of reference are the same "
+            f"({np.median(x):.6g}): leave those out, or compare fractions"
+        )
+    p, q = (np.bincount(bins(v), minlength=len(edges) + 1) / len(v) for v in (x, y))
+    filled = q > 0
+    return max(0.0, float(np.sum(q[filled] * np.log(q[filled] / p[filled]))))
 
 
 def _directions(dim, num, key):

@@ -21,6 +21,8 @@ from jgen.typing import Key
 
 # Kernel entries held at once; 2^24 float64 numbers are 128 MiB.
 _CHUNK = 2**24
+# Random splits of both samples behind the statistical error of a Frechet distance.
+_SPLITS = 10
 
 
 class Moments(NamedTuple):
@@ -39,17 +41,19 @@ class FrechetPhysicsDistance(NamedTuple):
         points share their events, so it does not contain the statistical error of the samples.
       sizes: batch sizes [num_sizes].
       distances: mean Frechet distance of the batches of each size [num_sizes].
+      statistical: error of the samples, at a given scale of the features.
     """
 
     value: float
     error: float
     sizes: Int[np.ndarray, " num_sizes"]
     distances: Float[np.ndarray, " num_sizes"]
+    statistical: float
 
     @property
     def estimate(self) -> Estimate:
-        """Value and error alone."""
-        return Estimate(self.value, self.error)
+        """Value, and both errors in quadrature."""
+        return Estimate(self.value, float(np.hypot(self.error, self.statistical)))
 
     def __str__(self) -> str:
         """As an `Estimate`."""
@@ -188,7 +192,9 @@ def frechet_physics_distance(
         return frechet_distance(first, second)
 
     distances = np.array([np.mean([distance(n) for _ in range(num_batches)]) for n in sizes])
-    return FrechetPhysicsDistance(*_intercept(sizes, distances), sizes, distances)
+    both = [event_weights(w, len(s)) for w, s in zip(weights, (reference, generated), strict=True)]
+    statistical = _statistical_error(rng, (reference, generated), both)
+    return FrechetPhysicsDistance(*_intercept(sizes, distances), sizes, distances, statistical)
 
 
 def polynomial_mmd(
@@ -206,7 +212,7 @@ def polynomial_mmd(
 
     Raises:
       ValueError: if the samples are no finite tables of two or more events with the same columns,
-        or weights are unusable.
+        or weights are unusable, or a single event has all of the weight.
     """
     x, y = _table(reference, "reference"), _table(generated, "generated")
     if x.shape[1] != y.shape[1]:
@@ -215,7 +221,10 @@ def polynomial_mmd(
     within = 0.0
     for sample, weights in ((x, v), (y, w)):
         kernel = (np.sum(sample**2, axis=1) / sample.shape[1] + 1) ** 4
+        weights = weights / weights.max()
         pairs = weights.sum() ** 2 - np.sum(weights**2)
+        if not pairs > 0:
+            raise ValueError("a single event has all of the weight, and is no pair: drop weights")
         within += (_kernel_sum(sample, sample, weights, weights) - weights**2 @ kernel) / pairs
     return float(within - 2 * _kernel_sum(x, y, v, w) / (v.sum() * w.sum()))
 
@@ -397,6 +406,35 @@ def _intercept(sizes, distances):
     (intercept, _), residual = nnls(design, distances)
     variance = residual**2 / (len(sizes) - 2) * np.linalg.inv(design.T @ design)[0, 0]
     return float(intercept), float(np.sqrt(variance))
+
+
+def _statistical_error(rng, samples, weights):
+    """Error of the distance of two samples, from that of halves without a common event."""
+
+    def distance(rows):
+        parts = [(s[r], w[r]) for s, w, r in zip(samples, weights, rows, strict=True)]
+        if any(w.sum() == 0 for _, w in parts):
+            raise ValueError("half of a sample has no weight: pass more events that have weights")
+        return frechet_distance(*(_weighted_moments(*part) for part in parts))
+
+    whole = distance([slice(None)] * 2)
+    halves = []
+    for _ in range(_SPLITS):
+        drawn = [np.array_split(rng.permutation(len(s)), 2) for s in samples]
+        halves.append([distance(rows) for rows in zip(*drawn, strict=True)])
+    halves = np.array(halves)
+    # Half of the events have twice the variance, and four times where all of it is the floor, which
+    # doubles in halves.
+    floor = np.clip((halves.mean() - whole) / whole, 0, 1) if whole > 0 else 1.0
+    variance = np.mean(np.diff(halves, axis=1) ** 2) / 4 * (1 - floor / 2)
+    return float(np.sqrt(variance))
+
+
+def _weighted_moments(sample, weights):
+    share = weights / weights.sum()
+    mean = share @ sample
+    centred = (sample - mean) * np.sqrt(share)[:, None]
+    return Moments(mean, centred.T @ centred)
 
 
 def _with_replacement(rng, num, weights):

@@ -8,6 +8,7 @@ from scipy.stats import wasserstein_distance
 
 from jgen.jets import (
     DISTANCES,
+    comparison,
     coverage_and_mmd,
     energy_movers_distance,
     jet_distances,
@@ -77,12 +78,30 @@ def test_coverage_counts_true_jets_that_are_nearest():
     true = np.stack([one(eta) for eta in (0.0, 1.0, 2.0, 3.0)])
     made = np.stack([one(0.1 + 0.01 * rng.random()) for _ in range(4)])
     coverage, mmd = coverage_and_mmd(true, made, jax.random.key(0), 4, 2)
-    assert coverage == (0.25, 0)
+    assert coverage.value == 0.25
     nearest = np.abs(true[:, 0, 0][:, None] - made[:, 0, 0][None]).min(axis=1)
     # What a jet has to give away costs no more than pT times one.
     assert mmd.value == pytest.approx(nearest.mean(), rel=0.02)
     with pytest.raises(ValueError, match="num_jets must be"):
         coverage_and_mmd(true, made, jax.random.key(0), 5, 2)
+
+
+@pytest.mark.parametrize(("num", "batch"), [(24, 24), (24, 20), (200, 24)])
+def test_errors_of_coverage_are_how_far_it_scatters(monkeypatch, num, batch):
+    """Also of batches that share their jets, or are all there are."""
+    # What one particle of pT one makes of another.
+    angle = lambda a, b: float(np.hypot(*(a[0, :2] - b[0, :2])))
+    monkeypatch.setattr(comparison, "energy_movers_distance", angle)
+    rng, found = np.random.default_rng(5), []
+    for i in range(60):
+        jets = np.concatenate([rng.normal(size=(2, num, 1, 2)), np.ones((2, num, 1, 1))], -1)
+        found.append(coverage_and_mmd(*jets, jax.random.key(i), batch, 2))
+    values, errors = np.moveaxis(np.array(found), -1, 0)
+    ratio = np.sqrt(np.mean(errors**2, axis=0)) / values.std(axis=0)
+    np.testing.assert_array_less(0.8, ratio)
+    np.testing.assert_array_less(ratio, 1.7)
+    covered = np.mean(np.abs(values - values.mean(axis=0)) < errors, axis=0)
+    np.testing.assert_array_less(0.58, covered)
 
 
 def test_jets_that_cannot_be_are_refused():
@@ -95,3 +114,8 @@ def test_jets_that_cannot_be_are_refused():
         jet_sample(x * [1e12, 1, 1], n)
     with pytest.raises(ValueError, match="10 events need as many whole numbers of points"):
         jet_sample(x, n[:4])
+    for bad in (np.ones((2, 4)), -np.ones((2, 3))):  # four-momenta, and what looks like padding
+        with pytest.raises(ValueError, match="a jet is points"):
+            energy_movers_distance(x[0], bad)
+    with pytest.raises(ValueError, match="a jet is points"):
+        coverage_and_mmd(x, -x, jax.random.key(0), 4, 2)

@@ -89,9 +89,15 @@ def test_weights_are_those_of_the_metrics():
     assert flatten(plain) == pytest.approx(flatten(same), rel=1e-12)
     # Few events that weigh much: the error is that of fewer events.
     heavy = np.where(np.arange(300) < 50, 1.0, 1e-3)
-    few = compare(*samples, edges_of, weights=(None, None, heavy), **options).metrics
+    with pytest.warns(SampleWarning, match="250 events of holdout are worth 250 and .* ones 50:"):
+        few = compare(*samples, edges_of, weights=(None, None, heavy), **options).metrics
     error = lambda of: of["wasserstein/mass"].value.error
     assert error(few) == pytest.approx(error(plain) * (6 / 2 + 1 / 2) ** 0.5, rel=0.4)
+    # With weights like those of a right generator, truth is as far off; no word is needed.
+    mixed = (None, np.random.default_rng(5).permutation(heavy[:250]), heavy)
+    right = compare(*samples[:2], sample(3, 300), edges_of, weights=mixed, **options).metrics
+    judged = right["wasserstein/mass"]
+    assert abs(judged.value.value - judged.truth.value) < 3 * judged.truth.error
     with pytest.raises(ValueError, match=r"weights of holdout have the shape \(3,\)"):
         compare(*samples, edges_of, weights=(None, np.ones(3), None))
 

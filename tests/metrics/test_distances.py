@@ -176,6 +176,24 @@ def test_divergence_in_bins_of_equal_counts():
             quantile_divergence(np.array(bad), x)
 
 
+def test_divergence_counts_all_events():
+    """Also those that are where the reference has none, in bins of its own values."""
+    rng = np.random.default_rng(4)
+    x = np.where(rng.random(5000) < 0.3, 0, rng.exponential(size=5000))
+    moved = np.where(x == 0, -1, x)
+    assert quantile_divergence(x, moved) == pytest.approx(0, abs=1e-12)  # the first has no end
+    # Events that were there are now in the lowest bin, of 0.35 in place of 0.3 and a bit.
+    lost = np.where(x > np.quantile(x, 0.95), -1, x)
+    assert quantile_divergence(x, lost) == pytest.approx(0.355 * np.log(0.355 / 0.305), rel=0.1)
+    # Fewer events than bins: each has one of its own, of 1 / 50.
+    few = rng.normal(size=50)
+    assert quantile_divergence(few, few) == 0
+    assert quantile_divergence(few, np.repeat(few[:25], 100)) == pytest.approx(np.log(2))
+    assert min(quantile_divergence(few, rng.normal(size=5000)) for _ in range(20)) > 0.1
+    with pytest.raises(ValueError, match="bins of equal counts are one"):
+        quantile_divergence(np.ones(50), np.zeros(50))
+
+
 def test_rank_correlations_are_those_of_scipy():
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=(60, 3)) @ rng.normal(size=(3, 3)) for _ in range(2))

@@ -282,6 +282,22 @@ def test_a_scale_that_hides_a_column_is_said():
         frechet_physics_distance(reference, generated)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_estimates_of_the_frechet_distance_have_the_error_of_the_samples(shift, weighted):
+    """At truth, which is nothing but a floor, and where samples differ."""
+    rng, found = np.random.default_rng(6), []
+    for i in range(60):
+        # Uniform, so that the largest value, which sets the scale, is nearly the same.
+        x, y = rng.uniform(-1, 1, (150, 3)), rng.uniform(-1 + shift, 1, (150, 3))
+        weights = rng.uniform(size=(2, 150)) if weighted else (None, None)
+        options = {"num_sizes": 4, "num_batches": 10, "key": jax.random.key(i)}
+        found.append(frechet_physics_distance(x, y, *weights, **options).estimate)
+    values, errors = np.array(found).T
+    assert 0.8 < np.sqrt(np.mean(errors**2)) / values.std() < 1.7
+    assert np.mean(np.abs(values - values.mean()) < errors) > 0.58
+
+
 def test_weighted_mmd_is_the_weighted_sum_over_pairs():
     rng = np.random.default_rng(8)
     x, y, v, w = rng.normal(size=(4, 2)), rng.normal(size=(3, 2)), rng.random(4), rng.random(3)
@@ -294,6 +310,9 @@ def test_weighted_mmd_is_the_weighted_sum_over_pairs():
 
     exact = mean(x, x, v, v, True) + mean(y, y, w, w, True) - 2 * mean(x, y, v, w, False)
     assert polynomial_mmd(x, y, v, w) == pytest.approx(exact, rel=1e-12)
+    assert polynomial_mmd(x, y, 1e-200 * v, 1e200 * w) == pytest.approx(exact, rel=1e-12)
+    with pytest.raises(ValueError, match="a single event has all of the weight"):
+        polynomial_mmd(x, y, np.eye(len(x))[0], w)
 
 
 @pytest.mark.parametrize("distance", [frechet_physics_distance, kernel_physics_distance])

@@ -81,11 +81,11 @@ class EquiLinear(nn.Module):
         init = _uniform(scale * channels**-0.5 * _shares())
         w = self.param("weight", init, (10, channels, self.multivectors), jnp.float32)
         both = jnp.concatenate([x, dual(x)], axis=-1)
-        parts = []
-        for grade, rows in enumerate(GRADES):
+        parts = jnp.split(both, [rows.start for rows in GRADES[1:]], axis=1)
+        for grade, part in enumerate(parts):
             # What is of this grade after the product with e0123 was of grade 4 - g before.
             kernel = jnp.concatenate([w[grade], w[5 + 4 - grade]])
-            parts.append(matmul(both[:, rows], kernel.astype(x.dtype)))
+            parts[grade] = matmul(part, kernel.astype(x.dtype))
         num = s.shape[-1]
         # Pairs for the components 0 and 15 of a channel.
         ends = Dense(

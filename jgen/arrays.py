@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float, Int, Real
 
 from jgen.typing import PyTree
 
@@ -147,6 +147,11 @@ def _array_of(values, name, ndim, what, holds):
             f"{array[bad][0]}: repair or drop them"
         )
     return array
+
+
+def even_rows(num: int, size: int) -> Int[np.ndarray, " size"]:
+    """Rows of `num` that are at even distances, as many as are asked: files may be sorted."""
+    return np.arange(size) * num // size
 
 
 def check_unmasked(values: Any, name: str) -> None:

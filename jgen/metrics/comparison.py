@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Real
 
-from jgen.arrays import SampleWarning, real_array
+from jgen.arrays import SampleWarning, even_rows, real_array
 from jgen.estimate import Estimate, Judged
 from jgen.metrics.classifier import ClassifierConfig, ClassifierResult, classifier_test
 from jgen.metrics.distances import event_weights, wasserstein
@@ -97,8 +97,8 @@ def compare(
     see. An observable [n, k] gives means over k, whose errors are bootstrapped with the same
     events in all columns.
 
-    Each observable is cut to the first events of every sample, as many as the smallest has,
-    because both metrics depend on the sample size. With weights that is the effective number of
+    Each observable is cut to as many events as the smallest sample has, at even distances, because
+    both metrics depend on the sample size. With weights that is the effective number of
     events, (sum w)^2 / sum w^2: where those of holdout and generated events differ, a warning says
     so, since a holdout without weights makes weighted events look worse than they are. The errors
     take rows as independent: for values pooled over the voxels of a shower they are lower limits.
@@ -129,13 +129,13 @@ def compare(
     out = Comparison({}, {}, {})
     for name in reference:
         size = min(len(sample[name]) for sample in (reference, holdout, generated))
-        first = np.asarray(reference[name][:size])
+        first = _cut(reference[name], size)
         edges = [np.asarray(binning(name, column)) for column in _columns(first)]
         _warn_of_outliers(name, _columns(first), edges)
         out.num_events[name] = size
-        own, *others = (None if w is None else np.asarray(w)[:size] for w in weights)
+        own, *others = (_cut(w, size) for w in weights)
         pairs = [
-            (first, np.asarray(sample[name][:size]), own, other)
+            (first, _cut(sample[name], size), own, other)
             for sample, other in zip((generated, holdout), others[::-1], strict=True)
         ]
         powers = [_separations(*pair, edges, num_bootstrap, key) for pair in pairs]
@@ -165,9 +165,9 @@ def classifier_comparison(
 ) -> ClassifierComparison:
     """Classifier tests of reference against generated and against held-out truth.
 
-    Samples are cut to the common size, and both tests use the same key, so the same reference
-    events in each split. The metrics are `auc_<tag>`, `auc_<tag>_calibrated` and `jsd_<tag>`, with
-    the errors of `ClassifierResult`'s estimates.
+    Samples are cut to the common size, at even distances, and both tests use the same key, so the
+    same reference events in each split. The metrics are `auc_<tag>`, `auc_<tag>_calibrated` and
+    `jsd_<tag>`, with the errors of `ClassifierResult`'s estimates.
 
     Raises:
       ValueError: as `classifier_test` and `compare`.
@@ -178,11 +178,18 @@ def classifier_comparison(
     )
     _check_samples({tag: reference}, {tag: holdout}, {tag: generated})
     size = min(len(reference), len(holdout), len(generated))
+    reference, *others = (_cut(sample, size) for sample in (reference, holdout, generated))
     truth, result = (
-        classifier_test(reference[:size], other[:size], key, config, progress=progress)
-        for other in (holdout, generated)
+        classifier_test(reference, other, key, config, progress=progress) for other in others
     )
     return ClassifierComparison(tag, result, truth)
+
+
+def _cut(values, size):
+    """So many of the values, if there are any."""
+    if values is None or len(values) == size:
+        return None if values is None else np.asarray(values)
+    return np.asarray(values)[even_rows(len(values), size)]
 
 
 def _check_samples(reference, holdout, generated):
@@ -230,7 +237,7 @@ def _check_weights(weights, *samples):
 def _warn_of_weights(weights, *samples):
     """Of truth that fluctuates more, or less, than the generated events do."""
     size = min(len(values) for sample in samples for values in sample.values())
-    cut = (None if w is None else np.asarray(w)[:size] for w in weights[1:])
+    cut = (_cut(w, size) for w in weights[1:])
     shares = (w / w.max() for w in (event_weights(w, size) for w in cut))
     num = [np.sum(w) ** 2 / np.sum(w**2) for w in shares]
     if max(num) > _UNEQUAL * min(num):

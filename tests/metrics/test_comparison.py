@@ -23,6 +23,11 @@ def edges_of(name, values):
     return EDGES
 
 
+def cut(values, num):
+    """So many at even distances."""
+    return values[np.arange(num) * len(values) // num]
+
+
 def sample(seed, num, shift=0.0):
     rng = np.random.default_rng(seed)
     return {"mass": rng.normal(shift, size=num), "layers": rng.normal(shift, size=(num, 3))}
@@ -36,7 +41,7 @@ def test_numbers_are_those_of_the_metrics_at_the_common_size():
     assert found.num_events == {"mass": 800, "layers": 800}
     for field, other in (("value", generated), ("truth", holdout)):
         of = lambda name, table=found.metrics, field=field: getattr(table[name], field)
-        pair = reference["mass"][:800], other["mass"][:800]
+        pair = cut(reference["mass"], 800), cut(other["mass"], 800)
         power = of("separation/mass")
         assert power.value == separation(*(histogram(v, EDGES) for v in pair)).value
         columns = (v[:, None] for v in pair)
@@ -45,7 +50,9 @@ def test_numbers_are_those_of_the_metrics_at_the_common_size():
         distance = wasserstein(*pair, num_bootstrap=20, key=jax.random.key(3))
         assert of("wasserstein/mass") == (distance.value, distance.error)
         columns = [
-            wasserstein_distance(reference["layers"][:800, k], other["layers"][:800, k])
+            wasserstein_distance(
+                cut(reference["layers"], 800)[:, k], cut(other["layers"], 800)[:, k]
+            )
             for k in range(3)
         ]
         by_layer = of("wasserstein/layers", found.columns)
@@ -70,6 +77,20 @@ def test_numbers_are_those_of_the_metrics_at_the_common_size():
     assert not any("mass" in name for name in found.columns)
 
 
+def test_samples_in_order_are_cut_evenly():
+    """Of a file sorted by energy the first events are no sample."""
+    values = [np.sort(sample(seed, num)["mass"]) for seed, num in ((0, 2000), (1, 2000), (2, 900))]
+    found = compare(
+        *({"mass": v} for v in values), edges_of, num_bootstrap=5, key=jax.random.key(3)
+    )
+    assert found.metrics["wasserstein/mass"].value.value < 0.1
+    assert found.metrics["wasserstein/mass"].truth.value < 0.1
+    config = ClassifierConfig(hidden=(16,), epochs=4, num_seeds=1)
+    columns = (v[:, None] for v in values)
+    auc = classifier_comparison(*columns, jax.random.key(0), "mass", config).metrics["auc_mass"]
+    assert auc.value.value < 0.65
+
+
 def test_weights_are_those_of_the_metrics():
     samples = sample(0, 300), sample(1, 250), sample(2, 300, 0.5)
     rng = np.random.default_rng(4)
@@ -77,7 +98,7 @@ def test_weights_are_those_of_the_metrics():
     options = {"num_bootstrap": 20, "key": jax.random.key(3)}
     found = compare(*samples, edges_of, weights=tuple(weights), **options).metrics
     for field, i in (("truth", 1), ("value", 2)):
-        pair = [(samples[k]["mass"][:250], weights[k][:250]) for k in (0, i)]
+        pair = [(cut(samples[k]["mass"], 250), cut(weights[k], 250)) for k in (0, i)]
         power = separation(*(histogram(v, EDGES, w) for v, w in pair)).value
         assert getattr(found["separation/mass"], field).value == pytest.approx(power)
         exact = wasserstein_distance(*(v for v, _ in pair), *(w for _, w in pair))
@@ -89,7 +110,7 @@ def test_weights_are_those_of_the_metrics():
     assert flatten(plain) == pytest.approx(flatten(same), rel=1e-12)
     # Few events that weigh much: the error is that of fewer events.
     heavy = np.where(np.arange(300) < 50, 1.0, 1e-3)
-    with pytest.warns(SampleWarning, match="250 events of holdout are worth 250 and .* ones 50:"):
+    with pytest.warns(SampleWarning, match="250 events of holdout are worth 250 and .* ones 42:"):
         few = compare(*samples, edges_of, weights=(None, None, heavy), **options).metrics
     error = lambda of: of["wasserstein/mass"].value.error
     assert error(few) == pytest.approx(error(plain) * (6 / 2 + 1 / 2) ** 0.5, rel=0.4)

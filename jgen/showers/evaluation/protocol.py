@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.stats import ks_2samp
 
-from jgen.arrays import quiet_samples
+from jgen.arrays import even_rows, quiet_samples
 from jgen.estimate import Judged
 from jgen.metrics import (
     ClassifierComparison,
@@ -231,9 +231,8 @@ def _rows(showers, index):
 
 def _evenly(showers: Showers, size: int) -> Showers:
     """Showers at even distances, since files may be sorted by energy."""
-    if size == len(showers.energies):
-        return showers
-    return _rows(showers, np.arange(size) * len(showers.energies) // size)
+    num = len(showers.energies)
+    return showers if size == num else _rows(showers, even_rows(num, size))
 
 
 def _compare_spectra(reference: Showers, generated: Showers) -> dict[str, float]:

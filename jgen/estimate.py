@@ -13,8 +13,8 @@ class Estimate(NamedTuple):
     """What samples say about a number; printed as `0.0123(14)`.
 
     Attributes:
-      value: the estimate.
-      error: its standard error, to first order in the fluctuations.
+      value: the estimate, or an array of several.
+      error: its standard error, to first order in the fluctuations; of several as many.
     """
 
     value: float
@@ -22,6 +22,9 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         """The error stands behind the digits that it belongs to: one of its own, two below 2."""
+        if np.ndim(self.value):
+            each = map(Estimate, self.value, np.broadcast_to(self.error, np.shape(self.value)))
+            return f"[{', '.join(map(str, each))}]"
         value, error = float(self.value), float(self.error)
         # An error of rounding, such as 5e-17, says nothing.
         if not (math.isfinite(error) and math.isfinite(value)) or error <= 1e-9 * abs(value):

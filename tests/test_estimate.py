@@ -31,6 +31,12 @@ def test_errors_stand_behind_their_digits(value, error, text):
     assert f"{Estimate(value, error)}" == text
 
 
+def test_several_estimates_are_printed_one_by_one():
+    """As of the bins of a histogram."""
+    assert str(Estimate(np.array([0.5, 1.0]), np.array([0.02, 0.5]))) == "[0.50(2), 1.0(5)]"
+    assert str(Estimate(np.array([[0.5], [2.0]]), 0.02)) == "[[0.50(2)], [2.00(2)]]"
+
+
 def test_truth_is_printed_in_brackets():
     both = Judged(Estimate(0.6, 0.02), Estimate(0.5, 0.03))
     assert str(both) == "0.60(2) [truth 0.50(3)]"

@@ -16,7 +16,8 @@ from jax.extend.core import jaxprs_in_params
 from matplotlib.figure import Figure
 
 from jgen import Batch, GenerativeModel, OptimizerConfig, member
-from jgen.nets.chunks import all_at_once
+from jgen.nets import chunks, points
+from jgen.nets.products import plain_products
 from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, new_figure, styled
 from jgen.random import member_keys
 from jgen.training import make_layout, make_optimizer, make_step
@@ -136,6 +137,14 @@ def flops(function: Callable, *args) -> float:
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
+# What primitives of jgen compute, of operations that are counted.
+_COMPUTED = {
+    "jgen_chunks": chunks.all_at_once,
+    "jgen_points": points.all_at_once,
+    "jgen_product": plain_products,
+}
+
+
 def _count(jaxpr) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
@@ -146,9 +155,9 @@ def _count(jaxpr) -> float:
             total += 2 * size * np.prod(equation.outvars[0].aval.shape, dtype=np.float64)
         elif equation.primitive.name == "jgen_matmul":
             total += 2.0 * equation.invars[0].aval.size * equation.outvars[0].aval.shape[-1]
-        elif equation.primitive.name == "jgen_chunks":
+        elif (compute := _COMPUTED.get(equation.primitive.name)) is not None:
             shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
-            total += flops(partial(all_at_once, **equation.params), *shapes)
+            total += flops(partial(compute, **equation.params), *shapes)
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         total += times * sum(_count(inner) for inner in jaxprs_in_params(equation.params))
     return total

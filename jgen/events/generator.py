@@ -54,7 +54,7 @@ def event_velocity(
         a trained model is made again with the same one, and with the same coordinates.
       informed: whether networks see what is known of all events and velocities are corrected by
         it, see `jgen.events.known`. Vectors are then helped by two more scalars, which are
-        velocities of phi and eta too.
+        velocities of phi and eta too, and the plain transformer sees no phi but in what is known.
       min_distance: of particles, which informed networks know.
 
     Raises:

@@ -192,6 +192,8 @@ def coverage_and_mmd(
         check_finite_events(jets, name)
     check_whole(2, num_batches=num_batches)
     fewest = min(len(reference), len(generated))
+    if fewest < 4:
+        raise ValueError(f"coverage and MMD need four jets or more of each kind, got {fewest}")
     check_whole(4, fewest, num_jets=num_jets)
     rng, values, variances = numpy_generator(key), [], []
     for _ in range(num_batches):

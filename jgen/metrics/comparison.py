@@ -240,14 +240,17 @@ def _warn_of_weights(weights, *samples):
     cut = (_cut(w, size) for w in weights[1:])
     shares = (w / w.max() for w in (event_weights(w, size) for w in cut))
     num = [np.sum(w) ** 2 / np.sum(w**2) for w in shares]
-    if max(num) > _UNEQUAL * min(num):
-        warnings.warn(
-            f"by their weights, {size} events of holdout are worth {num[0]:.0f} and as many "
-            f"generated ones {num[1]:.0f}: the fewer look worse; give the holdout weights that "
-            "fluctuate as those of the generated events, such as these in another order",
-            SampleWarning,
-            stacklevel=3,
-        )
+    if max(num) <= _UNEQUAL * min(num):
+        return
+    advice = "give the holdout those of the generated events, in another order"
+    if weights[1] is not None:  # which say what the truth is
+        advice = "unweight them: keep events with probabilities in proportion to their weights"
+    warnings.warn(
+        f"by their weights, {size} events of holdout are worth {num[0]:.0f} and as many generated "
+        f"ones {num[1]:.0f}: the fewer look worse; {advice}",
+        SampleWarning,
+        stacklevel=3,
+    )
 
 
 def _warn_of_outliers(name, columns, edges):

@@ -47,7 +47,11 @@ _product_p.def_impl(
 
 @_product_p.def_abstract_eval
 def _(a, b, *, turn_a, turn_b, dtype):
-    rows, columns = a.shape[-1 if turn_a else -2], b.shape[-2 if turn_b else -1]
+    (rows, inner), (others, columns) = (
+        x.shape[:-3:-1] if turned else x.shape[-2:] for x, turned in ((a, turn_a), (b, turn_b))
+    )
+    if inner != others or a.shape[:-2] != b.shape[:-2]:
+        raise ValueError(f"matrices of the shapes {a.shape} and {b.shape} have no product")
     return a.update(shape=(*a.shape[:-2], rows, columns), dtype=dtype, weak_type=False)
 
 

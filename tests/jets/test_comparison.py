@@ -117,5 +117,7 @@ def test_jets_that_cannot_be_are_refused():
     for bad in (np.ones((2, 4)), -np.ones((2, 3))):  # four-momenta, and what looks like padding
         with pytest.raises(ValueError, match="a jet is points"):
             energy_movers_distance(x[0], bad)
+    with pytest.raises(ValueError, match="need four jets or more of each kind, got 3"):
+        coverage_and_mmd(x[:3], x, jax.random.key(0), 2, 2)
     with pytest.raises(ValueError, match="a jet is points"):
         coverage_and_mmd(x, -x, jax.random.key(0), 4, 2)

@@ -114,6 +114,9 @@ def test_weights_are_those_of_the_metrics():
         few = compare(*samples, edges_of, weights=(None, None, heavy), **options).metrics
     error = lambda of: of["wasserstein/mass"].value.error
     assert error(few) == pytest.approx(error(plain) * (6 / 2 + 1 / 2) ** 0.5, rel=0.4)
+    # What the truth is must not be given up for it.
+    with pytest.warns(SampleWarning, match="worth 50 and .* ones 250: .* unweight them"):
+        compare(*samples, edges_of, weights=(None, heavy[:250], None), **options)
     # With weights like those of a right generator, truth is as far off; no word is needed.
     mixed = (None, np.random.default_rng(5).permutation(heavy[:250]), heavy)
     right = compare(*samples[:2], sample(3, 300), edges_of, weights=mixed, **options).metrics

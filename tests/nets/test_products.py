@@ -45,3 +45,13 @@ def test_gradients_have_the_precision_of_their_factor():
     grads = jax.grad(lambda a, b: jnp.sum(products(a, b, jnp.float32)), (0, 1))(a, b)
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.bfloat16]
     np.testing.assert_array_equal(np.asarray(grads[0], np.float32), 5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((3, 4), (5, 6)), ((2, 3, 4), (4, 5)), ((2, 3, 4), (3, 4, 5))]
+)
+def test_matrices_without_a_product_are_refused_where_they_are_multiplied(first, second):
+    """Also where only shapes are asked for."""
+    a, b = jnp.ones(first), jnp.ones(second)
+    with pytest.raises(ValueError, match="have no product"):
+        jax.eval_shape(lambda a, b: products(a, b, jnp.float32), a, b)

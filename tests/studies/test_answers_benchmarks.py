@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from experiments.benchmarks import showers
 from experiments.benchmarks.timing import flops
 from experiments.study import execute
 from jgen.nets import num_parameters
+from jgen.nets.points import on_points
+from jgen.nets.products import products
 from jgen.nets.transfusion import TransfusionConfig, transfusion
 from jgen.nets.vit import ViTConfig, vit
 from tests.helpers import random_params
@@ -81,6 +84,18 @@ def test_operations_of_the_published_networks(shape, config, gflop):
     arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((), shape, (46,))]
     params = jax.eval_shape(network.init, jax.random.key(0))
     assert 1e-9 * flops(network.apply, params, *arguments) == pytest.approx(gflop, abs=0.05)
+
+
+def test_operations_within_primitives_count():
+    shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+    turned = partial(products, dtype=jnp.float32, turned=True)
+    total = lambda a, b: jnp.sum(turned(a, b))
+    a, b, num = shape(5, 3, 4), shape(5, 2, 4), 2 * 5 * 3 * 4 * 2
+    assert flops(turned, a, b) == num
+    assert flops(jax.grad(total, (0, 1)), a, b) == 3 * num
+    on_rows = jax.vmap(partial(on_points, jnp.matmul), (0, 0, None))
+    n = jax.ShapeDtypeStruct((5,), jnp.int32)
+    assert flops(on_rows, n, a, shape(4, 6)) == 2 * 5 * 3 * 4 * 6
 
 
 @needs_torch

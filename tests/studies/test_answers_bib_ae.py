@@ -1,5 +1,7 @@
 """BIB-AE study: its data, and its metrics against known samples."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,14 @@ def test_copies_are_the_same_showers_turned(data):
     layers = lambda cells: cells.sum(axis=(2, 3))
     np.testing.assert_allclose(layers(second), layers(first), rtol=1e-5, atol=1e-3)
     assert np.mean([np.allclose(*pair) for pair in zip(first, second, strict=True)]) < 0.01
+
+
+def test_bins_of_few_showers_are_refused_before_the_training(data):
+    report.check_bins(SMOKE, data)
+    lines = data._replace(test=data.test._replace(energies=np.repeat([1000.0, 9000.0], 150)))
+    for config, of in ((replace(SMOKE, num_bins=200), data), (replace(SMOKE, num_bins=3), lines)):
+        with pytest.raises(ValueError, match="two showers to test on and two to train on"):
+            report.check_bins(config, of)
 
 
 @pytest.mark.study

@@ -53,6 +53,19 @@ def within(energies: np.ndarray, values: np.ndarray, bounds: tuple[float, float]
     return values[(energies >= bounds[0]) & (energies < bounds[1])]
 
 
+def check_bins(config: Config, data: Data) -> None:
+    """Refuse bins of the energy that have no width, before anything is trained."""
+    test, train = data.test.energies, data.train.energies[: len(data.test.energies)]
+    for name, bounds in energy_bins(config, data).items():
+        fewest = min(len(within(energies, energies, bounds)) for energies in (test, train))
+        if fewest < 2:
+            raise ValueError(
+                f"each of num_bins={config.num_bins} bins of the energy needs two showers to test "
+                f"on and two to train on, but {name} has {fewest}: choose fewer bins, or another "
+                "num_test"
+            )
+
+
 def measure(config: Config, data: Data, samples: dict[str, np.ndarray], key: Key) -> dict:
     """All metrics."""
     test, num = data.test, len(data.test.energies)

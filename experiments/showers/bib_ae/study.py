@@ -18,7 +18,7 @@ energies in units of 10 MeV, and critics at twice, not five times, the pace.
 import numpy as np
 
 from experiments.showers.bib_ae.data import GEOMETRY, Config, Data, load_data
-from experiments.showers.bib_ae.report import GENERATED, measure, report
+from experiments.showers.bib_ae.report import GENERATED, check_bins, measure, report
 from experiments.study import Run, Study, at_least, main, variant
 from jgen import GenerativeModel, draw
 from jgen.showers import bib_ae, count_showers, sample_path
@@ -99,6 +99,7 @@ def compute(config: Config, run: Run) -> dict:
     auc_cells, auc_observables, auc_cells_sorted      of classifiers, the last one of "sorted"
     """
     data = load_data(config.data)
+    check_bins(config, data)
     train, validation = data.copies.in_rows(), data.validation.in_rows()
     options = {"validation": validation, "threshold": GEOMETRY.threshold}
     trained = bib_ae.train(config, config.data.shape, train, run, **options)

@@ -98,14 +98,19 @@ def likelihoods(config: Config, run: Run, name: str, size: int | None = None) ->
     z = event_tools.to_coordinates(coordinates, events)
     jacobian = event_tools.log_jacobian(coordinates, events)
 
-    def score(divergence, i):
-        solver = config.likelihood_solver.make()
-        model = model_of(config, name, divergence=divergence, likelihood_solver=solver)
+    solver = config.likelihood_solver.make()
+
+    def score(model, i):
         key = run.key(f"probes {i}")
         return jacobian + log_densities(model, member(params, i), key, z, batch_size=50)
 
-    found = {"exact": np.stack([score("exact", i) for i in range(config.training.ensemble)])}
-    return found if size else found | {"hutchinson": score("hutchinson", 0)}
+    # One model for all members, which is compiled once.
+    exact, hutchinson = (
+        model_of(config, name, divergence=kind, likelihood_solver=solver)
+        for kind in ("exact", "hutchinson")
+    )
+    found = {"exact": np.stack([score(exact, i) for i in range(config.training.ensemble)])}
+    return found if size else found | {"hutchinson": score(hutchinson, 0)}
 
 
 def base_likelihood(config: Config) -> np.ndarray:

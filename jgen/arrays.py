@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float, Real
 
 from jgen.typing import PyTree
 
@@ -149,9 +149,10 @@ def _array_of(values, name, ndim, what, holds):
     return array
 
 
-def even_rows(num: int, size: int) -> Int[np.ndarray, " size"]:
-    """Rows of `num` that are at even distances, as many as are asked: files may be sorted."""
-    return np.arange(size) * num // size
+def evenly(values: Numbers, size: int) -> Numbers:
+    """So many rows at even distances, since files may be sorted; all of them as they are."""
+    num = len(values)
+    return values if size == num else values[np.arange(size) * num // size]
 
 
 def check_unmasked(values: Any, name: str) -> None:

@@ -14,6 +14,7 @@ of 0 to 4 extra jets). Numbers: results/events.md.
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -33,7 +34,7 @@ from experiments.events.generators import (
     trained,
 )
 from experiments.study import Run, Study, at_least, main, table, variant
-from jgen import OptimizerConfig, TrainConfig, log_densities, plotting
+from jgen import GenerativeModel, OptimizerConfig, TrainConfig, log_densities, plotting
 from jgen import events as event_tools
 from jgen.estimate import Estimate, mean_estimate
 from jgen.metrics import ClassifierConfig, classifier_comparison, compare
@@ -98,19 +99,19 @@ def likelihoods(config: Config, run: Run, name: str, size: int | None = None) ->
     z = event_tools.to_coordinates(coordinates, events)
     jacobian = event_tools.log_jacobian(coordinates, events)
 
-    solver = config.likelihood_solver.make()
-
-    def score(model, i):
-        key = run.key(f"probes {i}")
+    def score(divergence, i):
+        model, key = density(config, name, divergence), run.key(f"probes {i}")
         return jacobian + log_densities(model, member(params, i), key, z, batch_size=50)
 
-    # One model for all members, which is compiled once.
-    exact, hutchinson = (
-        model_of(config, name, divergence=kind, likelihood_solver=solver)
-        for kind in ("exact", "hutchinson")
-    )
-    found = {"exact": np.stack([score(exact, i) for i in range(config.training.ensemble)])}
-    return found if size else found | {"hutchinson": score(hutchinson, 0)}
+    found = {"exact": np.stack([score("exact", i) for i in range(config.training.ensemble)])}
+    return found if size else found | {"hutchinson": score("hutchinson", 0)}
+
+
+@functools.lru_cache(maxsize=2)
+def density(config: Config, name: str, divergence: str) -> GenerativeModel:
+    """The same model for all members and sizes, whose density is slow to compile."""
+    solver = config.likelihood_solver.make()
+    return model_of(config, name, divergence=divergence, likelihood_solver=solver)
 
 
 def base_likelihood(config: Config) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Real
 
-from jgen.arrays import SampleWarning, even_rows, real_array
+from jgen.arrays import SampleWarning, evenly, real_array
 from jgen.estimate import Estimate, Judged
 from jgen.metrics.classifier import ClassifierConfig, ClassifierResult, classifier_test
 from jgen.metrics.distances import event_weights, wasserstein
@@ -129,13 +129,13 @@ def compare(
     out = Comparison({}, {}, {})
     for name in reference:
         size = min(len(sample[name]) for sample in (reference, holdout, generated))
-        first = _cut(reference[name], size)
+        first = evenly(reference[name], size)
         edges = [np.asarray(binning(name, column)) for column in _columns(first)]
         _warn_of_outliers(name, _columns(first), edges)
         out.num_events[name] = size
         own, *others = (_cut(w, size) for w in weights)
         pairs = [
-            (first, _cut(sample[name], size), own, other)
+            (first, evenly(sample[name], size), own, other)
             for sample, other in zip((generated, holdout), others[::-1], strict=True)
         ]
         powers = [_separations(*pair, edges, num_bootstrap, key) for pair in pairs]
@@ -178,18 +178,15 @@ def classifier_comparison(
     )
     _check_samples({tag: reference}, {tag: holdout}, {tag: generated})
     size = min(len(reference), len(holdout), len(generated))
-    reference, *others = (_cut(sample, size) for sample in (reference, holdout, generated))
+    reference, *others = (evenly(sample, size) for sample in (reference, holdout, generated))
     truth, result = (
         classifier_test(reference, other, key, config, progress=progress) for other in others
     )
     return ClassifierComparison(tag, result, truth)
 
 
-def _cut(values, size):
-    """So many of the values, if there are any."""
-    if values is None or len(values) == size:
-        return None if values is None else np.asarray(values)
-    return np.asarray(values)[even_rows(len(values), size)]
+def _cut(weights, size):
+    return None if weights is None else evenly(np.asarray(weights), size)
 
 
 def _check_samples(reference, holdout, generated):

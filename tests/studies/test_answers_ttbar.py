@@ -10,7 +10,6 @@ from jgen.events import read_events
 pytestmark = pytest.mark.study
 
 
-@pytest.mark.timeout(900)  # exact divergences are slow to compile
 def test_fewer_training_events_are_scored_as_well(command, tmp_path):
     options = ("--networks", "transformer", "--train-sizes", "100", "--calls")
     metrics = command("ttbar", "--out", tmp_path / "sizes", *options)

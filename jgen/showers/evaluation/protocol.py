@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.stats import ks_2samp
 
-from jgen.arrays import even_rows, quiet_samples
+from jgen.arrays import evenly, quiet_samples
 from jgen.estimate import Judged
 from jgen.metrics import (
     ClassifierComparison,
@@ -170,7 +170,7 @@ def evaluate(
     if config.response:
         responses = _responses(geometry, whole, reference, holdout, generated, config)
     size = min(len(s.energies) for s in (reference, holdout, generated))
-    samples = [_evenly(s, size) for s in (reference, holdout, generated)]
+    samples = [Showers(*(evenly(a, size) for a in s)) for s in (reference, holdout, generated)]
     table = separations(geometry, *samples, num_bootstrap=config.bootstrap)
     cut = {}
     if config.threshold is not None:
@@ -227,12 +227,6 @@ def _check(geometry: Geometry, samples: Mapping[str, Showers], config: Evaluatio
 
 def _rows(showers, index):
     return Showers(showers.energies[index], showers.voxels[index])
-
-
-def _evenly(showers: Showers, size: int) -> Showers:
-    """Showers at even distances, since files may be sorted by energy."""
-    num = len(showers.energies)
-    return showers if size == num else _rows(showers, even_rows(num, size))
 
 
 def _compare_spectra(reference: Showers, generated: Showers) -> dict[str, float]:

@@ -32,7 +32,7 @@ from experiments.study import Run, Study, at_least, main, table, variant
 from jgen import Batch
 from jgen import events as event_tools
 from jgen.nets import LGATrConfig, LLoCaConfig, Network, lgatr, lloca, num_parameters
-from jgen.nets.geometric_algebra import embed_vector
+from jgen.nets.lorentz.geometric_algebra import embed_vector
 
 NETWORKS = ("transformer", "lloca", "lgatr")
 PARTICLES, SCALARS = 6, 14

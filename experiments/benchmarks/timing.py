@@ -16,8 +16,8 @@ from jax.extend.core import jaxprs_in_params
 from matplotlib.figure import Figure
 
 from jgen import Batch, GenerativeModel, OptimizerConfig, member
-from jgen.nets import chunks, points
-from jgen.nets.products import plain_products
+from jgen.nets.primitives import chunks, points
+from jgen.nets.primitives.products import plain_products
 from jgen.plotting.style import REFERENCE, TEXT_WIDTH, color, new_figure, styled
 from jgen.random import member_keys
 from jgen.training import make_layout, make_optimizer, make_step

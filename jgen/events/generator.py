@@ -26,7 +26,7 @@ from jgen.events.known import known_of
 from jgen.generative_model import GenerativeModel
 from jgen.models import geodesic_flow_matching
 from jgen.nets import BEAMS, TIME, LGATrConfig, LLoCaConfig, Network, lgatr, lloca
-from jgen.nets.geometric_algebra import embed_vector, extract_vector
+from jgen.nets.lorentz.geometric_algebra import embed_vector, extract_vector
 from jgen.physics import azimuth, pseudorapidity, wrapped
 from jgen.solvers import OdeSolver, RungeKutta
 from jgen.solvers.likelihood import Divergence

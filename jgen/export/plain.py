@@ -11,8 +11,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jgen.nets import chunks, points
-from jgen.nets.products import plain_products
+from jgen.nets.primitives import chunks, points
+from jgen.nets.primitives.products import plain_products
 
 # Loops of so many operations in all are written out: networks of few steps then have no loop.
 _WRITTEN_OUT = 1000

@@ -7,8 +7,8 @@ from jgen.nets.conv_autoencoder import ConvAutoencoder, ConvAutoencoderConfig, c
 from jgen.nets.dense import Dense, NormalWeights
 from jgen.nets.elementwise import elementwise_map
 from jgen.nets.epic_gan import CRITIC_CONFIG, GENERATOR_CONFIG, epic_critic, epic_generator
-from jgen.nets.lgatr import LGATrConfig, lgatr
-from jgen.nets.lloca import BEAMS, TIME, LLoCaConfig, lloca
+from jgen.nets.lorentz.lgatr import LGATrConfig, lgatr
+from jgen.nets.lorentz.lloca import BEAMS, TIME, LLoCaConfig, lloca
 from jgen.nets.made import made
 from jgen.nets.mlp import MLP, decoder_mlp, encoder_mlp, mlp, velocity_mlp
 from jgen.nets.network import (

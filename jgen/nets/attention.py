@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jgen.nets.chunks import in_chunks
-from jgen.nets.products import products
+from jgen.nets.primitives.chunks import in_chunks
+from jgen.nets.primitives.products import products
 
 Attention = Literal["xla", "cudnn"]
 """Implementation: jgen's, compiled by XLA, or cuDNN's fused one on a GPU, for half precision."""

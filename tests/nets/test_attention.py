@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.nets import chunks
 from jgen.nets.attention import attend
+from jgen.nets.primitives import chunks
 
 
 def plain(q, k, v, mask=None):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jgen.nets import LGATrConfig, lgatr, num_parameters
-from jgen.nets.geometric_algebra import (
+from jgen.nets.lorentz.geometric_algebra import (
     DUAL,
     INNER,
     PRODUCT,

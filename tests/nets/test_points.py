@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.nets import points
-from jgen.nets.points import all_at_once, on_points
+from jgen.nets.primitives import points
+from jgen.nets.primitives.points import all_at_once, on_points
 
 ROWS, WEIGHT = 200, 0.5
 NUM = np.array([0, 1, 64, 65, 130, 200, 700])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.nets.products import products
+from jgen.nets.primitives.products import products
 
 
 def given(rng, *shape):

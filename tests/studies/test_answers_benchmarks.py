@@ -11,8 +11,8 @@ from experiments.benchmarks import showers
 from experiments.benchmarks.timing import flops
 from experiments.study import execute
 from jgen.nets import num_parameters
-from jgen.nets.points import on_points
-from jgen.nets.products import products
+from jgen.nets.primitives.points import on_points
+from jgen.nets.primitives.products import products
 from jgen.nets.transfusion import TransfusionConfig, transfusion
 from jgen.nets.vit import ViTConfig, vit
 from tests.helpers import random_params

@@ -45,7 +45,7 @@ from jgen.nets import (
     point_wise,
     set_transformer,
 )
-from jgen.nets.points import on_points
+from jgen.nets.primitives.points import on_points
 from jgen.paths import linear
 from jgen.sets import SetCondition
 from jgen.showers.clouds.numbers import num_numbers

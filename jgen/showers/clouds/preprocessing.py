@@ -18,7 +18,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 
 from jgen.generative_model import draw
-from jgen.nets.points import on_points
+from jgen.nets.primitives.points import on_points
 from jgen.sets import valid
 from jgen.showers.clouds.numbers import raw_numbers, raw_totals
 from jgen.showers.clouds.pieces import (

@@ -1,7 +1,7 @@
 """L-GATr: a transformer on multivectors that commutes with Lorentz transformations (2405.14806).
 
-Every token has multivectors, see `jgen.nets.geometric_algebra`, and scalars. Linear layers, norms,
-attention and products treat all components of a grade alike, so it is equivariant under the
+Every token has multivectors, see `jgen.nets.lorentz.geometric_algebra`, and scalars. Linear layers,
+norms, attention and products treat all components of a grade alike, so it is equivariant under the
 connected Lorentz group whatever its parameters; what breaks the symmetry has to come in as a
 multivector, a spurion, such as the directions of the beams.
 
@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from jgen.checks import check_depths, check_sizes
 from jgen.nets.attention import attend, layer_norm
 from jgen.nets.dense import Dense, is_matmul, matmul
-from jgen.nets.geometric_algebra import (
+from jgen.nets.lorentz.geometric_algebra import (
     GRADES,
     INNER,
     PSEUDOSCALAR,

@@ -17,7 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad
 from jaxtyping import Array, Integer
 
-from jgen.nets.chunks import register
+from jgen.nets.primitives.chunks import register
 from jgen.typing import PyTree
 
 _TILE, _TILES = 64, 16

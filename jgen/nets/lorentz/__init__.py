@@ -1,0 +1,1 @@
+"""Networks of four-momenta that commute with Lorentz transformations."""

@@ -1,0 +1,1 @@
+"""Operations of events that XLA does not run well on a CPU as they come out of `jax.vmap`."""

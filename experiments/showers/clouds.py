@@ -32,6 +32,7 @@ from jgen.generative_model import GenerativeModel
 from jgen.metrics import wasserstein
 from jgen.nets import PointWiseConfig
 from jgen.plotting import Panel
+from jgen.random import numpy_generator
 from jgen.showers import (
     EvaluationConfig,
     Showers,
@@ -54,6 +55,7 @@ from jgen.training import OptimizerConfig, TrainConfig
 
 GEANT4_MS_PER_GEV = 16.5
 """Of our own Geant4 simulation on one core, measured with the showers of results/README.md."""
+_PAIRS = 10
 WHOLE = {
     "response": r"$E_\mathrm{tot}$ / $E_\mathrm{inc}$",
     "hits": "Voxels hit",
@@ -163,7 +165,7 @@ def compute(config: Config, run: Run) -> dict:
     The names of `jgen.showers.evaluate`, of the one-call function, and
       w1/SAMPLER/OBSERVABLE        1-D Wasserstein distance to Geant4 over the standard deviation of
                                    Geant4, of the observables `WHOLE`;
-                                   w1/truth/OBSERVABLE of other Geant4 showers
+                                   w1/truth/OBSERVABLE of other Geant4 showers, see `judge_truth`
       distance/SAMPLER/OBSERVABLE  of others, as `observable_distances` gives them, likewise
       auc/SAMPLER                  of a classifier of high-level features, likewise
       ms_per_shower/SAMPLER/SIZE   from energies to showers in memory, in batches of SIZE
@@ -179,7 +181,7 @@ def compute(config: Config, run: Run) -> dict:
     geometry, num = trained.geometry, config.num_test
     # Energies of the training sample, another draw from the spectrum of the reference.
     truth = Showers(*(a[:num] for a in train))
-    results = run.cached("judged/truth", judge, config, run, "truth", reference, truth)
+    results = run.cached("judged/truth", judge_truth, config, run, train, reference)
     for name, one in load_generators(config, run, trained, truth.energies).items():
         path = run.path / f"{name}.h5"
         args = one.model, one.params, run.key("sample"), truth.energies, geometry
@@ -244,19 +246,50 @@ def whole_showers(config: Config, showers: Showers) -> dict[str, np.ndarray]:
     }
 
 
-def judge(config: Config, run: Run, name: str, truth: Showers, showers: Showers) -> dict:
-    """Distances and the AUC of one sample."""
+def distances(
+    config: Config, name: str, truth: Showers, showers: Showers, num_bootstrap: int
+) -> dict[str, Estimate]:
+    """Of one sample to true showers; errors by so many resamplings."""
     geometry, first = get_geometry(config.geometry), whole_showers(config, truth)
     found = {}
     for observable, values in whole_showers(config, showers).items():
         true, width = first[observable], np.std(first[observable])
-        distance = wasserstein(true, values, num_bootstrap=config.bootstrap).estimate
+        distance = wasserstein(true, values, num_bootstrap=num_bootstrap).estimate
         found[f"w1/{name}/{observable}"] = Estimate(*np.divide(distance, width))
-    distances = observable_distances(geometry, truth, showers, num_bootstrap=config.bootstrap)
-    found |= {f"distance/{name}/{observable}": d for observable, d in distances.items()}
+    others = observable_distances(geometry, truth, showers, num_bootstrap=num_bootstrap)
+    return found | {f"distance/{name}/{observable}": d for observable, d in others.items()}
+
+
+def classified(config: Config, run: Run, name: str, truth: Showers, showers: Showers) -> dict:
+    """The AUC of one sample."""
+    geometry = get_geometry(config.geometry)
     features = [compute_high_level_inputs(geometry, s) for s in (truth, showers)]
     told = metrics.classifier_test(*features, run.key("classifier"), config.classifier)
-    return found | {f"auc/{name}": told.auc_estimate}
+    return {f"auc/{name}": told.auc_estimate}
+
+
+def judge(config: Config, run: Run, name: str, truth: Showers, showers: Showers) -> dict:
+    """Distances and the AUC of one sample."""
+    found = distances(config, name, truth, showers, config.bootstrap)
+    return found | classified(config, run, name, truth, showers)
+
+
+def judge_truth(config: Config, run: Run, train: Showers, reference: Showers) -> dict:
+    """Distances and the AUC of Geant4 showers from Geant4 showers.
+
+    Means of ten random pairs of samples of all showers, with the spread of pairs: the distance of
+    one pair, a single number, is off by up to a factor of two.
+    """
+    num, rng = config.num_test, numpy_generator(run.key("pairs"))
+    both = Showers(*map(np.concatenate, zip(train, reference, strict=True)))
+    found = []
+    for _ in range(_PAIRS):
+        rows = rng.permutation(len(both.energies))[: 2 * num].reshape(2, num)
+        found.append(distances(config, "truth", *(Showers(*(a[r] for a in both)) for r in rows), 0))
+    values = {name: [one[name].value for one in found] for name in found[0]}
+    spread = {name: Estimate(float(np.mean(v)), float(np.std(v))) for name, v in values.items()}
+    other = Showers(*(a[:num] for a in train))
+    return spread | classified(config, run, "truth", reference, other)
 
 
 def compared(config: Config, results: dict) -> dict[str, float]:

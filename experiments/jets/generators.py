@@ -19,7 +19,8 @@ from jgen import (
     nets,
     paths,
 )
-from jgen.jets import Constituents, jet_kinematics
+from jgen import jets as jet_tools
+from jgen.jets import WHOLE, Constituents, jet_kinematics, missed_whole, whole_jets, whole_map
 from jgen.sets import SetCondition
 from jgen.solvers import DDIM, Denoised, runge_kutta
 from jgen.training import game_optimizer, operations
@@ -31,8 +32,8 @@ DISTILLED = "MeanFlow", "consistency"
 """Generators of one call that learn from EPiC-FM."""
 # Signal rates at both ends of the path of EPiC-JeDi, alpha = sin(pi t / 2) (2310.00049).
 _RATES = 0.02, 0.999
-WHOLE = 2
-"""Numbers of the jet as a whole, its pT and mass, that all but EPiC-GAN are given."""
+INFORMED = "EPiC-FM", "consistency", "transformer-FM"
+"""Generators whose networks say where on a straight path a jet is heading."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,27 @@ class Generators:
     """Network of all EPiC generators but the GAN."""
     transformer: nets.SetTransformerConfig = nets.SetTransformerConfig(64, 4, 3, 128)
     """Network of the other flow matching."""
+    informed: bool = True
+    """Whether velocities are corrected towards the pT and mass that are asked where networks make
+    velocities of straight paths, see `jgen.nets.constrained`; not in the papers."""
     generator: nets.EpicConfig = nets.EpicConfig(64, 10, 4, 0.03)
     """Generator of EPiC-GAN. The published sums have no factor, and weights begin smaller; here the
     first losses would be a hundred thousand, from which few steps do not come back."""
     critic: nets.EpicConfig = nets.EpicConfig(64, 10, 3, 0.03)
     """Its critic."""
     training: TrainConfig = TrainConfig(
-        3000, 256, ema_decay=0.998, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
-    )
+        3000, 256, ema_decay=0.998,
+        optimizer=OptimizerConfig(4e-3, warmup=0.05, clip_norm=0.5, method="muon"),
+    )  # fmt: skip
     """Training of EPiC-FM and EPiC-JeDi."""
     jets: TrainConfig = TrainConfig(
         4000, 256, ema_decay=0.998, optimizer=OptimizerConfig(2e-3, warmup=0.05)
     )
     """Training of the flow of pT and mass."""
     others: TrainConfig = TrainConfig(
-        1200, 256, ema_decay=0.995, optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5)
-    )
+        1200, 256, ema_decay=0.995,
+        optimizer=OptimizerConfig(4e-3, warmup=0.05, clip_norm=0.5, method="muon"),
+    )  # fmt: skip
     """Training of the transformer, of MeanFlow and of the consistency function."""
     width: float = 1.0
     """Standard deviation of the GAN's points, which is five as published; here points were then ten
@@ -79,33 +85,40 @@ class Generators:
             return 1
         return 2 * self.steps + (name == "EPiC-JeDi")
 
-    def network(self, name: str, num_cond: int) -> nets.Network:
-        """What predicts a velocity or noise, given so many numbers of the jet."""
+    def network(self, name: str, jets: Constituents) -> nets.Network:
+        """What predicts a velocity or noise of points of such jets, given class, pT and mass."""
+        num_cond = len(jets.classes) + WHOLE
+        informed = self.informed and name in INFORMED
+        further = WHOLE if informed else name == "MeanFlow"
         if name == "transformer-FM":
-            return nets.set_transformer(3, num_cond, self.transformer)
-        return nets.epic(3, num_cond + (name == "MeanFlow"), self.epic)
+            network = nets.set_transformer(3, num_cond + further, self.transformer)
+        else:
+            network = nets.epic(3, num_cond + further, self.epic)
+        if not informed:
+            return network
+        maps = jet_tools.point_map(jets.points, jets.n), whole_map(jets.points)
+        return nets.constrained(network, missed_whole(*maps), WHOLE)
 
     def model(
-        self, name: str, num_points: int, num_classes: int, teacher: Params | None = None
+        self, name: str, jets: Constituents, teacher: Params | None = None
     ) -> GenerativeModel:
         """Of points of mean zero and width one, given a `SetCondition`.
 
         Args:
           name: one of `GENERATORS`.
-          num_points: rows of an event.
-          num_classes: of jets.
+          jets: to train on, which say how many rows, which classes, and scales.
           teacher: parameters of EPiC-FM, for the training of what is distilled from it.
         """
-        shape = num_points, 3
+        shape, num_classes = (jets.points.shape[1], 3), len(jets.classes)
         if name == "EPiC-GAN":
             generator = nets.epic_generator(*shape, num_classes, self.generator)
             critic = nets.epic_critic(3, num_classes, self.critic)
             width = np.full(3, 1 / self.width)
             wide = bijectors.per_point(bijectors.standardize(np.zeros(3), width))
             return preprocessed(models.gan(generator, critic, objective="least_squares"), wide)
-        network = self.network(name, num_classes + WHOLE)
+        network = self.network(name, jets)
         if name == "MeanFlow":
-            velocity = self.network("EPiC-FM", num_classes + WHOLE).apply
+            velocity = self.network("EPiC-FM", jets).apply
             taught = None if teacher is None else functools.partial(velocity, teacher)
             return models.mean_flow(network, shape, teacher=taught)
         if name == "consistency":
@@ -126,25 +139,16 @@ def condition(
     return SetCondition(n.astype(np.int32), given)
 
 
-def whole_jets(points: np.ndarray) -> np.ndarray:
-    """Log pT and log mass of jets of these points, in units of pT; masses are at least 0.001."""
-    pt, _, _, mass = np.asarray(jax.vmap(jet_kinematics)(points)).T
-    return np.log(np.maximum(np.stack([pt, mass], axis=1), 1e-3))
-
-
 def scaled_whole(whole: np.ndarray, jets: Constituents) -> np.ndarray:
     """What networks are given, of mean zero and width one for training jets."""
-    known = whole_jets(jets.points)
-    return (whole - known.mean(axis=0)) / known.std(axis=0)
+    return np.asarray(jax.vmap(whole_map(jets.points).forward)(whole)[0])
 
 
 def jet_model(jets: Constituents) -> GenerativeModel:
     """A flow of `whole_jets` given `jet_condition`, in the place of EPiC-JeDi's (2310.00049)."""
-    known, num_cond = whole_jets(jets.points), 1 + len(jets.classes)
-    spline = bijectors.rational_quadratic(16, 5.0)
+    spline, num_cond = bijectors.rational_quadratic(16, 5.0), 1 + len(jets.classes)
     layers = bijectors.coupling_flow(WHOLE, spline, 4, num_cond, hidden=(64, 64))
-    scale = bijectors.standardize(known.mean(axis=0), known.std(axis=0))
-    return preprocessed(models.flow(layers, WHOLE), scale)
+    return preprocessed(models.flow(layers, WHOLE), whole_map(jets.points))
 
 
 def jet_condition(cond: SetCondition) -> np.ndarray:
@@ -190,7 +194,7 @@ def train(
     teacher = None
     if name in DISTILLED:
         teacher = jax.tree.map(lambda a: jnp.asarray(a[0]), run.stage("EPiC-FM/params"))
-    model = config.model(name, z.shape[1], num_classes, teacher)
+    model = config.model(name, jets, teacher)
     if name != "EPiC-GAN":
         training = config.training if name in ("EPiC-FM", "EPiC-JeDi") else config.others
         return model, run.fit(name, model, Batch(z, cond), training).one
@@ -206,11 +210,13 @@ def train(
     return model, fitted.one
 
 
-def flop_per_jet(config: Generators, name: str, model: GenerativeModel, params: Params, cond):
+def flop_per_jet(
+    config: Generators, name: str, model: GenerativeModel, params: Params, cond, jets: Constituents
+):
     """Operations of the network, as XLA counts them, times its calls; `cond` is of one jet."""
     if name == "EPiC-GAN":
         return operations(model.sample, params, jax.random.key(0), cond)
-    network = config.network(name, cond.cond.shape[0])
+    network = config.network(name, jets)
     seen = models.with_interval(cond, jnp.ones(())) if name == "MeanFlow" else cond
     shape = jax.eval_shape(model.sample, params, jax.random.key(0), cond)
     return config.calls(name) * operations(network.apply, params, jnp.ones(()), shape, seen)

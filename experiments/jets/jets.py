@@ -30,13 +30,12 @@ from experiments.jets.generators import (
     flop_per_jet,
     scaled_whole,
     train,
-    whole_jets,
 )
 from experiments.study import Run, Study, at_least, known, main, positive, table, variant
 from jgen import GenerativeModel, OptimizerConfig, TrainConfig, nets, plotting
 from jgen import jets as jet_tools
 from jgen.estimate import Estimate
-from jgen.jets import DISTANCES, Constituents, JetSample
+from jgen.jets import DISTANCES, Constituents, JetSample, whole_jets
 from jgen.plotting import Curve
 from jgen.random import numpy_generator
 from jgen.training import timed_draw
@@ -117,8 +116,8 @@ def inputs(config: Config) -> tuple[Constituents, ...]:
 
 def build(config: Config) -> dict[str, GenerativeModel]:
     """The generators."""
-    sizes = config.num_points, len(config.classes)
-    return {name: config.models.model(name, *sizes) for name in config.generators}
+    jets, _ = inputs(config)
+    return {name: config.models.model(name, jets) for name in config.generators}
 
 
 def generate(config: Config, run: Run, name: str) -> dict:
@@ -141,7 +140,7 @@ def generate(config: Config, run: Run, name: str) -> dict:
     pt_range = float(pt[pt > 0].min()), float(pt.max())
     points = jet_tools.finished(points, n, pt_range, centre=config.centre)
     one = jax.tree.map(lambda a: a[0], cond)
-    flop = flop_per_jet(config.models, name, model, params, one)
+    flop = flop_per_jet(config.models, name, model, params, one, jets)
     made = {"points": points, "n": n, "ms_per_jet": milliseconds, "mflop_per_jet": flop / 1e6}
     if name != "EPiC-GAN":
         made["missed"] = np.std(whole_jets(points) - asked, axis=0)
@@ -369,6 +368,7 @@ JETNET30 = variant(
         nets.SetTransformerConfig(128, 8, 6, 256),
         nets.GENERATOR_CONFIG,
         nets.CRITIC_CONFIG,
+        informed=False,
         training=_PAPER,
         others=_PAPER,
         width=5.0,

@@ -60,6 +60,7 @@ from jgen.jets.preprocessing import (
 )
 from jgen.jets.soft_drop import Groomed, soft_drop
 from jgen.jets.substructure import n_subjettiness
+from jgen.jets.whole import WHOLE, missed_whole, whole_jet, whole_jets, whole_map
 
 __all__ = [
     "CHARGE_STATES",
@@ -72,6 +73,7 @@ __all__ = [
     "PARTICLES",
     "PARTICLE_FEATURES",
     "SAMPLE_PT_RANGE",
+    "WHOLE",
     "Constituents",
     "Dijets",
     "Groomed",
@@ -100,6 +102,7 @@ __all__ = [
     "jet_observables",
     "jet_sample",
     "mean_image",
+    "missed_whole",
     "n_subjettiness",
     "particle_divergences",
     "particle_map",
@@ -116,6 +119,9 @@ __all__ = [
     "smeared",
     "soft_drop",
     "to_columns",
+    "whole_jet",
+    "whole_jets",
+    "whole_map",
     "write_dijets",
     "write_features",
     "write_jetnet",

@@ -16,7 +16,8 @@ def jet_kinematics(points: Float[Array, "n 3"]) -> Float[Array, " 4"]:
     """(pT, eta, phi, mass) of the sum of massless constituents.
 
     Nothing large cancels in the mass: with the jet turned to phi = 0 and boosted to its centre in
-    eta, E - px is a sum of small positive terms, and m^2 = (E - px) (E + px) - pz^2.
+    eta, E - px is a sum of small positive terms, and m^2 = (E - px) (E + px) - pz^2. Derivatives of
+    what is not there, the mass of one point or all of no points, are zero.
 
     Args:
       points: (eta, phi, pT); rows of pT zero are padding. Of relative ones the jet's eta and phi
@@ -25,15 +26,18 @@ def jet_kinematics(points: Float[Array, "n 3"]) -> Float[Array, " 4"]:
     eta, phi, pt = points.T
     total = jnp.sum(pt)
     centre = jnp.sum(pt * eta) / jnp.where(total > 0, total, 1)
-    jet_phi = jnp.arctan2(jnp.sum(pt * jnp.sin(phi)), jnp.sum(pt * jnp.cos(phi)))
+    along, across = jnp.sum(pt * jnp.cos(phi)), jnp.sum(pt * jnp.sin(phi))
+    jet_phi = jnp.arctan2(across, jnp.where((along == 0) & (across == 0), 1, along))
     eta, phi = eta - centre, phi - jet_phi
     px, pz = jnp.sum(pt * jnp.cos(phi)), jnp.sum(pt * jnp.sinh(eta))
     less = 2 * jnp.sum(pt * (jnp.sinh(eta / 2) ** 2 + jnp.sin(phi / 2) ** 2))
-    mass = jnp.sqrt(jnp.maximum(less * (less + 2 * px) - pz**2, 0))
+    square = less * (less + 2 * px) - pz**2
+    mass = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
     # It is the rapidity that boosts add to.
     there, energy = px > 0, less + px
     rapidity = centre + jnp.arctanh(pz / jnp.where(there, energy, 1))
-    slope = jnp.hypot(px, mass) * jnp.sinh(rapidity) / jnp.where(there, px, 1)
+    transverse = jnp.sqrt(jnp.where(there, px**2 + mass**2, 1))
+    slope = jnp.where(there, transverse * jnp.sinh(rapidity) / jnp.where(there, px, 1), 0)
     return jnp.stack([px, jnp.arcsinh(slope), jet_phi, mass])
 
 

@@ -3,6 +3,7 @@
 from jgen.nets.adversarial import critic_mlp, generator_mlp, latent_critic, pair_critic
 from jgen.nets.causal import CausalConfig, CausalNetwork, causal
 from jgen.nets.conditioners import conditioner, image_conditioner
+from jgen.nets.constrained import constrained
 from jgen.nets.conv_autoencoder import ConvAutoencoder, ConvAutoencoderConfig, conv_autoencoder
 from jgen.nets.dense import Dense, NormalWeights
 from jgen.nets.elementwise import elementwise_map
@@ -59,6 +60,7 @@ __all__ = [
     "ViTConfig",
     "causal",
     "conditioner",
+    "constrained",
     "conv_autoencoder",
     "critic_mlp",
     "decoder_mlp",

@@ -17,7 +17,6 @@ from jgen.checks import (
     check_whole,
 )
 
-
 _MATRICES = ("kernel", "weight", "direction")
 """Names of weights, [..., inputs, outputs]; leading axes are of layers, slots or positions."""
 

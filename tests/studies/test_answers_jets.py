@@ -11,8 +11,6 @@ from experiments.jets.generators import (
     condition,
     flop_per_jet,
     mass_distance,
-    scaled_whole,
-    whole_jets,
 )
 from experiments.study import variant
 from jgen import Batch, GenerativeModel
@@ -53,31 +51,16 @@ def test_the_score_is_the_mean_over_classes_of_the_distance_of_masses():
     assert score == pytest.approx(expected, rel=1e-3)
 
 
-def test_pt_and_mass_of_whole_jets():
-    """Two massless points of equal pT, an angle a apart in phi: pT cos(a/2), mass sin(a/2)."""
-    half = np.array([0.1, 0.3])
-    points = np.array([[[0, s * a, 0.5] for s in (-1, 1)] for a in half], np.float32)
-    expected = np.log(np.stack([np.cos(half), np.sin(half)], axis=1))
-    np.testing.assert_allclose(whole_jets(points), expected, atol=1e-5)
-    alone = whole_jets(points[:1, :1])
-    np.testing.assert_allclose(alone, np.log([[0.5, 1e-3]]), atol=1e-6)
-    jets_, _ = jets.inputs(jets.SMOKE)
-    scaled = scaled_whole(whole_jets(jets_.points), jets_)
-    np.testing.assert_allclose(
-        [scaled.mean(axis=0), scaled.std(axis=0)], [[0, 0], [1, 1]], atol=1e-4
-    )
-
-
 def test_operations_of_a_jet_are_those_of_all_calls():
-    config = jets.SMOKE.models
+    config, (train, _) = jets.SMOKE.models, jets.inputs(jets.SMOKE)
     whole = np.zeros((1, 2), np.float32)
     flop = {}
     for name in GENERATORS:
         given = condition(np.array([5]), np.array([1]), 2, None if "GAN" in name else whole)
         cond = jax.tree.map(lambda a: a[0], given)
-        model = config.model(name, 6, 2)
+        model = config.model(name, train)
         params = model.init(jax.random.key(0))
-        flop[name] = flop_per_jet(config, name, model, params, cond)
+        flop[name] = flop_per_jet(config, name, model, params, cond, train)
     # Four calls of one network and five of the same; MeanFlow sees one number more.
     assert flop["EPiC-JeDi"] / flop["EPiC-FM"] == pytest.approx(5 / 4)
     assert flop["EPiC-FM"] / flop["MeanFlow"] == pytest.approx(4, rel=0.1)

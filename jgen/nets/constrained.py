@@ -1,0 +1,91 @@
+"""Velocities that end on what an event is asked to have, such as the mass of a jet.
+
+What is asked of an event as a whole is a few smooth numbers c(x1) that shall vanish: an event lies
+on a thin surface, which a network finds late, since hardly any of its loss depends on it. On a
+straight path x_t = x1 + (1 - t) (x0 - x1) from noise an event x_t + (1 - t) v that a velocity v
+heads for is wrong by (1 - t) times an error of width about one. Were c linear with slopes G, errors
+normal, and c(x1) of width w, the best guess moves it by
+
+    -(1 - t)^2 G^T ((1 - t)^2 G G^T + w^2)^-1 c.
+
+`constrained` adds this, over 1 - t and times a gain between zero and one that it learns as a
+function of time, to the velocity of a network, which sees c(x_t), too. Nothing of this is
+published; `jgen.events.known` does the same for top pairs, with surfaces of its own.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jgen.checks import check_positive, check_sizes
+from jgen.nets.network import Network, NetworkLike, as_network
+from jgen.nets.sets import harmonics
+from jgen.sets import SetCondition
+from jgen.typing import Cond
+
+_MOST = 3.0  # of a number that is asked to vanish: beyond it slopes say little
+_FARTHEST = 1.0  # that a coordinate of the event is moved
+_EARLIEST = 0.02  # of the time that is left: what divides by it
+
+
+def constrained(
+    network: NetworkLike,
+    missed: Callable[[Float[Array, "*x"], Cond], Float[Array, " num"]],
+    num: int,
+    *,
+    width: float = 0.03,
+) -> Network:
+    """A velocity field for flow matching on the linear path, corrected towards missed(x1) = 0.
+
+    Args:
+      network: velocity field, apply(params, t, x, cond) -> array of x's shape, given `num` numbers
+        beyond those of the condition: it is `missed` at x, within +-3.
+      missed: (x, cond) -> what shall vanish, in units of its spread over all events, for events of
+        width one; differentiable at any x, however unlike an event.
+      num: of these numbers.
+      width: of `missed` of true events, which is that of rounding or of what is left open.
+
+    Raises:
+      ValueError: for a width or a number that is not positive, or a network whose condition has
+        fewer numbers.
+    """
+    check_sizes(num=num)
+    check_positive(width=width)
+    inner = as_network(network)
+    if inner.num_cond is not None and inner.num_cond < num:
+        raise ValueError(
+            f"the network must take {num} numbers beside its condition, but it has {inner.num_cond}"
+            " in all: make it with so many more"
+        )
+
+    def init(key):
+        # Gains of one half.
+        return {"network": inner.init(key), "gain": jnp.zeros(len(harmonics(jnp.ones(()))) + 1)}
+
+    def apply(params, t, x, cond=None):
+        off = jnp.clip(missed(x, cond), -_MOST, _MOST)
+        v = inner.apply(params["network"], t, x, _beside(cond, off))
+        left = jnp.maximum(1 - jnp.asarray(t, x.dtype), _EARLIEST)
+        gain = jax.nn.sigmoid(params["gain"] @ jnp.append(harmonics(t), 1))
+        return v + gain / left * move(left, x + left * v, cond)
+
+    def move(left, x, cond):
+        """The best guess of what an event that is wrong by the noise left lacks."""
+        value, pull = jax.vjp(lambda x: missed(x, cond), x)
+        slopes = jax.vmap(lambda e: pull(e)[0])(jnp.eye(num, dtype=x.dtype))
+        across = slopes.reshape(num, -1)
+        noise = left**2
+        matrix = noise * across @ across.T + width**2 * jnp.eye(num, dtype=x.dtype)
+        lack = jnp.linalg.solve(matrix, jnp.clip(-value, -_MOST, _MOST))
+        return jnp.clip(noise * jnp.tensordot(lack, slopes, 1), -_FARTHEST, _FARTHEST)
+
+    return Network(init, apply, None if inner.num_cond is None else inner.num_cond - num)
+
+
+def _beside(cond, values):
+    """A condition with further numbers."""
+    if isinstance(cond, SetCondition):
+        return cond._replace(cond=_beside(cond.cond, values))
+    return values if cond is None else jnp.concatenate([jnp.ravel(cond), values])

@@ -1,0 +1,85 @@
+"""Velocities that end on what is asked."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jgen import Batch, TrainConfig, draw, fit, models
+from jgen.nets import Network, constrained, epic, velocity_mlp
+from jgen.sets import SetCondition
+from jgen.training import OptimizerConfig
+
+SLOPES = np.array([[0.6, -0.8, 0.0], [0.5, 0.5, 1.0]], np.float32)
+
+
+def off(x, cond):
+    return SLOPES @ x - cond[-2:]
+
+
+def straight(params, t, x, cond):
+    """A network that sees four numbers: two of its own and what is missed."""
+    assert cond.shape == (4,)
+    return jnp.zeros_like(x)
+
+
+def test_the_correction_of_a_linear_surface_is_the_expected_velocity():
+    """Of an event at (1 - t) noise from its place: the mean of a normal, given its numbers."""
+    network = constrained(Network(lambda key: {}, straight, 4), off, 2, width=0.1)
+    params = network.init(jax.random.key(0))
+    assert network.num_cond == 2
+    params["gain"] = params["gain"].at[-1].set(100.0)  # a gain of one
+    rng = np.random.default_rng(0)
+    x, asked = jnp.float32(rng.normal(size=3)), jnp.float32(rng.normal(size=2))
+    for t in (0.3, 0.9):
+        left = 1 - t
+        # An error e ~ N(0, left^2), seen through S (x - e) = asked + N(0, 0.1^2).
+        found = network.apply(params, t, x, asked)
+        lack = asked - SLOPES @ x
+        matrix = left**2 * SLOPES @ SLOPES.T + 0.01 * np.eye(2)
+        expected = left**2 * SLOPES.T @ np.linalg.solve(matrix, lack) / left
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_events_end_where_they_are_asked_to():
+    """Sums of squares, given; a plain network of the same size and training misses them."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 4)).astype(np.float32)
+    radius = np.log(np.sum(x**2, axis=1, keepdims=True))
+    data = Batch(x, radius)
+    missed = lambda x, cond: jnp.log(jnp.maximum(jnp.sum(x**2), 1e-3))[None] - cond
+    config = TrainConfig(600, 128, optimizer=OptimizerConfig(5e-3))
+    width = {}
+    for name, num in (("plain", 1), ("constrained", 2)):
+        network = velocity_mlp(4, num, hidden=(32, 32))
+        network = constrained(network, missed, 1) if num == 2 else network
+        model = models.flow_matching(network, 4)
+        params = fit(model, data, jax.random.key(0), config, progress=False).one
+        made = draw(model, params, jax.random.key(1), len(x), radius)
+        width[name] = np.std(np.log(np.sum(made**2, axis=1)) - radius[:, 0])
+    assert width["constrained"] < 0.06 < 3 * 0.06 < width["plain"]
+
+
+def test_sets_keep_their_symmetry_and_their_padding():
+    """Permuted points give permuted velocities; padded rows have none and change nothing."""
+    mean = lambda x, cond: (
+        jnp.sum(jnp.where(jnp.arange(len(x))[:, None] < cond.n, x, 0)[:, :1], axis=0)
+        - cond.cond[-1:]
+    )
+    network = constrained(epic(3, 3), mean, 1)
+    params = network.init(jax.random.key(0))
+    cond = SetCondition(jnp.int32(4), jnp.array([0.3, 1.2]))
+    x = jax.random.normal(jax.random.key(1), (6, 3))
+    v = network.apply(params, 0.7, x, cond)
+    order = jnp.array([2, 0, 3, 1, 4, 5])
+    np.testing.assert_allclose(network.apply(params, 0.7, x[order], cond), v[order], atol=1e-5)
+    assert (v[4:] == 0).all()
+    np.testing.assert_allclose(network.apply(params, 0.7, x.at[4:].set(9.0), cond), v, atol=1e-5)
+    assert np.isfinite(network.apply(params, 1.0, x, cond)).all()
+
+
+def test_a_network_without_room_is_refused():
+    with pytest.raises(ValueError, match="must take 2 numbers beside its condition, but it has 1"):
+        constrained(velocity_mlp(3, 1), off, 2)
+    with pytest.raises(ValueError, match="width must be positive"):
+        constrained(velocity_mlp(3, 4), off, 2, width=0.0)

@@ -44,9 +44,6 @@ class Generators:
     """Network of all EPiC generators but the GAN."""
     transformer: nets.SetTransformerConfig = nets.SetTransformerConfig(64, 4, 3, 128)
     """Network of the other flow matching."""
-    informed: bool = True
-    """Whether velocities are corrected towards the pT and mass that are asked where networks make
-    velocities of straight paths, see `jgen.nets.constrained`; not in the papers."""
     generator: nets.EpicConfig = nets.EpicConfig(64, 10, 4, 0.03)
     """Generator of EPiC-GAN. The published sums have no factor, and weights begin smaller; here the
     first losses would be a hundred thousand, from which few steps do not come back."""
@@ -78,6 +75,9 @@ class Generators:
     double and halve from one validation to the next."""
     steps: int = 24
     """Midpoint steps of flow matching, of two calls each; EPiC-JeDi has twice as many of DDIM."""
+    informed: bool = True
+    """Whether velocities are corrected towards the pT and mass that are asked where networks make
+    velocities of straight paths, see `jgen.nets.constrained`; not in the papers."""
 
     def calls(self, name: str) -> int:
         """Calls of the network a jet."""

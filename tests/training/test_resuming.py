@@ -62,6 +62,16 @@ def test_the_same_training_is_given_back_and_may_be_extended(finished, tmp_path)
     assert_equal(train(folder, steps=40, extend=True).params, train(None, steps=40).params)
 
 
+def test_the_momentum_of_muon_is_resumed(tmp_path):
+    changes = {
+        "optimizer": OptimizerConfig(schedule="constant", method="muon"),
+        "ensemble": 2, "ema_decay": 0.9,
+    }  # fmt: skip
+    train(tmp_path / "one", **changes)
+    longer = train(tmp_path / "one", steps=40, extend=True, **changes)
+    assert_equal(longer.params, train(None, steps=40, **changes).params)
+
+
 def test_a_folder_of_a_version_with_fewer_options_is_resumed(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "older")
     record = json.loads((folder / "training.json").read_text())

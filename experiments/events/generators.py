@@ -44,7 +44,7 @@ class Generators:
     the papers."""
     training: TrainConfig = TrainConfig(
         6000, 128, ensemble=3, keep="best", ema_decay=0.999,
-        optimizer=OptimizerConfig(5e-3, warmup=0.02, clip_norm=5.0),
+        optimizer=OptimizerConfig(7e-3, warmup=0.02, clip_norm=5.0, method="muon"),
     )  # fmt: skip
     """Training of each network; its members are the seeds."""
     solver: SolverConfig = SolverConfig("kutta38", 20)

@@ -39,6 +39,15 @@ def constrained(
 ) -> Network:
     """A velocity field for flow matching on the linear path, corrected towards missed(x1) = 0.
 
+    Events of four numbers whose sum of squares is asked for, by its logarithm, the last number of
+    the condition:
+
+        def missed(x, cond):
+            return jnp.log(jnp.sum(x**2))[None] - cond[-1:]
+
+        network = nets.constrained(nets.velocity_mlp(4, num_cond + 1), missed, 1)
+        model = models.flow_matching(network, 4)
+
     Args:
       network: velocity field, apply(params, t, x, cond) -> array of x's shape, given `num` numbers
         beyond those of the condition: it is `missed` at x, within +-3.

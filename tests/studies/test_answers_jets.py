@@ -1,5 +1,7 @@
 """The study of jets: its halves, its selection and its costs."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,13 @@ def test_halves_share_no_jet_and_have_as_many_of_each_class():
     assert train.points.shape[1] == truth.points.shape[1] == 6
     pt = [{tuple(row) for row in half.jets.tolist()} for half in (train, truth)]
     assert not pt[0] & pt[1]
+
+
+def test_a_dry_run_of_a_published_preset_reads_no_files(command, capsys):
+    command("jets", "--preset", "paper-jetnet30", "--dry-run")
+    found = json.loads(capsys.readouterr().out)["parameters"]
+    assert set(found) == set(GENERATORS)
+    assert found["EPiC-FM"] == found["EPiC-JeDi"]
 
 
 def test_the_score_is_the_mean_over_classes_of_the_distance_of_masses():

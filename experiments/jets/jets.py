@@ -35,6 +35,7 @@ from experiments.jets.generators import (
 from experiments.study import Run, Study, at_least, known, main, positive, table, variant
 from jgen import GenerativeModel, OptimizerConfig, TrainConfig, nets, plotting
 from jgen import jets as jet_tools
+from jgen.checks import check_sizes
 from jgen.estimate import Estimate
 from jgen.jets import DISTANCES, Constituents, JetSample, whole_jets
 from jgen.plotting import Curve
@@ -116,8 +117,12 @@ def inputs(config: Config) -> tuple[Constituents, ...]:
 
 
 def build(config: Config) -> dict[str, GenerativeModel]:
-    """The generators."""
-    jets, _ = inputs(config)
+    """The generators, of two jets of any points in the place of the user's, which are not read."""
+    check_sizes(num_points=config.num_points)
+    shape = 2, config.num_points, 3
+    points = np.random.default_rng(0).uniform(0.1, 1, shape).astype(np.float32)
+    n = np.full(2, config.num_points, np.int32)
+    jets = Constituents(points, n, n, np.ones((2, 4)), np.zeros(2, int), config.classes)
     return {name: config.models.model(name, jets) for name in config.generators}
 
 

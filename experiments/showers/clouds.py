@@ -281,11 +281,17 @@ def judge_truth(config: Config, run: Run, train: Showers, reference: Showers) ->
     one pair, a single number, is off by up to a factor of two.
     """
     num, rng = config.num_test, numpy_generator(run.key("pairs"))
-    both = Showers(*map(np.concatenate, zip(train, reference, strict=True)))
-    found = []
+    known, found = len(train.energies), []
+
+    def taken(rows):
+        """Of all showers, of which training ones come first; these may be too many for a copy."""
+        rows = rows[rows < known], rows[rows >= known] - known
+        pairs = zip(train, reference, strict=True)
+        return Showers(*(np.concatenate([a[rows[0]], b[rows[1]]]) for a, b in pairs))
+
     for _ in range(_PAIRS):
-        rows = rng.permutation(len(both.energies))[: 2 * num].reshape(2, num)
-        found.append(distances(config, "truth", *(Showers(*(a[r] for a in both)) for r in rows), 0))
+        rows = rng.permutation(known + len(reference.energies))[: 2 * num].reshape(2, num)
+        found.append(distances(config, "truth", *map(taken, rows), 0))
     values = {name: [one[name].value for one in found] for name in found[0]}
     spread = {name: Estimate(float(np.mean(v)), float(np.std(v))) for name, v in values.items()}
     other = Showers(*(a[:num] for a in train))

@@ -32,12 +32,13 @@ def jet_kinematics(points: Float[Array, "n 3"]) -> Float[Array, " 4"]:
     px, pz = jnp.sum(pt * jnp.cos(phi)), jnp.sum(pt * jnp.sinh(eta))
     less = 2 * jnp.sum(pt * (jnp.sinh(eta / 2) ** 2 + jnp.sin(phi / 2) ** 2))
     square = less * (less + 2 * px) - pz**2
-    mass = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    # What is not a number is not gone: it stays so.
+    light, gone = square <= 0, px <= 0
+    mass = jnp.where(light, 0, jnp.sqrt(jnp.where(light, 1, square)))
+    along = jnp.where(gone, 1, px)
     # It is the rapidity that boosts add to.
-    there, energy = px > 0, less + px
-    rapidity = centre + jnp.arctanh(pz / jnp.where(there, energy, 1))
-    transverse = jnp.sqrt(jnp.where(there, px**2 + mass**2, 1))
-    slope = jnp.where(there, transverse * jnp.sinh(rapidity) / jnp.where(there, px, 1), 0)
+    rapidity = centre + jnp.arctanh(jnp.where(gone, 0, pz) / jnp.where(gone, 1, less + px))
+    slope = jnp.where(gone, 0, jnp.hypot(1, mass / along) * jnp.sinh(rapidity))
     return jnp.stack([px, jnp.arcsinh(slope), jet_phi, mass])
 
 

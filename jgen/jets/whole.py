@@ -55,13 +55,22 @@ def missed_whole(
     Args:
       point_map: of the constituents, see `jgen.jets.point_map`.
       whole_map: of the pT and mass.
+
+    Raises:
+      ValueError: on a call, if the condition is no `SetCondition` with two numbers or more.
     """
 
     def missed(z, cond):
+        numbers = cond.cond if isinstance(cond, SetCondition) else None
+        if jnp.ndim(numbers) != 1 or len(numbers) < WHOLE:
+            raise ValueError(
+                "jets need a SetCondition whose last two numbers are log pT and log mass, as "
+                f"whole_map scales them, got {cond!r:.80}"
+            )
         points = masked(point_map.inverse(z, cond)[0], cond)
         angles = jnp.clip(points[:, :2], -_FARTHEST, _FARTHEST)
         pt = masked(jnp.maximum(points[:, 2:], _SOFTEST), cond)
         found = whole_jet(jnp.concatenate([angles, pt], axis=1))
-        return whole_map.forward(found)[0] - cond.cond[-WHOLE:]
+        return whole_map.forward(found)[0] - numbers[-WHOLE:]
 
     return missed

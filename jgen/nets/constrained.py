@@ -28,6 +28,7 @@ from jgen.typing import Cond
 _MOST = 3.0  # of a number that is asked to vanish: beyond it slopes say little
 _FARTHEST = 1.0  # that a coordinate of the event is moved
 _EARLIEST = 0.02  # of the time that is left: what divides by it
+_ROUNDING = 10.0  # of the slopes' products, in units of the last place
 
 
 def constrained(
@@ -58,7 +59,7 @@ def constrained(
 
     Raises:
       ValueError: for a width or a number that is not positive, or a network whose condition has
-        fewer numbers.
+        fewer numbers; on a call, if `missed` gives another shape than [num].
     """
     check_sizes(num=num)
     check_positive(width=width)
@@ -74,7 +75,10 @@ def constrained(
         return {"network": inner.init(key), "gain": jnp.zeros(len(harmonics(jnp.ones(()))) + 1)}
 
     def apply(params, t, x, cond=None):
-        off = jnp.clip(missed(x, cond), -_MOST, _MOST)
+        off = missed(x, cond)
+        if jnp.shape(off) != (num,):
+            raise ValueError(f"missed must give numbers [{num}], got the shape {jnp.shape(off)}")
+        off = jnp.clip(off, -_MOST, _MOST)
         v = inner.apply(params["network"], t, x, _beside(cond, off))
         left = jnp.maximum(1 - jnp.asarray(t, x.dtype), _EARLIEST)
         gain = jax.nn.sigmoid(params["gain"] @ jnp.append(harmonics(t), 1))
@@ -86,7 +90,10 @@ def constrained(
         slopes = jax.vmap(lambda e: pull(e)[0])(jnp.eye(num, dtype=x.dtype))
         across = slopes.reshape(num, -1)
         noise = left**2
-        matrix = noise * across @ across.T + width**2 * jnp.eye(num, dtype=x.dtype)
+        matrix = noise * across @ across.T
+        # Beside slopes that are steep and alike rounding would hide the width.
+        least = _ROUNDING * jnp.finfo(x.dtype).eps * jnp.trace(matrix)
+        matrix += (width**2 + least) * jnp.eye(num, dtype=x.dtype)
         lack = jnp.linalg.solve(matrix, jnp.clip(-value, -_MOST, _MOST))
         return jnp.clip(noise * jnp.tensordot(lack, slopes, 1), -_FARTHEST, _FARTHEST)
 

@@ -48,13 +48,15 @@ class OptimizerConfig:
     beta2: float = 0.999
     """Adam's decay rate of the squared gradient."""
     epsilon: float = 1e-8
-    """Adam's epsilon."""
+    """Adam's epsilon, and what Muon adds to the norm of a momentum."""
     clip_norm: float = 0.0
     """Largest global gradient norm; 0 does not clip."""
     method: Literal["adamw", "muon"] = "adamw"
     """muon: weights move along their orthogonalised momentum (K. Jordan 2024, 2502.16982), by 0.2
     times the rate in root mean square, as with Adam, whose rates are a good start; biases and the
-    like keep AdamW. Transformers then need half the steps or fewer."""
+    like keep AdamW, with Nesterov's momentum. Weights are arrays [..., inputs, outputs] named
+    kernel, weight or direction; those of a convolution move place by place. Transformers then need
+    half the steps or fewer."""
 
     def check(self) -> None:
         """Raise a ValueError for an unknown schedule or numbers out of range."""
@@ -132,8 +134,9 @@ def _weights(params):
     """The axes of inputs and outputs of every weight, None for what is none."""
 
     def axes(path, leaf):
-        name = jax.tree_util.keystr(path[-1:], simple=True)
-        if name not in _MATRICES or leaf.ndim < 2:
+        *above, name = (jax.tree_util.keystr((key,), simple=True) for key in path or ("",))
+        # Scales of Bayesian weights may have the same names, but multiply nothing.
+        if name not in _MATRICES or "log_scale" in above or leaf.ndim < 2:
             return None
         return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
 

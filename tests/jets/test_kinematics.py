@@ -105,6 +105,21 @@ def test_what_no_jet_can_have_is_nan(jets):
     np.testing.assert_allclose(wrong[4], done[4], atol=2e-6)
 
 
+def test_what_is_not_a_number_stays_so(jets):
+    """A jet with such a point has no mass of zero, nor has one that negative pT leave no mass."""
+    points = np.repeat(jets[0][:1], 3, axis=0)
+    points[[0, 1, 2], 0, [0, 1, 2]] = np.nan
+    assert np.isnan(np.asarray(kinematics(points))[:, [1, 3]]).all()
+    negative = np.array([[[0.79, 1.47, 0.2557], [-0.29, -2.48, -0.2545]]], np.float32)
+    assert np.isnan(np.asarray(kinematics(negative))[0, [1, 3]]).all()
+
+
+def test_angles_of_jets_of_hardly_any_pt_are_as_those_of_others(jets):
+    single = jets[0][:, :1]
+    points = single * np.float32([1, 1, 1e-25])
+    np.testing.assert_allclose(kinematics(points)[:, 1:3], single[:, 0, :2], atol=1e-5)
+
+
 def test_members_are_scaled_as_alone(jets):
     points, pt, mass, done = (value[:20].reshape(2, 10, *value.shape[1:]) for value in jets)
     together = jax.jit(jax.vmap(jax.vmap(calibrated)))(points, pt, mass)

@@ -85,3 +85,12 @@ def test_slopes_of_whole_jets_are_those_of_differences():
 def test_kinematics_of_nothing_have_no_slope():
     for points in (jnp.zeros((3, 3)), jnp.zeros((3, 3)).at[0].set(jnp.array([0.3, -0.2, 0.5]))):
         assert np.isfinite(jax.jacrev(jet_kinematics)(points)).all()
+
+
+@pytest.mark.parametrize(
+    "cond",
+    [None, jnp.zeros(3), SetCondition(jnp.int32(3)), SetCondition(jnp.int32(3), jnp.ones(1))],
+)
+def test_a_condition_without_pt_and_mass_is_refused(cond):
+    with pytest.raises(ValueError, match="whose last two numbers are log pT and log mass"):
+        missed_whole(POINTS, WHOLE)(jnp.zeros((30, 3)), cond)

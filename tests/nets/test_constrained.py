@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen import Batch, TrainConfig, draw, fit, models
+from jgen import Batch, TrainConfig, draw, fit, models, solvers
 from jgen.nets import Network, constrained, epic, velocity_mlp
 from jgen.sets import SetCondition
 from jgen.training import OptimizerConfig
@@ -76,6 +76,40 @@ def test_sets_keep_their_symmetry_and_their_padding():
     assert (v[4:] == 0).all()
     np.testing.assert_allclose(network.apply(params, 0.7, x.at[4:].set(9.0), cond), v, atol=1e-5)
     assert np.isfinite(network.apply(params, 1.0, x, cond)).all()
+
+
+def test_steep_numbers_that_are_alike_leave_finite_velocities():
+    """Twice the same number, whose two slopes rounding cannot tell apart: as once."""
+    found = []
+    for num in (1, 2):
+        steep = lambda x, cond, num=num: jnp.full(num, 300 * (jnp.sum(x) - cond[0]))
+        network = constrained(Network(lambda key: {}, lambda p, t, x, c: 0 * x), steep, num)
+        params = network.init(jax.random.key(0))
+        found.append(network.apply(params, 0.0, jnp.ones(3), jnp.ones(1)))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
+
+
+def test_log_densities_are_those_of_what_is_drawn():
+    """By the derivative of the sampler, which is the other way of solving the same flow."""
+    network = constrained(
+        velocity_mlp(3, 3, hidden=(8,)), lambda x, cond: jnp.stack([x[0], x[1] ** 2]) - cond, 2
+    )
+    solver = solvers.runge_kutta("rk4", 200)
+    model = models.flow_matching(network, 3, solver=solver)
+    params, cond = model.init(jax.random.key(0)), jnp.array([0.3])
+    x0 = jax.random.normal(jax.random.key(1), (3,))
+    run = lambda x0: solver(lambda t, x: network.apply(params, t, x, cond), x0)
+    expected = jnp.sum(jax.scipy.stats.norm.logpdf(x0))
+    expected -= jnp.linalg.slogdet(jax.jacfwd(run)(x0))[1]
+    found = model.log_prob(params, jax.random.key(2), run(x0), cond)
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 2)])
+def test_numbers_of_another_shape_are_refused(shape):
+    network = constrained(velocity_mlp(3, 2), lambda x, cond: jnp.zeros(shape), 2)
+    with pytest.raises(ValueError, match=r"missed must give numbers \[2\], got the shape"):
+        network.apply(network.init(jax.random.key(0)), 0.5, jnp.zeros(3), None)
 
 
 def test_a_network_without_room_is_refused():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from experiments.showers import clouds
 from experiments.showers.clouds import SMOKE, WHOLE, whole_showers
+from experiments.study import variant
+from jgen.estimate import Estimate
 from jgen.showers import Showers, get_geometry, read_showers
 from jgen.showers import clouds as jgen_clouds
 
@@ -29,6 +32,29 @@ def test_observables_of_a_shower_of_two_voxels():
     assert set(found) == set(WHOLE)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-3, err_msg=name)
+
+
+def test_the_truth_is_the_mean_of_disjoint_pairs_of_all_showers(monkeypatch):
+    """And copies none but these: the training showers here would take four terabytes."""
+    num, pairs = 10**6, []
+    voxels = np.broadcast_to(np.float32(0), (num, num))
+    train = Showers(np.arange(num), voxels)
+    reference = Showers(np.arange(num, num + 3), voxels[:3])
+
+    def distances(config, name, truth, showers, num_bootstrap):
+        assert (name, num_bootstrap) == ("truth", 0)
+        assert truth.voxels.shape == showers.voxels.shape == (2, num)
+        pairs.append([*truth.energies, *showers.energies])
+        return {"w1": Estimate(float(len(pairs)), 0.0)}
+
+    monkeypatch.setattr(clouds, "distances", distances)
+    monkeypatch.setattr(clouds, "classified", lambda *_: {"auc/truth": Estimate(0.5, 0.1)})
+    run = SimpleNamespace(key=lambda name: jax.random.key(0))
+    found = clouds.judge_truth(variant(SMOKE, num_test=2), run, train, reference)
+    assert found["w1"] == Estimate(np.mean(np.arange(1, 11)), np.std(np.arange(1, 11)))
+    assert found["auc/truth"] == Estimate(0.5, 0.1)
+    assert all(len(set(rows)) == 4 for rows in pairs)
+    assert len(set(np.ravel(pairs))) > 35
 
 
 @pytest.mark.study

@@ -1,5 +1,7 @@
 """The study of jets: its halves, its selection and its costs."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,13 @@ def test_halves_share_no_jet_and_have_as_many_of_each_class():
     assert not pt[0] & pt[1]
 
 
+def test_a_dry_run_of_a_published_preset_reads_no_files(command, capsys):
+    command("jets", "--preset", "paper-jetnet30", "--dry-run")
+    found = json.loads(capsys.readouterr().out)["parameters"]
+    assert set(found) == set(GENERATORS)
+    assert found["EPiC-FM"] == found["EPiC-JeDi"]
+
+
 def test_the_score_is_the_mean_over_classes_of_the_distance_of_masses():
     """A model that makes jets of twice the angles, which have about twice the mass."""
     train, _ = jets.inputs(jets.SMOKE)
@@ -52,18 +61,20 @@ def test_the_score_is_the_mean_over_classes_of_the_distance_of_masses():
 
 
 def test_operations_of_a_jet_are_those_of_all_calls():
-    config, (train, _) = jets.SMOKE.models, jets.inputs(jets.SMOKE)
+    plain, (train, _) = variant(jets.SMOKE.models, informed=False), jets.inputs(jets.SMOKE)
     whole = np.zeros((1, 2), np.float32)
     flop = {}
-    for name in GENERATORS:
+    for name, config in (*((n, plain) for n in GENERATORS), ("EPiC-FM", jets.SMOKE.models)):
         given = condition(np.array([5]), np.array([1]), 2, None if "GAN" in name else whole)
         cond = jax.tree.map(lambda a: a[0], given)
         model = config.model(name, train)
         params = model.init(jax.random.key(0))
-        flop[name] = flop_per_jet(config, name, model, params, cond, train)
+        cost = flop_per_jet(config, name, model, params, cond, train)
+        flop[name if config is plain else "corrected"] = cost
     # Four calls of one network and five of the same; MeanFlow sees one number more.
     assert flop["EPiC-JeDi"] / flop["EPiC-FM"] == pytest.approx(5 / 4)
     assert flop["EPiC-FM"] / flop["MeanFlow"] == pytest.approx(4, rel=0.1)
+    assert flop["corrected"] > flop["EPiC-FM"]  # what the corrections take is counted
 
 
 def test_the_published_game_is_that_of_the_paper():
@@ -80,9 +91,9 @@ def test_the_published_game_is_that_of_the_paper():
 def test_points_of_the_game_have_the_width_that_is_asked():
     """The same parameters make points that are narrower by the width."""
     cond = jax.tree.map(lambda a: a[0], condition(np.array([5]), np.array([1]), 2))
-    made = {}
+    made, (train, _) = {}, jets.inputs(jets.SMOKE)
     for width in (1.0, 5.0):
-        model = variant(jets.SMOKE.models, width=width).model("EPiC-GAN", 6, 2)
+        model = variant(jets.SMOKE.models, width=width).model("EPiC-GAN", train)
         made[width] = model.sample(model.init(jax.random.key(0)), jax.random.key(1), cond)
     np.testing.assert_allclose(made[1.0], 5 * made[5.0], rtol=1e-5)
     assert np.abs(made[1.0]).max() > 0

@@ -62,6 +62,22 @@ def test_what_is_no_weight_moves_by_adam():
         assert RATE <= size.flat[0] < 2 * RATE
 
 
+def test_scales_of_bayesian_weights_move_by_adam():
+    kernel = GRADIENTS["points"]["direction"]
+    made = moved({"mean": {"kernel": kernel}, "log_scale": {"kernel": kernel}})
+    assert np.sqrt(np.mean(made["mean"]["kernel"] ** 2)) == pytest.approx(0.2 * RATE, rel=0.3)
+    np.testing.assert_allclose(np.abs(made["log_scale"]["kernel"]), RATE * 1.474, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (1, 5), (5, 1), (1, 1)])
+def test_no_gradient_moves_nothing_and_a_single_row_moves_as_a_vector(shape):
+    still = moved({"kernel": jnp.zeros(shape), "bias": jnp.zeros(3)})
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(still))
+    made = np.asarray(moved({"kernel": -jnp.ones(shape)})["kernel"])
+    np.testing.assert_allclose(made, made.flat[0], rtol=1e-3)
+    assert np.linalg.norm(made) == pytest.approx(0.2 * RATE * max(shape) ** 0.5, rel=0.35)
+
+
 def test_weights_and_others_decay_alike():
     alone, together = moved(GRADIENTS), moved(GRADIENTS, weight_decay=0.5)
     change = jax.tree.map(lambda a, b: np.asarray(a - b), alone, together)
@@ -81,6 +97,8 @@ def test_members_move_as_they_do_alone():
 def test_what_muon_cannot_do_is_refused():
     with pytest.raises(ValueError, match="muon moves weights, arrays named kernel, weight"):
         moved({"mean": jnp.ones((2, 2))})
+    with pytest.raises(ValueError, match="muon moves weights"):
+        make_optimizer(OptimizerConfig(method="muon"), 10).init(jnp.ones((2, 2)))  # no name
     with pytest.raises(ValueError, match="choose the schedule cosine"):
         make_optimizer(OptimizerConfig(schedule="onecycle", method="muon"), 10)
     with pytest.raises(ValueError, match="method must be one of adamw, muon"):

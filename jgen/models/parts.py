@@ -114,6 +114,8 @@ def check_prediction_network(network: Network, shape: tuple[int, ...]) -> None:
         return params, network.apply(params, *inputs, cond)
 
     what = f"the network does not take (params, t, x, cond) with a number t and x of shape {shape}"
+    if (size := getattr(network, "num_cond", None)) is not None:
+        what += f" and a condition of shape ({size},)" if size else " and no condition"
     answer = ask(question, what, network, inputs=(number(), number(*shape)))
     if answer is not None:
         check_memory(answer[0], "the network")

@@ -40,20 +40,25 @@ def constrained(
 ) -> Network:
     """A velocity field for flow matching on the linear path, corrected towards missed(x1) = 0.
 
-    Events of four numbers whose sum of squares is asked for, by its logarithm, the last number of
-    the condition:
+    Events x [num, 4] whose sum of squares is asked for, by its logarithm, which is all of the
+    condition; the network takes one number more:
 
         def missed(x, cond):
-            return jnp.log(jnp.sum(x**2))[None] - cond[-1:]
+            return jnp.log(jnp.sum(x**2))[None] - cond
 
-        network = nets.constrained(nets.velocity_mlp(4, num_cond + 1), missed, 1)
+        network = nets.constrained(nets.velocity_mlp(4, 1 + 1), missed, 1)
         model = models.flow_matching(network, 4)
+        asked = np.log(np.sum(x**2, axis=1, keepdims=True))
+        fitted = fit(model, Batch(x, asked), key(0), TrainConfig(1000))
+        events = draw(model, fitted.one, key(1), len(x), asked)
 
     Args:
       network: velocity field, apply(params, t, x, cond) -> array of x's shape, given `num` numbers
         beyond those of the condition: it is `missed` at x, within +-3.
-      missed: (x, cond) -> what shall vanish, in units of its spread over all events, for events of
-        width one; differentiable at any x, however unlike an event.
+      missed: (x, cond) -> what shall vanish [num], in units of its spread over all events. It is
+        asked of noise, too, so values and slopes must be finite at any x, however unlike an event:
+        put a floor below what a root or a logarithm is taken of, sqrt(maximum(m2, 1e-6)). x is as
+        the network sees it, of width one; undo in here how events were scaled.
       num: of these numbers.
       width: of `missed` of true events, which is that of rounding or of what is left open.
 

@@ -43,6 +43,17 @@ def test_scaled_numbers_have_mean_zero_and_width_one():
     np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-4)
 
 
+@pytest.mark.parametrize("same", ["pT", "mass"])
+def test_jets_of_the_same_pt_or_mass_are_refused(same):
+    """To rounding, as jets turned about the beam are; widths would be those of rounding."""
+    points = np.repeat(JETS.points[:1], 20, axis=0)
+    points[:, :, 1] += np.linspace(-0.5, 0.5, 20)[:, None]
+    if same == "mass":
+        points = points[:, :1] * np.linspace(1, 2, 20)[:, None, None]  # of one point each: none
+    with pytest.raises(ValueError, match="cannot be asked of a jet; give jets that differ"):
+        whole_map(points)
+
+
 def test_a_true_jet_misses_nothing_and_another_one_the_difference():
     cond = asked(JETS.points, JETS.n)
     z = jax.vmap(POINTS.forward)(JETS.points, cond)[0]
@@ -91,6 +102,7 @@ def test_kinematics_of_nothing_have_no_slope():
     "cond",
     [None, jnp.zeros(3), SetCondition(jnp.int32(3)), SetCondition(jnp.int32(3), jnp.ones(1))],
 )
+@pytest.mark.filterwarnings("error")
 def test_a_condition_without_pt_and_mass_is_refused(cond):
     with pytest.raises(ValueError, match="whose last two numbers are log pT and log mass"):
         missed_whole(POINTS, WHOLE)(jnp.zeros((30, 3)), cond)

@@ -117,3 +117,13 @@ def test_a_network_without_room_is_refused():
         constrained(velocity_mlp(3, 1), off, 2)
     with pytest.raises(ValueError, match="width must be positive"):
         constrained(velocity_mlp(3, 4), off, 2, width=0.0)
+
+
+def test_a_forgotten_number_is_told_by_the_condition_that_is_left():
+    """The network's only number is taken by what is missed, and `missed` asks a condition, too."""
+    network = constrained(velocity_mlp(3, 1), lambda x, cond: x[:1] - cond, 1)
+    with pytest.raises(ValueError, match=r"x of shape \(3,\) and no condition: "):
+        models.flow_matching(network, 3)
+    network = constrained(velocity_mlp(3, 2), lambda x, cond: x - cond, 1)
+    with pytest.raises(ValueError, match=r"x of shape \(3,\) and a condition of shape \(1,\): "):
+        models.flow_matching(network, 3)

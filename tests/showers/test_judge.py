@@ -1,5 +1,7 @@
 """Short judgements of showers, on showers that are known multiples of each other."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -32,6 +34,13 @@ def test_distances_of_scaled_showers():
     expected = scipy.stats.wasserstein_distance(ratio, 2 * ratio)
     np.testing.assert_allclose(found["E_tot"], expected, rtol=1e-5)
     np.testing.assert_allclose([found["EC_eta"], found["depth"], found["sparsity"]], 0, atol=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = observable_distances(
+            GEOMETRY, once, once._replace(voxels=2 * kept), num_bootstrap=0
+        )
+    assert {name: estimate.value for name, estimate in plain.items()} == found
+    assert all(np.isnan(estimate.error) for estimate in plain.values())
 
 
 def test_distances_of_layers_by_hand():

@@ -43,7 +43,7 @@ def observable_distances(
       geometry: of all showers.
       reference: true showers.
       generated: what is compared with them.
-      num_bootstrap: resamplings behind each error.
+      num_bootstrap: resamplings behind each error, which is NaN without any.
     """
     check_whole(0, num_bootstrap=num_bootstrap)
     first, second = (compared_observables(geometry, s) for s in (reference, generated))
@@ -59,7 +59,8 @@ def observable_distances(
         distance(resampled(reference)[of_x], resampled(generated)[of_y])
         for _ in range(num_bootstrap)
     ]
-    return distances | {"E_voxel": Estimate(distance(), float(np.std(replicas)))}
+    error = float(np.std(replicas)) if replicas else float("nan")
+    return distances | {"E_voxel": Estimate(distance(), error)}
 
 
 def _log_voxels(geometry, showers):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jgen.nets.transfusion import TransfusionConfig
-from jgen.nets.vit import ViTConfig
+from jgen.nets.transformers.transfusion import TransfusionConfig
+from jgen.nets.transformers.vit import ViTConfig
 from jgen.solvers import RungeKutta
 
 TIME_FEATURES = 256

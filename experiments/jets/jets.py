@@ -8,8 +8,8 @@ and the number of points, which comes from a density of its own, and, but for th
 mass of the whole jet, which a flow draws. Networks of flow matching and of the consistency function
 are told how far a jet is from what was asked, and corrected (`jgen.nets.constrained`);
 `--models.no-informed` leaves that out, as published. Other generators miss what was asked; their
-calibrated points are scaled to it. Half of the jets are trained on, the
-other half is the truth: the distances between both halves stand beside those of the generators.
+calibrated points are scaled to it. Half of the jets are trained on, the other half is the truth:
+the distances between both halves stand beside those of the generators.
 
 `--preset paper-jetnet30` and `paper-jetnet150` have the published sizes and read JetNet, the files
 `g.hdf5` and `t.hdf5` or `g150.hdf5` and `t150.hdf5` in the folder `--data`. Numbers:

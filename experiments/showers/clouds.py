@@ -55,7 +55,7 @@ from jgen.training import OptimizerConfig, TrainConfig
 
 GEANT4_MS_PER_GEV = 16.5
 """Of our own Geant4 simulation on one core, measured with the showers of results/README.md."""
-_PAIRS = 10
+_PAIRS = 10  # of true samples, behind the distances of the truth
 WHOLE = {
     "response": r"$E_\mathrm{tot}$ / $E_\mathrm{inc}$",
     "hits": "Voxels hit",

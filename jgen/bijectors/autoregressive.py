@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jgen.bijectors.elements import Element, on_components
 from jgen.bijectors.trainable import TrainableBijector
-from jgen.nets.causal import CausalNetwork
+from jgen.nets.transformers.causal import CausalNetwork
 
 
 def autoregressive(network: CausalNetwork, element: Element, num: int) -> TrainableBijector:

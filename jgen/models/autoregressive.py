@@ -17,8 +17,8 @@ from jgen.arrays import cast_array, finite_array, real_array
 from jgen.checks import check_finite, check_sizes
 from jgen.generative_model import GenerativeModel, from_noise, mean_loss
 from jgen.models.parts import check_contexts
-from jgen.nets.causal import CausalNetwork
 from jgen.nets.network import AutoregressiveNetwork
+from jgen.nets.transformers.causal import CausalNetwork
 from jgen.typing import Cond, Key, Params, PyTree
 
 
@@ -59,7 +59,7 @@ def autoregressive(network: CausalNetwork, head: Head, num: int) -> GenerativeMo
     over components with the network's cache of keys and values.
 
     Args:
-      network: `jgen.nets.causal.causal`, or another of that form.
+      network: `jgen.nets.transformers.causal.causal`, or another of that form.
       head: density of one component.
       num: number of components.
 

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 
 from jgen.checks import check_memory
 from jgen.generative_model import GenerativeModel
-from jgen.nets.causal import CausalNetwork
 from jgen.nets.network import AutoregressiveNetwork, Generator, Network
+from jgen.nets.transformers.causal import CausalNetwork
 from jgen.typing import Cond, PyTree
 
 Output = Array | jax.ShapeDtypeStruct

@@ -1,7 +1,6 @@
 """Networks as (init, apply) pairs; the only room that knows the layer library."""
 
 from jgen.nets.adversarial import critic_mlp, generator_mlp, latent_critic, pair_critic
-from jgen.nets.causal import CausalConfig, CausalNetwork, causal
 from jgen.nets.conditioners import conditioner, image_conditioner
 from jgen.nets.constrained import constrained
 from jgen.nets.conv_autoencoder import ConvAutoencoder, ConvAutoencoderConfig, conv_autoencoder
@@ -22,7 +21,6 @@ from jgen.nets.network import (
     num_parameters,
 )
 from jgen.nets.resnet import ResNetConfig, resnet3d
-from jgen.nets.sequence import SequenceConfig, sequence
 from jgen.nets.sets import (
     EpicConfig,
     PointWiseConfig,
@@ -31,8 +29,10 @@ from jgen.nets.sets import (
     point_wise,
     set_transformer,
 )
-from jgen.nets.transfusion import TransfusionConfig, transfusion
-from jgen.nets.vit import ViTConfig, vit
+from jgen.nets.transformers.causal import CausalConfig, CausalNetwork, causal
+from jgen.nets.transformers.sequence import SequenceConfig, sequence
+from jgen.nets.transformers.transfusion import TransfusionConfig, transfusion
+from jgen.nets.transformers.vit import ViTConfig, vit
 
 __all__ = [
     "BEAMS",

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.checks import check_cond, check_whole, check_wholes, check_widths
-from jgen.nets.causal import CausalNetwork
 from jgen.nets.dense import Dense, matmul
+from jgen.nets.transformers.causal import CausalNetwork
 
 # Masks are arrays of the host, of as many rows and columns.
 _LARGEST_MASK = 10_000

@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float
 
 from jgen.checks import check_cond, check_depths, check_finite, check_sizes, check_widths
 from jgen.nets.dense import Dense, matmul
-from jgen.nets.dit import DiT, check_transformer
 from jgen.nets.network import Network, from_linen
+from jgen.nets.transformers.dit import DiT, check_transformer
 from jgen.sets import SetCondition, masked, valid
 
 

@@ -39,8 +39,8 @@ from jgen.bijectors import (
 )
 from jgen.bijectors.trainable import lifted
 from jgen.nets import Network, num_parameters
-from jgen.nets.causal import CausalConfig, causal
 from jgen.nets.conditioners import conditioner
+from jgen.nets.transformers.causal import CausalConfig, causal
 from jgen.solvers import runge_kutta
 
 # Programs run once: most of the time is their compilation.

@@ -6,7 +6,7 @@ from scipy import stats
 
 from jgen.generative_model import Batch, draw
 from jgen.models import autoregressive, binned, equal_bins, gaussian_mixture
-from jgen.nets.causal import CausalConfig, CausalNetwork, causal
+from jgen.nets.transformers.causal import CausalConfig, CausalNetwork, causal
 from jgen.transforms import bayesian
 
 SIZES = CausalConfig(width=8, heads=2, blocks=1, feed_forward=16)

@@ -47,8 +47,8 @@ from jgen.nets import (
     velocity_mlp,
 )
 from jgen.nets.adversarial import critic_mlp, generator_mlp
-from jgen.nets.causal import CausalConfig, causal
-from jgen.nets.transfusion import TransfusionConfig, transfusion
+from jgen.nets.transformers.causal import CausalConfig, causal
+from jgen.nets.transformers.transfusion import TransfusionConfig, transfusion
 from jgen.paths import cosine
 from jgen.solvers import runge_kutta
 from jgen.training import OptimizerConfig, TrainConfig, fit, make_optimizer, member, per_player

@@ -8,7 +8,7 @@ from jgen.generative_model import Batch, draw
 from jgen.models import autoregressive_flow_matching, flow_matching
 from jgen.nets import Network, velocity_mlp
 from jgen.nets.network import AutoregressiveNetwork
-from jgen.nets.transfusion import TransfusionConfig, transfusion
+from jgen.nets.transformers.transfusion import TransfusionConfig, transfusion
 from jgen.paths import convert, interpolate, linear, variance_preserving
 from jgen.solvers import EulerMaruyama, NonStationary, runge_kutta
 

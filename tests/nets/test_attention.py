@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.nets.attention import attend
 from jgen.nets.primitives import chunks
+from jgen.nets.transformers.attention import attend
 
 
 def plain(q, k, v, mask=None):

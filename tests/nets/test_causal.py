@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from jgen.nets import num_parameters
-from jgen.nets.causal import CausalConfig, causal
+from jgen.nets.transformers.causal import CausalConfig, causal
 
 SIZES = CausalConfig(width=12, heads=3, blocks=2, feed_forward=20)
 NUM, OUTPUTS = 5, 7

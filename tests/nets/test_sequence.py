@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.nets.sequence import SequenceConfig, sequence
+from jgen.nets.transformers.sequence import SequenceConfig, sequence
 from tests.helpers import random_params
 
 SMALL = SequenceConfig(width=12, heads=2, blocks=2, mlp_width=16)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jgen.nets.network import num_parameters
-from jgen.nets.transfusion import TransfusionConfig, transfusion
+from jgen.nets.transformers.transfusion import TransfusionConfig, transfusion
 
 SMALL = TransfusionConfig(12, 2, 2, 16, 24, 4)
 

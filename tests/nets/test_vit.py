@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jgen.nets.network import num_parameters
-from jgen.nets.vit import ViTConfig, patchify, unpatchify, vit
+from jgen.nets.transformers.vit import ViTConfig, patchify, unpatchify, vit
 from tests.helpers import random_params
 
 SMALL = ViTConfig(patch=(2, 2, 1), width=12, heads=2, blocks=2, mlp_width=16)

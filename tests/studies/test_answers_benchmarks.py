@@ -13,8 +13,8 @@ from experiments.study import execute
 from jgen.nets import num_parameters
 from jgen.nets.primitives.points import on_points
 from jgen.nets.primitives.products import products
-from jgen.nets.transfusion import TransfusionConfig, transfusion
-from jgen.nets.vit import ViTConfig, vit
+from jgen.nets.transformers.transfusion import TransfusionConfig, transfusion
+from jgen.nets.transformers.vit import ViTConfig, vit
 from tests.helpers import random_params
 
 

@@ -9,7 +9,7 @@ from experiments.amplification.rings import averaging as study
 from experiments.amplification.rings import rings
 from experiments.study import Run
 from jgen.generative_model import draw
-from jgen.nets.causal import CausalConfig
+from jgen.nets.transformers.causal import CausalConfig
 from jgen.toys import ring
 
 SMALL = dataclasses.replace(

@@ -12,7 +12,7 @@ from experiments.study import at_least, known
 from jgen import GenerativeModel, OptimizerConfig, TrainConfig, amplification, models, nets, toys
 from jgen.bijectors import standardize
 from jgen.checks import check_positive
-from jgen.nets.causal import CausalConfig
+from jgen.nets.transformers.causal import CausalConfig
 from jgen.solvers import runge_kutta
 from jgen.training import game_optimizer
 from jgen.transforms import preprocessed

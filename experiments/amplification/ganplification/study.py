@@ -41,7 +41,7 @@ from experiments.study import Run, Study, main, table, variant
 from jgen import Batch, amplification, draw, member, plotting, toys
 from jgen.estimate import Estimate, mean_estimate
 from jgen.generative_model import SampleFunction
-from jgen.nets.causal import CausalConfig
+from jgen.nets.transformers.causal import CausalConfig
 from jgen.random import member_keys, stream
 from jgen.toys.camel_fit import exact_fit_error, fit_camel_backs, fitted_quantile_errors
 from jgen.typing import Key, Params

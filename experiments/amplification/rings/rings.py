@@ -28,7 +28,7 @@ from jgen import (
 )
 from jgen.bijectors import standardize
 from jgen.checks import check_open_fraction
-from jgen.nets.causal import CausalConfig, causal
+from jgen.nets.transformers.causal import CausalConfig, causal
 from jgen.random import member_keys, stream
 from jgen.training import RunFolder
 from jgen.typing import Key, Params

@@ -20,7 +20,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgen.checks import check_depths, check_sizes
-from jgen.nets.attention import attend, layer_norm
 from jgen.nets.dense import Dense, is_matmul, matmul
 from jgen.nets.lorentz.geometric_algebra import (
     GRADES,
@@ -31,6 +30,7 @@ from jgen.nets.lorentz.geometric_algebra import (
     weighed,
 )
 from jgen.nets.network import Network, from_linen
+from jgen.nets.transformers.attention import attend, layer_norm
 
 _FLOOR, _EPSILON = 0.01, 1e-5  # of squared norms, of multivectors and of scalars
 Init = Literal["default", "small", "unit_scalar"]
@@ -199,7 +199,7 @@ class _LGATr(nn.Module):
     def __call__(self, x, s):
         c = self.config
         state = EquiLinear(c.multivectors, c.scalars, name="in")(x, s)
-        # As in `jgen.nets.dit`: only matrix products are kept for the backward pass.
+        # As in `jgen.nets.transformers.dit`: only matrix products are kept for the backward pass.
         block = nn.remat(_Block, prevent_cse=False, policy=is_matmul)
         trunk = nn.scan(
             block, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.blocks

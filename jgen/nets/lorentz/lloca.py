@@ -30,9 +30,9 @@ from jgen.checks import (
     check_sizes,
     check_widths,
 )
-from jgen.nets.attention import attend, layer_norm
 from jgen.nets.dense import Dense, fan_in_uniform, is_matmul
 from jgen.nets.network import Network, from_linen
+from jgen.nets.transformers.attention import attend, layer_norm
 from jgen.physics.four_vectors import METRIC, boost, mass_squared
 
 Symmetry = Literal["so13", "so3", "so2", "z", "identity"]

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jgen.checks import check_depths, check_finite, check_sizes
-from jgen.nets.attention import Attention, attend, layer_norm
 from jgen.nets.dense import Dense, is_matmul
 from jgen.nets.embeddings import sinusoidal
 from jgen.nets.primitives.chunks import is_in_chunks
+from jgen.nets.transformers.attention import Attention, attend, layer_norm
 
 _xavier = nn.initializers.xavier_uniform()
 _zeros = nn.initializers.zeros

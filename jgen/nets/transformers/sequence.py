@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from jgen.checks import check_cond, check_sizes
 from jgen.nets.dense import Dense
-from jgen.nets.dit import DiT, check_transformer
 from jgen.nets.network import Network, from_linen
+from jgen.nets.transformers.dit import DiT, check_transformer
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Causal transformer: a context for every component of an event from the components before it.
 
-Its layers serve `jgen.nets.transfusion` too. Teacher forcing takes all tokens at once; sampling
-takes one token after another and keeps the keys and values of those before it.
+Its layers serve `transfusion` too. Teacher forcing takes all tokens at once; sampling takes one
+token after another and keeps the keys and values of those before it.
 """
 
 from collections.abc import Callable, Sequence

@@ -13,7 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgen.checks import LARGEST_DEPTH, check_depths, check_sizes, check_whole
-from jgen.nets.causal import (
+from jgen.nets.dense import Dense, fan_in_uniform, matmul
+from jgen.nets.embeddings import gaussian_fourier
+from jgen.nets.network import AutoregressiveNetwork
+from jgen.nets.transformers.causal import (
     Attention,
     CausalLayer,
     FeedForward,
@@ -22,9 +25,6 @@ from jgen.nets.causal import (
     layer_norm,
     next_token,
 )
-from jgen.nets.dense import Dense, fan_in_uniform, matmul
-from jgen.nets.embeddings import gaussian_fourier
-from jgen.nets.network import AutoregressiveNetwork
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from jaxtyping import Array, Real
 
 from jgen.checks import check_cond, check_literals, check_shape
 from jgen.nets.dense import Dense
-from jgen.nets.dit import DiT, check_transformer
 from jgen.nets.network import Network, from_linen
+from jgen.nets.transformers.dit import DiT, check_transformer
 
 Shape = tuple[int, ...]
 

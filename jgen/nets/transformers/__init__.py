@@ -1,0 +1,1 @@
+"""Transformers: attention, blocks, and the networks of showers and sequences made of them."""

@@ -12,7 +12,7 @@ compared, too, at the same energies; a finished run takes this up. The finished 
 `jgen.showers.clouds.load("runs/clouds-default")`. `--start-from electrons-ds2` begins with
 networks that are trained, to be made those of other showers (`--data`).
 
-Time: about 9 minutes of processor time (smoke: one and a half). Numbers: results/showers.md.
+Time: 8 to 13 minutes of processor time (smoke: one and a half). Numbers: results/showers.md.
 """
 
 import dataclasses

@@ -146,8 +146,8 @@ def judge(config: Config, run: Run, name: str) -> dict:
     options = {"num_bootstrap": config.bootstrap, "key": run.key("bootstrap")}
     found = compare(*observed, edges, **options).metrics
     distances = {k: v for k, v in found.items() if k.startswith("wasserstein/")}
-    floor = floors(observed[:2], numpy_generator(run.key("halves")))
-    ratios = np.array([v.value.value / floor[k.split("/")[1]] for k, v in distances.items()])
+    beside = ratios(observed[:2], observed[2], numpy_generator(run.key("halves")))
+    over = np.array(list(beside.values()))
     features = (event_tools.event_features(e) for e in (truth, held_out, mixed))
     classified = classifier_comparison(
         *features, run.key("classifier"), "events", config.classifier
@@ -156,24 +156,33 @@ def judge(config: Config, run: Run, name: str) -> dict:
     return {
         "w1": distances,
         "w1_ratio": {
-            "largest": float(ratios.max()), "median": float(np.median(ratios)),
-            "within": float((ratios < 3).sum()),
-        },
+            "largest": float(over.max()), "median": float(np.median(over)),
+            "within": float((over < 3).sum()),
+        } | {f"of/{name}": ratio for name, ratio in beside.items()},
         "auc": classified.metrics["auc_events"],
         "too_close": apart,
     }  # fmt: skip
 
 
-def floors(observed: list[dict], rng: np.random.Generator) -> dict[str, float]:
-    """W1 of true events to true events by observable: mean of ten random halvings.
+def ratios(true: list[dict], made: dict, rng: np.random.Generator) -> dict[str, float]:
+    """W1 of generated to true events over that of true to true ones, by observable.
 
-    That of one halving, which is a single number, is off by up to a factor of two.
+    Both are means of ten random halvings of all true events, of as many events: those of one
+    halving, single numbers, are off by up to a factor of two.
     """
-    both = {name: np.concatenate([o[name] for o in observed]) for name in observed[0]}
-    num = len(next(iter(both.values())))
+    both = {name: np.concatenate([o[name] for o in true]) for name in made}
+    num, size = (len(next(iter(o.values()))) for o in (both, made))
     halves = [np.array_split(rng.permutation(num), 2) for _ in range(10)]
-    distance = lambda values, i, j: wasserstein_distance(values[i], values[j])
-    return {k: float(np.mean([distance(v, *rows) for rows in halves])) for k, v in both.items()}
+    some = [rng.permutation(size)[: num // 2] for _ in halves]
+
+    def ratio(true, made):
+        floor = [wasserstein_distance(true[a], true[b]) for a, b in halves]
+        found = [
+            wasserstein_distance(true[a], made[c]) for (a, _), c in zip(halves, some, strict=True)
+        ]
+        return float(np.mean(found) / np.mean(floor))
+
+    return {name: ratio(values, made[name]) for name, values in both.items()}
 
 
 def solvers(config: Config, run: Run, name: str) -> dict:
@@ -208,8 +217,8 @@ def compute(config: Config, run: Run) -> dict:
     nll_events/NETWORK      error from the number of true events, common to all networks
     nll_gap/A - B           difference of networks, error from the spread of members
     hutchinson/NETWORK      log p by Hutchinson's estimate, one probe an event, minus the exact one
-    w1/NETWORK/wasserstein/OBSERVABLE, w1_ratio/NETWORK: largest and median ratio to the truth's,
-                            by `floors`, and how many are within three
+    w1/NETWORK/wasserstein/OBSERVABLE, w1_ratio/NETWORK/of/OBSERVABLE: ratio to the truth's, see
+                            `ratios`, of which the largest, the median and how many are within three
     auc/NETWORK             of a classifier, beside truth against truth
     lost/NETWORK            share of events that went to infinity and are left out
     too_close/NETWORK       share of events with two jets nearer than 0.5, of which the truth has
@@ -297,6 +306,15 @@ def report(config: Config, run: Run, results: dict) -> str:
     return tables(config, results)
 
 
+def farthest(config: Config, results: dict) -> tuple[list[str], dict[str, list[float]]]:
+    """Columns and rows of a table: the observables that any network has beyond three."""
+    over = {n: results[f"w1_ratio/{n}"] for n in config.networks}
+    worst = {k: max(float(o[k]) for o in over.values()) for k in over[config.networks[0]]}
+    names = sorted((k for k in worst if k.startswith("of/") and worst[k] >= 3), key=worst.get)[::-1]
+    rows = {NETWORKS[n]: [float(o[k]) for k in names] for n, o in over.items()}
+    return [k.removeprefix("of/") for k in names], rows
+
+
 def tables(config: Config, results: dict) -> str:
     """Likelihoods and costs, distances, solvers."""
     shown = {
@@ -306,12 +324,13 @@ def tables(config: Config, results: dict) -> str:
     }  # fmt: skip
     rows, kinds = {}, ("largest", "median", "within")
     for name in config.networks:
-        ratios = results[f"w1_ratio/{name}"]
+        over = results[f"w1_ratio/{name}"]
         cells = [results.get(f"{kind}/{name}") for kind in shown.values()]
-        rows[NETWORKS[name]] = [*cells, *(float(ratios[k]) for k in kinds)]
+        rows[NETWORKS[name]] = [*cells, *(float(over[k]) for k in kinds)]
     rows["base"] = [results["nll/base"], *[None] * (len(shown) + len(kinds) - 1)]
     columns = (*shown, *(f"W1 {k}" for k in kinds))
     texts = [table(columns, rows, title=f"ttbar + {config.num_jets} jets")]
+    texts.append(table(*farthest(config, results), title="W1 / truth"))
     gaps = {k.removeprefix("nll_gap/"): v for k, v in results.items() if k.startswith("nll_gap/")}
     verdict = lambda gap: "ordered" if abs(gap.value) > 2 * gap.error else "not ordered"
     if gaps:

@@ -21,7 +21,7 @@ from jgen import (
 )
 from jgen import jets as jet_tools
 from jgen.jets import WHOLE, Constituents, jet_kinematics, missed_whole, whole_jets, whole_map
-from jgen.sets import SetCondition
+from jgen.sets import SetCondition, valid
 from jgen.solvers import DDIM, Denoised, runge_kutta
 from jgen.training import game_optimizer, operations
 from jgen.transforms import preprocessed
@@ -29,10 +29,12 @@ from jgen.typing import Key, Params
 
 GENERATORS = ("EPiC-FM", "EPiC-GAN", "MeanFlow", "consistency", "EPiC-JeDi", "transformer-FM")
 DISTILLED = "MeanFlow", "consistency"
-"""Generators of one call that learn from EPiC-FM."""
+"""Generators of one call that learn from EPiC-FM, and start as it: all three see the width of an
+interval of time, which is zero for but MeanFlow."""
 # Signal rates at both ends of the path of EPiC-JeDi, alpha = sin(pi t / 2) (2310.00049).
 _RATES = 0.02, 0.999
-INFORMED = "EPiC-FM", "consistency", "transformer-FM"
+_BEYOND = 1e3  # of any coordinate
+INFORMED = "EPiC-FM", *DISTILLED, "transformer-FM"
 """Generators whose networks say where on a straight path a jet is heading."""
 
 
@@ -87,17 +89,17 @@ class Generators:
 
     def network(self, name: str, jets: Constituents) -> nets.Network:
         """What predicts a velocity or noise of points of such jets, given class, pT and mass."""
-        num_cond = len(jets.classes) + WHOLE
         informed = self.informed and name in INFORMED
-        further = WHOLE if informed else name == "MeanFlow"
+        interval = name in ("EPiC-FM", *DISTILLED)
+        num_cond = len(jets.classes) + WHOLE + interval + (WHOLE if informed else 0)
         if name == "transformer-FM":
-            network = nets.set_transformer(3, num_cond + further, self.transformer)
+            network = nets.set_transformer(3, num_cond, self.transformer)
         else:
-            network = nets.epic(3, num_cond + further, self.epic)
-        if not informed:
-            return network
-        maps = jet_tools.point_map(jets.points, jets.n), whole_map(jets.points)
-        return nets.constrained(network, missed_whole(*maps), WHOLE)
+            network = nets.epic(3, num_cond, self.epic)
+        if informed:
+            maps = jet_tools.point_map(jets.points, jets.n), whole_map(jets.points)
+            network = nets.constrained(network, missed_whole(*maps), WHOLE)
+        return models.instantaneous(network) if interval and name != "MeanFlow" else network
 
     def model(
         self, name: str, jets: Constituents, teacher: Params | None = None
@@ -167,20 +169,36 @@ def draw_whole(
     return np.clip(made, known.min(axis=0), known.max(axis=0))
 
 
-def mass_distance(model: GenerativeModel, scale: bijectors.Bijector, num_classes: int):
-    """W1-M of (params, key, jets), the mean over classes, of which there are equally many jets."""
+def jet_score(model: GenerativeModel, scale: bijectors.Bijector, num_classes: int):
+    """W1-M plus W1-P of (params, key, jets), the mean over classes.
 
-    def masses(params, key, x, cond):
-        made = model.sample(params, key, cond)
-        return tuple(jet_kinematics(scale.inverse(z, cond)[0])[3] for z in (x, made))
+    Of each class there are equally many jets, one after another.
+    """
+
+    def observed(z, cond):
+        points = scale.inverse(z, cond)[0]
+        # Points that are not there stand at the same end of both samples.
+        there = valid(cond.n, len(points))[:, None]
+        return jet_kinematics(points)[3], jnp.where(there, points, _BEYOND)
+
+    def both(params, key, x, cond):
+        return observed(x, cond), observed(model.sample(params, key, cond), cond)
 
     def score(params, key, jets):
         keys = jax.random.split(key, len(jets.x))
-        pairs = jax.vmap(masses, (None, 0, 0, 0))(params, keys, jets.x, jets.cond)
-        true, made = (jnp.sort(m.reshape(num_classes, -1), axis=1) for m in pairs)
-        return jnp.mean(jnp.abs(true - made))
+        true, made = jax.vmap(both, (None, 0, 0, 0))(params, keys, jets.x, jets.cond)
+        n = jets.cond.n.reshape(num_classes, -1)
+        counts = jnp.full(num_classes, n.shape[1]), jnp.sum(n, axis=1)
+        return sum(map(_apart, true, made, counts))
 
     return score
+
+
+def _apart(a, b, counts):
+    """Mean W1 of the columns of values [num, ..., columns], of classes of so many values."""
+    columns = (x.reshape(len(counts), -1, x.shape[-1] if x.ndim > 1 else 1) for x in (a, b))
+    a, b = (jnp.sort(x, axis=1) for x in columns)
+    return jnp.mean(jnp.sum(jnp.abs(a - b), axis=1) / counts[:, None])
 
 
 def train(
@@ -197,14 +215,14 @@ def train(
     model = config.model(name, jets, teacher)
     if name != "EPiC-GAN":
         training = config.training if name in ("EPiC-FM", "EPiC-JeDi") else config.others
-        return model, run.fit(name, model, Batch(z, cond), training).one
+        return model, run.fit(name, model, Batch(z, cond), training, initial=teacher).one
     of = [np.flatnonzero(jets.labels == k) for k in range(num_classes)]
     rows = np.concatenate([r[: min(map(len, of))] for r in of])
     watched = Batch(*jax.tree.map(lambda a: a[rows], (z, cond)))
     players = dict.fromkeys(("generator", "critic"), config.game.optimizer)
     fitted = run.fit(
         name, model, Batch(z, cond), config.game, validation=watched,
-        score=mass_distance(model, scale, num_classes),
+        score=jet_score(model, scale, num_classes),
         optimizer=game_optimizer(players, config.game.steps),
     )  # fmt: skip
     return model, fitted.one

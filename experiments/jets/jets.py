@@ -9,7 +9,7 @@ mass of the whole jet, which a flow draws. Networks of flow matching and of the 
 are told how far a jet is from what was asked, and corrected (`jgen.nets.constrained`);
 `--models.no-informed` leaves that out, as published. Other generators miss what was asked; their
 calibrated points are scaled to it. Half of the jets are trained on, the other half is the truth:
-the distances between both halves stand beside those of the generators.
+distances between random halves of all jets stand beside those of the generators.
 
 `--preset paper-jetnet30` and `paper-jetnet150` have the published sizes and read JetNet, the files
 `g.hdf5` and `t.hdf5` or `g150.hdf5` and `t150.hdf5` in the folder `--data`. Numbers:
@@ -17,6 +17,7 @@ results/jets.md.
 """
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,9 @@ class Config:
     whose axis is that of a massive jet, are not centred."""
     bootstrap: int = 20
     """Resamplings behind the errors of the Wasserstein distances."""
+    repeats: int = 4
+    """Samples of each generator, and random halvings of all true jets, whose distances are
+    averaged: those of one sample are off by up to a factor of two."""
     movers: int = 30
     """Jets in either of the two batches for coverage and MMD."""
     batch: int = 100
@@ -82,7 +86,7 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config.models, steps=1)
     positive(config.models, "width", block="models.")
-    at_least(config, num_points=2, most_jets=200, bootstrap=2, movers=4, batch=1)
+    at_least(config, num_points=2, most_jets=200, bootstrap=2, movers=4, batch=1, repeats=1)
     known(config, generators=GENERATORS)
     if len(set(config.classes)) < len(config.classes) or not config.classes:
         raise ValueError(f"classes must be different ones, one at least, got {config.classes}")
@@ -128,17 +132,18 @@ def build(config: Config) -> dict[str, GenerativeModel]:
 
 
 def generate(config: Config, run: Run, name: str) -> dict:
-    """Jets of a generator, as many of each class as are true, with what they cost."""
+    """Jets of a generator, `repeats` times as many of each class as are true, and their cost."""
     jets, truth = inputs(config)
+    labels = np.tile(truth.labels, config.repeats)
     scale = jet_tools.point_map(jets.points, jets.n)
     model, params = train(config.models, run, name, jets, scale)
     n = jet_tools.draw_multiplicities(
-        jets.total, jets.labels, truth.labels, run.key(f"n {name}"), config.num_points
+        jets.total, jets.labels, labels, run.key(f"n {name}"), config.num_points
     )
-    cond = condition(n, truth.labels, len(config.classes))
+    cond = condition(n, labels, len(config.classes))
     if name != "EPiC-GAN":
         asked = draw_whole(config.models, run, jets, cond, run.key(f"whole {name}"))
-        cond = condition(n, truth.labels, len(config.classes), scaled_whole(asked, jets))
+        cond = condition(n, labels, len(config.classes), scaled_whole(asked, jets))
     z, milliseconds = timed_draw(
         model, params, run.key(f"jets {name}"), len(n), cond, batch_size=config.batch
     )
@@ -173,11 +178,12 @@ def samplers(config: Config, *, drawn: bool = True) -> dict[str, str]:
 
 
 def samples(config: Config, run: Run, name: str) -> dict[str, JetSample]:
-    """Class -> its jets of a sampler; of "truth" the true ones, of "training" the other half."""
+    """Class -> its jets of a sampler, one sample after another; of "truth" and "training" once."""
     jets, truth = inputs(config)
     if of := samplers(config).get(name):
         made = run.cached(f"{of}/jets", generate, config, run, of)
-        points, n, labels = made["points" if of == name else "calibrated"], made["n"], truth.labels
+        points, n = made["points" if of == name else "calibrated"], made["n"]
+        labels = np.tile(truth.labels, config.repeats)
     else:
         half = truth if name == "truth" else jets
         points, n, labels = half.points, half.n, half.labels
@@ -188,23 +194,46 @@ def samples(config: Config, run: Run, name: str) -> dict[str, JetSample]:
 
 
 def distances(config: Config, run: Run, name: str) -> dict:
-    """Of jets to the truth, class by class."""
+    """Of jets to the truth, class by class: means of all samples, with the error of the first."""
     true, others = (samples(config, run, which) for which in ("truth", name))
-    return {
-        of_class: jet_tools.jet_distances(
-            true[of_class], others[of_class], run.key(f"distances {of_class}"),
-            num_bootstrap=config.bootstrap, movers=(config.movers, 2),
-        )
-        for of_class in config.classes
-    }  # fmt: skip
+    found = {}
+    for c in config.classes:
+        rows = np.split(np.arange(len(others[c].n)), config.repeats)
+        found[c] = averaged(config, run, c, ((true[c], others[c].take(r)) for r in rows))
+    return found
+
+
+def true_distances(config: Config, run: Run) -> dict:
+    """Of true jets to true jets, class by class: means of random halvings of all."""
+    both, found = [samples(config, run, which) for which in ("truth", "training")], {}
+    rng = numpy_generator(run.key("halvings"))
+    for c in config.classes:
+        every = JetSample(*map(np.concatenate, zip(*(half[c] for half in both), strict=True)))
+        num = len(every.n) // 2
+        rows = (rng.permutation(len(every.n)) for _ in range(config.repeats))
+        halves = ((every.take(r[:num]), every.take(r[num:])) for r in rows)
+        found[c] = averaged(config, run, c, halves)
+    return found
+
+
+def averaged(config: Config, run: Run, of_class: str, pairs: Iterable) -> dict[str, Estimate]:
+    """Mean distances of pairs of samples, and the error of the first."""
+    options = {"num_bootstrap": config.bootstrap, "movers": (config.movers, 2)}
+    found = []
+    for i, (true, other) in enumerate(pairs):
+        key = run.key(f"distances {of_class} {i}")
+        found.append(jet_tools.jet_distances(true, other, key, **options))
+        options["num_bootstrap"] = 0
+    mean = lambda d: float(np.mean([one[d].value for one in found]))
+    return {d: Estimate(mean(d), found[0][d].error) for d in DISTANCES}
 
 
 def compute(config: Config, run: Run) -> dict:
     """Train, generate and compare, class by class.
 
     CLASS/SAMPLER/DISTANCE     see `jgen.jets.jet_distances`; a sampler is a generator, or
-                               GENERATOR/calibrated; those of "truth" are of the training half to
-                               the other one
+                               GENERATOR/calibrated; those of "truth" are of random halves of all
+                               jets to the others
     ms_per_jet/GENERATOR       from numbers of points to points in memory
     mflop_per_jet/GENERATOR    operations of the network, as XLA counts them, times its calls
     calls/GENERATOR            of the network
@@ -214,8 +243,10 @@ def compute(config: Config, run: Run) -> dict:
     """
     results = {}
     for name in ("truth", *samplers(config)):
-        other = "training" if name == "truth" else name
-        measured = run.cached(f"{other}/distances", distances, config, run, other)
+        if name == "truth":
+            measured = run.cached("truth/distances", true_distances, config, run)
+        else:
+            measured = run.cached(f"{name}/distances", distances, config, run, name)
         for of_class, found in measured.items():
             results |= {f"{of_class}/{name}/{d}": value for d, value in found.items()}
     for name in config.generators:
@@ -351,6 +382,7 @@ SMOKE = variant(
     bootstrap=2,
     movers=4,
     batch=1000,
+    repeats=2,
     generators=("EPiC-FM", "EPiC-GAN", *DISTILLED),
 )
 # Half of 177 thousand jets of two classes: epochs of 173 steps, or 1390 of the GAN.

@@ -9,8 +9,8 @@ normal, and c(x1) of width w, the best guess moves it by
     -(1 - t)^2 G^T ((1 - t)^2 G G^T + w^2)^-1 c.
 
 `constrained` adds this, over 1 - t and times a gain between zero and one that it learns as a
-function of time, to the velocity of a network, which sees c(x_t), too. Nothing of this is
-published; `jgen.events.known` does the same for top pairs, with surfaces of its own.
+function of time and condition, to the velocity of a network, which sees c(x_t), too. Nothing of
+this is published; `jgen.events.known` does the same for top pairs, with surfaces of its own.
 """
 
 from collections.abc import Callable
@@ -75,9 +75,12 @@ def constrained(
             " in all: make it with so many more"
         )
 
+    num_cond = None if inner.num_cond is None else inner.num_cond - num
+
     def init(key):
         # Gains of one half.
-        return {"network": inner.init(key), "gain": jnp.zeros(len(harmonics(jnp.ones(()))) + 1)}
+        size = len(harmonics(jnp.ones(()))) + 1 + (num_cond or 0)
+        return {"network": inner.init(key), "gain": jnp.zeros(size)}
 
     def apply(params, t, x, cond=None):
         off = missed(x, cond)
@@ -86,8 +89,12 @@ def constrained(
         off = jnp.clip(off, -_MOST, _MOST)
         v = inner.apply(params["network"], t, x, _beside(cond, off))
         left = jnp.maximum(1 - jnp.asarray(t, x.dtype), _EARLIEST)
-        gain = jax.nn.sigmoid(params["gain"] @ jnp.append(harmonics(t), 1))
+        gain = jax.nn.sigmoid(params["gain"] @ seen(t, cond))
         return v + gain / left * move(left, x + left * v, cond)
+
+    def seen(t, cond):
+        given = (_numbers(cond),) if num_cond else ()
+        return jnp.concatenate([harmonics(t), *given, jnp.ones(1)])
 
     def move(left, x, cond):
         """The best guess of what an event that is wrong by the noise left lacks."""
@@ -102,11 +109,16 @@ def constrained(
         lack = jnp.linalg.solve(matrix, jnp.clip(-value, -_MOST, _MOST))
         return jnp.clip(noise * jnp.tensordot(lack, slopes, 1), -_FARTHEST, _FARTHEST)
 
-    return Network(init, apply, None if inner.num_cond is None else inner.num_cond - num)
+    return Network(init, apply, num_cond)
+
+
+def _numbers(cond):
+    """Those of a condition, without the number of points."""
+    given = cond.cond if isinstance(cond, SetCondition) else cond
+    return jnp.zeros(0) if given is None else jnp.ravel(given)
 
 
 def _beside(cond, values):
     """A condition with further numbers."""
-    if isinstance(cond, SetCondition):
-        return cond._replace(cond=_beside(cond.cond, values))
-    return values if cond is None else jnp.concatenate([jnp.ravel(cond), values])
+    made = jnp.concatenate([_numbers(cond), values])
+    return cond._replace(cond=made) if isinstance(cond, SetCondition) else made

@@ -41,6 +41,21 @@ def test_the_correction_of_a_linear_surface_is_the_expected_velocity():
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+def test_the_gain_is_a_function_of_the_condition():
+    """Its weights are of harmonics, the condition's numbers and one, in this order."""
+    network = constrained(Network(lambda key: {}, straight, 4), off, 2)
+    params = network.init(jax.random.key(0))
+    params["gain"] = params["gain"].at[-3].set(200.0)
+    x, moved = jnp.ones(3), []
+    for first in (1.0, -1.0):
+        asked = jnp.array([first, 0.5])
+        full = {**params, "gain": jnp.zeros_like(params["gain"]).at[-1].set(200.0)}
+        moved.append((network.apply(params, 0.4, x, asked), network.apply(full, 0.4, x, asked)))
+    np.testing.assert_allclose(*moved[0], rtol=1e-5)
+    assert (moved[1][0] == 0).all()
+    assert (moved[1][1] != 0).any()
+
+
 def test_events_end_where_they_are_asked_to():
     """Sums of squares, given; a plain network of the same size and training misses them."""
     rng = np.random.default_rng(0)

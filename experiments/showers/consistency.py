@@ -70,11 +70,13 @@ class Config:
     trajectories: str = "midpoint-24"
     """Solver of the teacher's trajectories that the consistency functions learn from."""
     energy: Distillation = Distillation(
-        5000, training=variant(presets.DEFAULT.energy_training, steps=1000)
+        5000,
+        training=variant(presets.DEFAULT.energy_training, steps=1000, optimizer=presets.ADAMW),
     )
     """Distillation of the energy network."""
     shape: Distillation = Distillation(
-        3000, training=variant(presets.DEFAULT.shape_training, steps=1000)
+        3000,
+        training=variant(presets.DEFAULT.shape_training, steps=1000, optimizer=presets.ADAMW),
     )
     """Distillation of the shape network."""
     cut: float = 1e-6

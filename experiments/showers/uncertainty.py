@@ -57,6 +57,13 @@ PARTS = ("energy", "shape")
 _CHUNK = 50
 
 
+_BY_ADAMW = variant(
+    presets.DEFAULT,
+    energy_training={"optimizer": presets.ADAMW},
+    shape_training={"optimizer": presets.ADAMW},
+)
+
+
 @dataclass(frozen=True)
 class Posterior(BayesianConfig):
     """The Bayesian networks, of the same sizes as the ensemble's."""
@@ -66,9 +73,9 @@ class Posterior(BayesianConfig):
     temperature: float = 1.0
     """Weight of the KL divergence. At 1 the squared error of each voxel or layer ratio counts as
     that of a normal density of width 1; larger ones widen the posterior."""
-    energy_training: TrainConfig = presets.DEFAULT.energy_training
+    energy_training: TrainConfig = _BY_ADAMW.energy_training
     """Training of the energy network."""
-    shape_training: TrainConfig = variant(presets.DEFAULT.shape_training, steps=2500, accumulate=1)
+    shape_training: TrainConfig = variant(_BY_ADAMW.shape_training, steps=2500, accumulate=1)
     """Training of the shape network; one draw of the weights a minibatch makes it noisier."""
 
 
@@ -76,7 +83,7 @@ class Posterior(BayesianConfig):
 class Config:
     """One study of uncertainties."""
 
-    calodream: presets.Config = variant(presets.DEFAULT, shape_training={"steps": 1500})
+    calodream: presets.Config = variant(_BY_ADAMW, shape_training={"steps": 1500})
     """Data, networks and solvers, and the training of each member of the ensemble."""
     method: Literal["both", "ensemble", "bayesian"] = "both"
     """What is trained and judged."""

@@ -2,10 +2,11 @@
 
     px, py, pz, log m^2 ~ N(0, 1), independent, in units of 206.6 GeV,
 
-drawn again until every pT is above the cut and every two particles are apart (2509.08048).
+given that every pT is above the cut and every two particles are apart (2509.08048).
 
-Deviation from the published code: rejection is a loop of its own for every event, inside of the
-loss, which takes 7 ms of one core for 256 events; no pool is kept.
+Deviation from the published code: no pool is kept. Momenta above the cut are drawn as such, in
+closed form, and until they are apart in a loop of its own for every event, inside of the loss,
+which takes 3 ms of one core for 384 events.
 
 What the density is not. Events that flow back to where two particles are close have the density of
 the same formula, as if it went on there; the generator makes none of them. Densities of a model
@@ -59,24 +60,24 @@ def event_base(coordinates: Coordinates, min_distance: float = MIN_DISTANCE) -> 
     log_acceptance = float(np.log(acceptance(num, coordinates.min_pt, min_distance)))
     first, second = np.triu_indices(num, 1)
 
-    def accepted(p):
-        pt = jnp.hypot(p[:, 0], p[:, 1])
-        eta, phi = jnp.arcsinh(p[:, 2] / pt), jnp.arctan2(p[:, 1], p[:, 0])
-        distance = jnp.hypot(eta[first] - eta[second], wrapped(phi[first] - phi[second]))
-        return jnp.all(pt > cut) & jnp.all(distance > min_distance)
+    def far_apart(state):
+        _, pt, phi, eta = state
+        square = (eta[first] - eta[second]) ** 2 + wrapped(phi[first] - phi[second]) ** 2
+        return jnp.all(square > min_distance**2)
 
-    def candidate(key):
-        return normal(key, (num, 4))
+    def again(state):
+        key, *now = jax.random.split(state[0], 4)
+        around, above = (jax.random.uniform(k, (num,)) for k in now[:2])
+        # Two normal numbers whose length is above the cut.
+        pt = jnp.sqrt(cut**2 - 2 * jnp.log1p(-above))
+        return key, pt, jnp.pi * (2 * around - 1), jnp.arcsinh(normal(now[2], (num,)) / pt)
 
     def sample(key: Key) -> Float[Array, "n 4"]:
-        def again(state):
-            key, _ = state
-            key, now = jax.random.split(key)
-            return key, candidate(now)
-
-        start = again((key, None))
-        _, drawn = jax.lax.while_loop(lambda state: ~accepted(state[1][:, :3]), again, start)
-        return _coordinates(coordinates, drawn)
+        key, key_mass = jax.random.split(key)
+        start = again((key,))
+        _, pt, phi, eta = jax.lax.while_loop(lambda state: ~far_apart(state), again, start)
+        parts = pt * jnp.cos(phi), pt * jnp.sin(phi), pt * jnp.sinh(eta), normal(key_mass, (num,))
+        return _coordinates(coordinates, jnp.stack(parts, axis=1))
 
     def log_prob(z: Float[Array, "n 4"]) -> Float[Array, ""]:
         with jax.enable_x64(True):

@@ -103,7 +103,7 @@ class Generators:
             network = nets.epic(3, num_cond, self.epic)
         if informed:
             maps = jet_tools.point_map(jets.points, jets.n), whole_map(jets.points)
-            network = nets.constrained(network, missed_whole(*maps), WHOLE)
+            network = nets.constrained(network, missed_whole(*maps), WHOLE, gain_cond=int(interval))
         return models.instantaneous(network) if interval and name != "MeanFlow" else network
 
     def model(

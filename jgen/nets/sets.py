@@ -258,7 +258,7 @@ def _network(module: nn.Module, num_features: int, num_cond: int) -> Network:
     check_cond(num_cond)
     number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     cond = SetCondition(jax.ShapeDtypeStruct((), jnp.int32), number(num_cond) if num_cond else None)
-    return from_linen(module, number(), number(2, num_features), cond, num_cond=num_cond)
+    return from_linen(module, number(), number(2, num_features), cond)
 
 
 _act: Callable[[Array], Array] = nn.leaky_relu

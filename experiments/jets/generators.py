@@ -64,7 +64,12 @@ class Generators:
         1200, 256, ema_decay=0.995,
         optimizer=OptimizerConfig(4e-3, warmup=0.05, clip_norm=0.5, method="muon"),
     )  # fmt: skip
-    """Training of the transformer, of MeanFlow and of the consistency function."""
+    """Training of the transformer."""
+    distilled: TrainConfig = TrainConfig(
+        1200, 256, ema_decay=0.995,
+        optimizer=OptimizerConfig(2e-3, warmup=0.05, clip_norm=0.5, method="muon"),
+    )  # fmt: skip
+    """Training of MeanFlow and of the consistency function."""
     width: float = 1.0
     """Standard deviation of the GAN's points, which is five as published; here points were then ten
     times too far out for the first thousand steps."""
@@ -98,7 +103,7 @@ class Generators:
             network = nets.epic(3, num_cond, self.epic)
         if informed:
             maps = jet_tools.point_map(jets.points, jets.n), whole_map(jets.points)
-            network = nets.constrained(network, missed_whole(*maps), WHOLE)
+            network = nets.constrained(network, missed_whole(*maps), WHOLE, gain_cond=int(interval))
         return models.instantaneous(network) if interval and name != "MeanFlow" else network
 
     def model(
@@ -122,7 +127,7 @@ class Generators:
         if name == "MeanFlow":
             velocity = self.network("EPiC-FM", jets).apply
             taught = None if teacher is None else functools.partial(velocity, teacher)
-            return models.mean_flow(network, shape, teacher=taught)
+            return models.mean_flow(network, shape, teacher=taught, power=1.0)
         if name == "consistency":
             return models.consistency(network, shape, teacher=teacher)
         if name == "EPiC-JeDi":
@@ -214,7 +219,8 @@ def train(
         teacher = jax.tree.map(lambda a: jnp.asarray(a[0]), run.stage("EPiC-FM/params"))
     model = config.model(name, jets, teacher)
     if name != "EPiC-GAN":
-        training = config.training if name in ("EPiC-FM", "EPiC-JeDi") else config.others
+        blocks = dict.fromkeys(DISTILLED, config.distilled) | {"transformer-FM": config.others}
+        training = blocks.get(name, config.training)
         return model, run.fit(name, model, Batch(z, cond), training, initial=teacher).one
     of = [np.flatnonzero(jets.labels == k) for k in range(num_classes)]
     rows = np.concatenate([r[: min(map(len, of))] for r in of])

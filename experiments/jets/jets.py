@@ -72,8 +72,10 @@ class Config:
     bootstrap: int = 20
     """Resamplings behind the errors of the Wasserstein distances."""
     repeats: int = 4
-    """Samples of each generator, and random halvings of all true jets, whose distances are
-    averaged: those of one sample are off by up to a factor of two."""
+    """Samples of each generator whose distances are averaged."""
+    halvings: int = 10
+    """Random halvings of all true jets whose distances are averaged: those of one are off by up to
+    a factor of two."""
     movers: int = 30
     """Jets in either of the two batches for coverage and MMD."""
     batch: int = 100
@@ -86,7 +88,9 @@ def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config.models, steps=1)
     positive(config.models, "width", block="models.")
-    at_least(config, num_points=2, most_jets=200, bootstrap=2, movers=4, batch=1, repeats=1)
+    at_least(
+        config, num_points=2, most_jets=200, bootstrap=2, movers=4, batch=1, repeats=1, halvings=1
+    )
     known(config, generators=GENERATORS)
     if len(set(config.classes)) < len(config.classes) or not config.classes:
         raise ValueError(f"classes must be different ones, one at least, got {config.classes}")
@@ -210,7 +214,7 @@ def true_distances(config: Config, run: Run) -> dict:
     for c in config.classes:
         every = JetSample(*map(np.concatenate, zip(*(half[c] for half in both), strict=True)))
         num = len(every.n) // 2
-        rows = (rng.permutation(len(every.n)) for _ in range(config.repeats))
+        rows = (rng.permutation(len(every.n)) for _ in range(config.halvings))
         halves = ((every.take(r[:num]), every.take(r[num:])) for r in rows)
         found[c] = averaged(config, run, c, halves)
     return found
@@ -376,6 +380,7 @@ SMOKE = variant(
         training=_BRIEF,
         jets=_BRIEF,
         others=_BRIEF,
+        distilled=_BRIEF,
         game=_BRIEF | {"validate_every": 5},
         steps=2,
     ),
@@ -383,6 +388,7 @@ SMOKE = variant(
     movers=4,
     batch=1000,
     repeats=2,
+    halvings=2,
     generators=("EPiC-FM", "EPiC-GAN", *DISTILLED),
 )
 # Half of 177 thousand jets of two classes: epochs of 173 steps, or 1390 of the GAN.
@@ -410,6 +416,7 @@ JETNET30 = variant(
         informed=False,
         training=_PAPER,
         others=_PAPER,
+        distilled=_PAPER,
         width=5.0,
         game=_GAME,
         steps=99,

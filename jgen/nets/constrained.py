@@ -9,8 +9,8 @@ normal, and c(x1) of width w, the best guess moves it by
     -(1 - t)^2 G^T ((1 - t)^2 G G^T + w^2)^-1 c.
 
 `constrained` adds this, over 1 - t and times a gain between zero and one that it learns as a
-function of time and condition, to the velocity of a network, which sees c(x_t), too. Nothing of
-this is published; `jgen.events.known` does the same for top pairs, with surfaces of its own.
+function of time, to the velocity of a network, which sees c(x_t), too. Nothing of this is
+published; `jgen.events.known` does the same for top pairs, with surfaces of its own.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.checks import check_positive, check_sizes
+from jgen.checks import check_positive, check_sizes, check_whole
 from jgen.nets.network import Network, NetworkLike, as_network
 from jgen.nets.sets import harmonics
 from jgen.sets import SetCondition
@@ -37,6 +37,7 @@ def constrained(
     num: int,
     *,
     width: float = 0.03,
+    gain_cond: int = 0,
 ) -> Network:
     """A velocity field for flow matching on the linear path, corrected towards missed(x1) = 0.
 
@@ -61,25 +62,26 @@ def constrained(
         the network sees it, of width one; undo in here how events were scaled.
       num: of these numbers.
       width: of `missed` of true events, which is that of rounding or of what is left open.
+      gain_cond: first numbers of the condition that gains depend on, beside time. One for
+        `jgen.models.mean_flow`, whose interval should end on what is asked where it ends the path.
 
     Raises:
       ValueError: for a width or a number that is not positive, or a network whose condition has
         fewer numbers; on a call, if `missed` gives another shape than [num].
     """
     check_sizes(num=num)
+    check_whole(0, gain_cond=gain_cond)
     check_positive(width=width)
     inner = as_network(network)
-    if inner.num_cond is not None and inner.num_cond < num:
+    if inner.num_cond is not None and inner.num_cond < num + gain_cond:
         raise ValueError(
-            f"the network must take {num} numbers beside its condition, but it has {inner.num_cond}"
-            " in all: make it with so many more"
+            f"the network must take {num} numbers beside its condition, of which gains see "
+            f"{gain_cond}, but it has {inner.num_cond} in all: make it with so many more"
         )
-
-    num_cond = None if inner.num_cond is None else inner.num_cond - num
 
     def init(key):
         # Gains of one half.
-        size = len(harmonics(jnp.ones(()))) + 1 + (num_cond or 0)
+        size = len(harmonics(jnp.ones(()))) + gain_cond + 1
         return {"network": inner.init(key), "gain": jnp.zeros(size)}
 
     def apply(params, t, x, cond=None):
@@ -89,12 +91,12 @@ def constrained(
         off = jnp.clip(off, -_MOST, _MOST)
         v = inner.apply(params["network"], t, x, _beside(cond, off))
         left = jnp.maximum(1 - jnp.asarray(t, x.dtype), _EARLIEST)
-        gain = jax.nn.sigmoid(params["gain"] @ seen(t, cond))
+        given = _numbers(cond)
+        if len(given) < gain_cond:
+            raise ValueError(f"gains see {gain_cond} numbers of the condition, got {len(given)}")
+        seen = jnp.concatenate([harmonics(t), given[:gain_cond], jnp.ones(1)])
+        gain = jax.nn.sigmoid(params["gain"] @ seen)
         return v + gain / left * move(left, x + left * v, cond)
-
-    def seen(t, cond):
-        given = (_numbers(cond),) if num_cond else ()
-        return jnp.concatenate([harmonics(t), *given, jnp.ones(1)])
 
     def move(left, x, cond):
         """The best guess of what an event that is wrong by the noise left lacks."""
@@ -109,7 +111,7 @@ def constrained(
         lack = jnp.linalg.solve(matrix, jnp.clip(-value, -_MOST, _MOST))
         return jnp.clip(noise * jnp.tensordot(lack, slopes, 1), -_FARTHEST, _FARTHEST)
 
-    return Network(init, apply, num_cond)
+    return Network(init, apply, None if inner.num_cond is None else inner.num_cond - num)
 
 
 def _numbers(cond):

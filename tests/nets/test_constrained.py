@@ -41,11 +41,11 @@ def test_the_correction_of_a_linear_surface_is_the_expected_velocity():
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_the_gain_is_a_function_of_the_condition():
-    """Its weights are of harmonics, the condition's numbers and one, in this order."""
-    network = constrained(Network(lambda key: {}, straight, 4), off, 2)
+def test_the_gain_is_a_function_of_the_first_numbers_of_the_condition():
+    """Its weights are of harmonics, these numbers and one, in this order."""
+    network = constrained(Network(lambda key: {}, straight, 4), off, 2, gain_cond=1)
     params = network.init(jax.random.key(0))
-    params["gain"] = params["gain"].at[-3].set(200.0)
+    params["gain"] = params["gain"].at[-2].set(200.0)
     x, moved = jnp.ones(3), []
     for first in (1.0, -1.0):
         asked = jnp.array([first, 0.5])
@@ -54,6 +54,16 @@ def test_the_gain_is_a_function_of_the_condition():
     np.testing.assert_allclose(*moved[0], rtol=1e-5)
     assert (moved[1][0] == 0).all()
     assert (moved[1][1] != 0).any()
+
+
+def test_too_few_numbers_for_the_gain_are_refused():
+    with pytest.raises(ValueError, match="of which gains see 2, but it has 3"):
+        constrained(Network(lambda key: {}, straight, 3), off, 2, gain_cond=2)
+    network = constrained(Network(lambda key: {}, straight), off, 2, gain_cond=3)
+    with pytest.raises(ValueError, match="gains see 3 numbers of the condition, got 2"):
+        network.apply(network.init(jax.random.key(0)), 0.5, jnp.ones(3), jnp.ones(2))
+    with pytest.raises(ValueError, match="gain_cond"):
+        constrained(Network(lambda key: {}, straight), off, 2, gain_cond=-1)
 
 
 def test_events_end_where_they_are_asked_to():
@@ -128,7 +138,7 @@ def test_numbers_of_another_shape_are_refused(shape):
 
 
 def test_a_network_without_room_is_refused():
-    with pytest.raises(ValueError, match="must take 2 numbers beside its condition, but it has 1"):
+    with pytest.raises(ValueError, match="must take 2 numbers beside its condition, .* it has 1"):
         constrained(velocity_mlp(3, 1), off, 2)
     with pytest.raises(ValueError, match="width must be positive"):
         constrained(velocity_mlp(3, 4), off, 2, width=0.0)

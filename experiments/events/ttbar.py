@@ -185,6 +185,13 @@ def ratios(true: list[dict], made: dict, rng: np.random.Generator) -> dict[str, 
     return {name: ratio(values, made[name]) for name, values in both.items()}
 
 
+def of_training(config: Config, run: Run) -> dict[str, float]:
+    """`ratios` of training events, which no network that has learned them can be far below."""
+    train, _, *true = inputs(config)
+    *true, known = (event_tools.event_observables(e) for e in (*true, train))
+    return ratios(true, known, numpy_generator(run.key("halves")))
+
+
 def solvers(config: Config, run: Run, name: str) -> dict:
     """Root mean squared error of coordinates for METHOD/CALLS, of the first member."""
     params, coordinates = member(trained(config, run, name), 0), coordinates_of(config)
@@ -219,6 +226,7 @@ def compute(config: Config, run: Run) -> dict:
     hutchinson/NETWORK      log p by Hutchinson's estimate, one probe an event, minus the exact one
     w1/NETWORK/wasserstein/OBSERVABLE, w1_ratio/NETWORK/of/OBSERVABLE: ratio to the truth's, see
                             `ratios`, of which the largest, the median and how many are within three
+    w1_ratio/training/of/OBSERVABLE: of training events
     auc/NETWORK             of a classifier, beside truth against truth
     lost/NETWORK            share of events that went to infinity and are left out
     too_close/NETWORK       share of events with two jets nearer than 0.5, of which the truth has
@@ -227,6 +235,8 @@ def compute(config: Config, run: Run) -> dict:
     ms_per_event/NETWORK, train_seconds/NETWORK
     """
     results = {"nll/base": mean_estimate(-run.cached("base", base_likelihood, config))}
+    known = run.cached("training/w1_ratio", of_training, config, run)
+    results["w1_ratio/training"] = {f"of/{name}": ratio for name, ratio in known.items()}
     seeds = {}
     for name in config.networks:
         made = run.cached(f"{name}/events", sample, config, run, name)
@@ -311,7 +321,8 @@ def farthest(config: Config, results: dict) -> tuple[list[str], dict[str, list[f
     over = {n: results[f"w1_ratio/{n}"] for n in config.networks}
     worst = {k: max(float(o[k]) for o in over.values()) for k in over[config.networks[0]]}
     names = sorted((k for k in worst if k.startswith("of/") and worst[k] >= 3), key=worst.get)[::-1]
-    rows = {NETWORKS[n]: [float(o[k]) for k in names] for n, o in over.items()}
+    over = {NETWORKS[n]: o for n, o in over.items()} | {"training": results["w1_ratio/training"]}
+    rows = {n: [float(o[k]) for k in names] for n, o in over.items()}
     return [k.removeprefix("of/") for k in names], rows
 
 

@@ -15,7 +15,6 @@ Numbers: results/jets.md.
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.jets.generators import condition
@@ -23,7 +22,7 @@ from experiments.jets.jets import load
 from experiments.study import Run, Study, at_least, known, main, positive, table, variant
 from jgen import Batch, GenerativeModel, OptimizerConfig, TrainConfig, models, nets, plotting
 from jgen import jets as jet_tools
-from jgen.jets import CHARGE_STATES, LABELS, PARTICLES, STATE_CHARGES, Constituents
+from jgen.jets import CHARGE_STATES, LABELS, PARTICLES, Constituents
 from jgen.metrics import SetClassifierConfig, set_classifier_auc
 from jgen.plotting import Panel
 from jgen.solvers import runge_kutta
@@ -31,7 +30,6 @@ from jgen.training import timed_draw
 
 MODES = ("jumps", "one-hot")
 _NAMES = ("h$^+$", "h$^-$", "h$^0$", r"$\gamma$", "e$^+$", "e$^-$", r"$\mu^+$", r"$\mu^-$")
-_CHARGE_WIDTH = 2.5  # of a jet
 _FEATURES, _STATES = len(jet_tools.PARTICLE_FEATURES), len(CHARGE_STATES)
 
 
@@ -91,8 +89,7 @@ def inputs(config: Config) -> tuple[Constituents, ...]:
 
 def build(config: Config) -> dict[str, GenerativeModel]:
     """The generators."""
-    network = nets.epic(_FEATURES + _STATES, len(config.classes) + 1, config.network)
-    network = seeing_charge(network)
+    network = nets.epic(_FEATURES + _STATES, len(config.classes), config.network)
     both = {
         "jumps": lambda: models.mixed_flow_matching(
             network, (config.num_points, _FEATURES), _STATES, steps=config.steps,
@@ -104,17 +101,6 @@ def build(config: Config) -> dict[str, GenerativeModel]:
         ),
     }  # fmt: skip
     return {mode: both[mode]() for mode in config.modes}
-
-
-def seeing_charge(network: nets.Network) -> nets.Network:
-    """A network that sees the charge of all states together, too, one number of its condition."""
-    charges = np.array(STATE_CHARGES, np.float32) / _CHARGE_WIDTH
-
-    def apply(params, t, x, cond):
-        total = jnp.sum(x[:, _FEATURES:] @ charges)
-        return network.apply(params, t, x, cond._replace(cond=jnp.append(cond.cond, total)))
-
-    return nets.Network(network.init, apply)
 
 
 def one_hot(events: models.MixedEvent, n: np.ndarray) -> np.ndarray:

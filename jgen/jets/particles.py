@@ -19,12 +19,10 @@ from jgen.typing import Key
 
 CHARGE_STATES = ("h+", "h-", "h0", "photon", "e+", "e-", "mu+", "mu-")
 """Kinds and charges of particles."""
-STATE_CHARGES = (1, -1, 0, 0, 1, -1, 1, -1)
-"""Charges of `CHARGE_STATES`, in units of the positron's."""
 PARTICLE_FEATURES = ("eta", "phi", "log pT", "d0", "dz")
 """Numbers of a particle."""
 _PID = np.array([1, 1, 2, 3, 4, 4, 5, 5], np.int8)
-_CHARGE = np.array(STATE_CHARGES, np.int8)
+_CHARGE = np.array([1, -1, 0, 0, 1, -1, 1, -1], np.int8)
 DISPLACED = 0.1
 """An impact parameter [mm] that most tracks from the primary vertex do not reach."""
 

@@ -221,14 +221,17 @@ def true_distances(config: Config, run: Run) -> dict:
 
 
 def averaged(config: Config, run: Run, of_class: str, pairs: Iterable) -> dict[str, Estimate]:
-    """Mean distances of pairs of samples, and the error of the first."""
+    """Mean distances of pairs of samples, and the error of the first.
+
+    Coverage and MMD, which take most of the time, are of the first pair alone.
+    """
     options = {"num_bootstrap": config.bootstrap, "movers": (config.movers, 2)}
     found = []
     for i, (true, other) in enumerate(pairs):
         key = run.key(f"distances {of_class} {i}")
         found.append(jet_tools.jet_distances(true, other, key, **options))
-        options["num_bootstrap"] = 0
-    mean = lambda d: float(np.mean([one[d].value for one in found]))
+        options = {"num_bootstrap": 0, "movers": None}
+    mean = lambda d: float(np.mean([one[d].value for one in found if d in one]))
     return {d: Estimate(mean(d), found[0][d].error) for d in DISTANCES}
 
 

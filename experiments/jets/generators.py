@@ -30,7 +30,7 @@ from jgen.typing import Key, Params
 GENERATORS = ("EPiC-FM", "EPiC-GAN", "MeanFlow", "consistency", "EPiC-JeDi", "transformer-FM")
 DISTILLED = "MeanFlow", "consistency"
 """Generators of one call that learn from EPiC-FM, and start as it: all three see the width of an
-interval of time, which is zero for but MeanFlow."""
+interval of time, which is zero but for MeanFlow. It is not in the papers of the other two."""
 # Signal rates at both ends of the path of EPiC-JeDi, alpha = sin(pi t / 2) (2310.00049).
 _RATES = 0.02, 0.999
 _BEYOND = 1e3  # of any coordinate
@@ -77,9 +77,9 @@ class Generators:
         6000, 128, keep="best", validate_every=200, ema_decay=0.99,
         optimizer=OptimizerConfig(5e-4, beta1=0.5),
     )  # fmt: skip
-    """Training of either player of the GAN; the best step is that of the smallest W1-M to the
-    training jets, looked for at every validation. The published rate is constant; distances then
-    double and halve from one validation to the next."""
+    """Training of either player of the GAN; the best step is that of the smallest W1-M
+    plus W1-P to the training jets, looked for at every validation. The published rate is constant;
+    distances then double and halve from one validation to the next."""
     steps: int = 24
     """Midpoint steps of flow matching, of two calls each; EPiC-JeDi has twice as many of DDIM."""
     informed: bool = True
@@ -216,7 +216,7 @@ def train(
     z = np.asarray(jax.vmap(scale.forward)(jets.points, cond)[0])
     teacher = None
     if name in DISTILLED:
-        teacher = jax.tree.map(lambda a: jnp.asarray(a[0]), run.stage("EPiC-FM/params"))
+        _, teacher = train(config, run, "EPiC-FM", jets, scale)  # which is read if it is there
     model = config.model(name, jets, teacher)
     if name != "EPiC-GAN":
         blocks = dict.fromkeys(DISTILLED, config.distilled) | {"transformer-FM": config.others}

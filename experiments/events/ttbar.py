@@ -167,13 +167,14 @@ def judge(config: Config, run: Run, name: str) -> dict:
 def ratios(true: list[dict], made: dict, rng: np.random.Generator) -> dict[str, float]:
     """W1 of generated to true events over that of true to true ones, by observable.
 
-    Both are means of ten random halvings of all true events, of as many events: those of one
-    halving, single numbers, are off by up to a factor of two.
+    Both are means of ten random halvings of all true events, of as many events, at most those that
+    were generated: distances of one halving, single numbers, are off by up to a factor of two.
     """
     both = {name: np.concatenate([o[name] for o in true]) for name in made}
     num, size = (len(next(iter(o.values()))) for o in (both, made))
-    halves = [np.array_split(rng.permutation(num), 2) for _ in range(10)]
-    some = [rng.permutation(size)[: num // 2] for _ in halves]
+    few = min(num // 2, size)
+    halves = [rng.permutation(num)[: 2 * few].reshape(2, few) for _ in range(10)]
+    some = [rng.permutation(size)[:few] for _ in halves]
 
     def ratio(true, made):
         floor = [wasserstein_distance(true[a], true[b]) for a, b in halves]
@@ -341,7 +342,8 @@ def tables(config: Config, results: dict) -> str:
     rows["base"] = [results["nll/base"], *[None] * (len(shown) + len(kinds) - 1)]
     columns = (*shown, *(f"W1 {k}" for k in kinds))
     texts = [table(columns, rows, title=f"ttbar + {config.num_jets} jets")]
-    texts.append(table(*farthest(config, results), title="W1 / truth"))
+    if (far := farthest(config, results))[0]:
+        texts.append(table(*far, title="W1 / truth"))
     gaps = {k.removeprefix("nll_gap/"): v for k, v in results.items() if k.startswith("nll_gap/")}
     verdict = lambda gap: "ordered" if abs(gap.value) > 2 * gap.error else "not ordered"
     if gaps:

@@ -30,7 +30,7 @@ from jgen.typing import Key, Params
 GENERATORS = ("EPiC-FM", "EPiC-GAN", "MeanFlow", "consistency", "EPiC-JeDi", "transformer-FM")
 DISTILLED = "MeanFlow", "consistency"
 """Generators of one call that learn from EPiC-FM, and start as it: all three see the width of an
-interval of time, which is zero for but MeanFlow."""
+interval of time, which is zero but for MeanFlow. It is not in the papers of the other two."""
 # Signal rates at both ends of the path of EPiC-JeDi, alpha = sin(pi t / 2) (2310.00049).
 _RATES = 0.02, 0.999
 _BEYOND = 1e3  # of any coordinate
@@ -219,7 +219,7 @@ def train(
     z = np.asarray(jax.vmap(scale.forward)(jets.points, cond)[0])
     teacher = None
     if name in DISTILLED:
-        teacher = jax.tree.map(lambda a: jnp.asarray(a[0]), run.stage("EPiC-FM/params"))
+        _, teacher = train(config, run, "EPiC-FM", jets, scale)  # which is read if it is there
     model = config.model(name, jets, teacher)
     if name != "EPiC-GAN":
         blocks = dict.fromkeys(DISTILLED, config.distilled) | {"transformer-FM": config.others}

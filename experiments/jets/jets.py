@@ -5,8 +5,8 @@
 trains EPiC-FM, EPiC-JeDi, EPiC-GAN, flow matching with a set transformer, and a MeanFlow and a
 consistency function of one call on the leading constituents of gluon and top jets, given the class
 and the number of points, which comes from a density of its own, and, but for the GAN, the pT and
-mass of the whole jet, which a flow draws. Networks of flow matching and of the consistency function
-are told how far a jet is from what was asked, and corrected (`jgen.nets.constrained`);
+mass of the whole jet, which a flow draws. Networks of flow matching, MeanFlow and the consistency
+function are told how far a jet is from what was asked, and corrected (`jgen.nets.constrained`);
 `--models.no-informed` leaves that out, as published. Other generators miss what was asked; their
 calibrated points are scaled to it. Half of the jets are trained on, the other half is the truth:
 distances between random halves of all jets stand beside those of the generators.

@@ -67,7 +67,9 @@ def event_base(coordinates: Coordinates, min_distance: float = MIN_DISTANCE) -> 
 
     def again(state):
         key, *now = jax.random.split(state[0], 4)
-        around, above = (jax.random.uniform(k, (num,)) for k in now[:2])
+        around = jax.random.uniform(now[0], (num,))
+        # Half a step of these numbers at least: at zero, pT would be the cut, which may be zero.
+        above = jax.random.uniform(now[1], (num,), minval=2.0**-24)
         # Two normal numbers whose length is above the cut.
         pt = jnp.sqrt(cut**2 - 2 * jnp.log1p(-above))
         return key, pt, jnp.pi * (2 * around - 1), jnp.arcsinh(normal(now[2], (num,)) / pt)

@@ -9,8 +9,9 @@ normal, and c(x1) of width w, the best guess moves it by
     -(1 - t)^2 G^T ((1 - t)^2 G G^T + w^2)^-1 c.
 
 `constrained` adds this, over 1 - t and times a gain between zero and one that it learns as a
-function of time, to the velocity of a network, which sees c(x_t), too. Nothing of this is
-published; `jgen.events.known` does the same for top pairs, with surfaces of its own.
+function of time, and of a part of the condition where that is asked, to the velocity of a network,
+which sees c(x_t), too. Nothing of this is published; `jgen.events.known` does the same for top
+pairs, with surfaces of its own.
 """
 
 from collections.abc import Callable
@@ -91,10 +92,10 @@ def constrained(
         off = jnp.clip(off, -_MOST, _MOST)
         v = inner.apply(params["network"], t, x, _beside(cond, off))
         left = jnp.maximum(1 - jnp.asarray(t, x.dtype), _EARLIEST)
-        given = _numbers(cond)
+        given = _numbers(cond, x.dtype)[:gain_cond]
         if len(given) < gain_cond:
             raise ValueError(f"gains see {gain_cond} numbers of the condition, got {len(given)}")
-        seen = jnp.concatenate([harmonics(t), given[:gain_cond], jnp.ones(1)])
+        seen = jnp.append(jnp.concatenate([harmonics(t), given]), 1)
         gain = jax.nn.sigmoid(params["gain"] @ seen)
         return v + gain / left * move(left, x + left * v, cond)
 
@@ -114,13 +115,13 @@ def constrained(
     return Network(init, apply, None if inner.num_cond is None else inner.num_cond - num)
 
 
-def _numbers(cond):
-    """Those of a condition, without the number of points."""
+def _numbers(cond, dtype):
+    """Those of a condition, without the number of points; none of this type where there is none."""
     given = cond.cond if isinstance(cond, SetCondition) else cond
-    return jnp.zeros(0) if given is None else jnp.ravel(given)
+    return jnp.zeros(0, dtype) if given is None else jnp.ravel(given)
 
 
 def _beside(cond, values):
     """A condition with further numbers."""
-    made = jnp.concatenate([_numbers(cond), values])
+    made = jnp.concatenate([_numbers(cond, values.dtype), values])
     return cond._replace(cond=made) if isinstance(cond, SetCondition) else made

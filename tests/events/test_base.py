@@ -55,6 +55,19 @@ def test_events_of_the_base_pass_its_cuts_and_are_normal_but_for_them(coordinate
     assert np.std(events[..., 3]) == pytest.approx(UNIT, rel=0.05)
 
 
+@pytest.mark.parametrize("min_pt", [0.0, 22.0])
+def test_the_smallest_random_number_makes_a_particle_with_a_density(min_pt, monkeypatch):
+    """The first of an event, just above the cut, which may be zero; others are in the middle."""
+    smallest = lambda key, shape, minval=0.0: jnp.full(shape, 0.5).at[0].set(minval)
+    coordinates = fit_coordinates(read_events()[:1000], min_pt)
+    base = event_base(coordinates, 0.0)
+    monkeypatch.setattr(jax.random, "uniform", smallest)
+    z = base.sample(jax.random.key(0))
+    assert np.isfinite(base.log_prob(z))
+    pt = np.hypot(*to_events(coordinates, z[None])[0, :, 1:3].T)
+    assert min_pt < pt[0] < min_pt + 0.1 < pt[1:].min()
+
+
 def test_density_in_momentum_space_is_the_closed_form(x64, coordinates, drawn):
     base, bijector = event_base(coordinates), event_map(coordinates)
     z = jnp.asarray(drawn[:20], jnp.float64)

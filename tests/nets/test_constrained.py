@@ -85,6 +85,17 @@ def test_events_end_where_they_are_asked_to():
     assert width["constrained"] < 0.06 < 3 * 0.06 < width["plain"]
 
 
+@pytest.mark.parametrize("cond", [None, np.ones(1, np.float32)])
+def test_velocities_have_the_precision_of_the_event(cond):
+    """Of parameters in single precision, also where JAX takes double unless it is told."""
+    network = constrained(
+        Network(lambda key: {}, lambda p, t, x, c: 0 * x + c[-1]), lambda x, c: x, 1
+    )
+    params = network.init(jax.random.key(0))
+    with jax.enable_x64(True):
+        assert network.apply(params, 0.3, jnp.ones(1, jnp.float32), cond).dtype == jnp.float32
+
+
 def test_sets_keep_their_symmetry_and_their_padding():
     """Permuted points give permuted velocities; padded rows have none and change nothing."""
     mean = lambda x, cond: (

@@ -1,6 +1,7 @@
 """The study of jets: its halves, its selection and its costs."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,12 @@ from scipy.stats import wasserstein_distance
 
 from experiments.jets import jets
 from experiments.jets.generators import (
+    DISTILLED,
     GENERATORS,
     condition,
     flop_per_jet,
     jet_score,
+    train,
 )
 from experiments.study import variant
 from jgen import Batch, GenerativeModel
@@ -35,25 +38,30 @@ def test_a_dry_run_of_a_published_preset_reads_no_files(command, capsys):
     command("jets", "--preset", "paper-jetnet30", "--dry-run")
     found = json.loads(capsys.readouterr().out)["parameters"]
     assert set(found) == set(GENERATORS)
-    assert found["EPiC-FM"] == found["EPiC-JeDi"]
+    assert found["EPiC-FM"] == found["MeanFlow"] == found["consistency"]
+    # They see the width of an interval, one number more in every linear map.
+    assert found["EPiC-JeDi"] < found["EPiC-FM"] < 1.01 * found["EPiC-JeDi"]
 
 
 def test_the_score_is_the_mean_over_classes_of_the_distances_of_masses_and_points():
     """A model that makes jets of twice the angles, which have about twice the mass."""
-    train, _ = jets.inputs(jets.SMOKE)
-    scale = point_map(train.points, train.n)
-    cond = condition(train.n, train.labels, 2)
-    z = jax.vmap(scale.forward)(train.points, cond)[0]
+    true, _ = jets.inputs(jets.SMOKE)
+    n = np.arange(len(true.n), dtype=np.int32) % 5 + 2
+    there = np.arange(true.points.shape[1]) < n[:, None]
+    true = true._replace(points=true.points * there[..., None], n=n)
+    scale = point_map(true.points, true.n)
+    cond = condition(true.n, true.labels, 2)
+    z = jax.vmap(scale.forward)(true.points, cond)[0]
     expected = []
     for k in (0, 1):
-        of, n = train.points[train.labels == k], train.n[train.labels == k]
+        of, n = true.points[true.labels == k], true.n[true.labels == k]
         twice = of * np.array([2, 2, 1], np.float32)
         there = np.arange(of.shape[1]) < n[:, None]
         masses = (np.asarray(jax.vmap(jet_kinematics)(x))[:, 3] for x in (of, twice))
         columns = zip(of[there].T, twice[there].T, strict=True)
         points = np.mean([wasserstein_distance(*pair) for pair in columns])
         expected.append(wasserstein_distance(*masses) + points)
-    wide = point_map(train.points * np.array([2, 2, 1], np.float32), train.n)
+    wide = point_map(true.points * np.array([2, 2, 1], np.float32), true.n)
     made = jax.vmap(scale.forward)(jax.vmap(wide.inverse)(z, cond)[0], cond)[0]
     # What is drawn for the jet of a condition: looked up by its row.
     rows = cond._replace(cond=np.column_stack([cond.cond, np.arange(len(z))]).astype(np.float32))
@@ -62,6 +70,28 @@ def test_the_score_is_the_mean_over_classes_of_the_distances_of_masses_and_point
     )
     score = jet_score(look_up, scale, 2)({}, jax.random.key(0), Batch(z, rows))
     assert score == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize("informed", [True, False])
+def test_what_is_distilled_begins_as_its_teacher_in_any_order(informed):
+    """All that is trained for a student is the teacher, whose parameters are given to it."""
+    jets_, _ = jets.inputs(jets.SMOKE)
+    config, asked = variant(jets.SMOKE.models, informed=informed), {}
+
+    def fit(name, model, data, training, *, initial=None):
+        asked[name] = training, initial
+        return SimpleNamespace(one=model.init(jax.random.key(len(asked))))
+
+    scale = point_map(jets_.points, jets_.n)
+    for student in DISTILLED:
+        asked.clear()
+        _, teacher = train(config, SimpleNamespace(fit=fit), "EPiC-FM", jets_, scale)
+        asked.clear()
+        train(config, SimpleNamespace(fit=fit), student, jets_, scale)
+        assert list(asked) == ["EPiC-FM", student]
+        assert asked["EPiC-FM"] == (config.training, None)
+        assert asked[student][0] == config.distilled
+        jax.tree.map(np.testing.assert_array_equal, asked[student][1], teacher)
 
 
 def test_operations_of_a_jet_are_those_of_all_calls():
@@ -75,9 +105,10 @@ def test_operations_of_a_jet_are_those_of_all_calls():
         params = model.init(jax.random.key(0))
         cost = flop_per_jet(config, name, model, params, cond, train)
         flop[name if config is plain else "corrected"] = cost
-    # Four calls of one network and five of the same; MeanFlow sees one number more.
-    assert flop["EPiC-JeDi"] / flop["EPiC-FM"] == pytest.approx(5 / 4)
-    assert flop["EPiC-FM"] / flop["MeanFlow"] == pytest.approx(4, rel=0.1)
+    # Four calls and one of the same network; five of one that does not see the interval.
+    assert flop["EPiC-FM"] / flop["consistency"] == pytest.approx(4)
+    assert flop["EPiC-FM"] / flop["MeanFlow"] == pytest.approx(4, rel=0.01)
+    assert 1.2 < flop["EPiC-JeDi"] / flop["EPiC-FM"] < 5 / 4
     assert flop["corrected"] > flop["EPiC-FM"]  # what the corrections take is counted
 
 
@@ -86,9 +117,10 @@ def test_the_published_game_is_that_of_the_paper():
     models = jets.JETNET30.models
     assert models.width == 5
     rates = [
-        getattr(models, name).optimizer.learning_rate for name in ("game", "training", "others")
+        getattr(models, name).optimizer.learning_rate
+        for name in ("game", "training", "others", "distilled")
     ]
-    assert rates == [1e-4, 1e-3, 1e-3]
+    assert rates == [1e-4, 1e-3, 1e-3, 1e-3]
     assert models.game.optimizer.schedule == "constant"
 
 

@@ -18,6 +18,33 @@ def test_fewer_training_events_are_scored_as_well(command, tmp_path):
     assert (tmp_path / "sizes" / "figures" / "sizes.png").exists()
 
 
+@pytest.mark.parametrize("num", [300, 2000, 40_000])
+def test_events_of_the_truth_are_at_its_distance_however_many_there_are(num):
+    rng = np.random.default_rng(0)
+    true = [{"x": rng.normal(size=2000)}, {"x": rng.normal(size=2001)}]
+    found = ttbar.ratios(true, {"x": rng.normal(size=num)}, np.random.default_rng(1))
+    assert found["x"] == pytest.approx(1, abs=0.5)
+
+
+def test_the_ratio_is_that_of_distances_from_as_many_events():
+    """Of two true values one apart, and generated ones far off."""
+    true, made = [{"x": np.zeros(1)}, {"x": np.ones(1)}], {"x": np.full(7, 10.5)}
+    # Half of the halvings begin with the zero, and are 10.5 away, the others 9.5.
+    assert 9.5 < ttbar.ratios(true, made, np.random.default_rng(0))["x"] < 10.5
+
+
+def test_observables_that_any_network_has_beyond_three_are_named():
+    config = variant(ttbar.DEFAULT, networks=("transformer", "lloca"))
+    beside = {"transformer": (1.0, 3.0, 2.0), "lloca": (2.9, 1.0, 7.0), "training": (9.0, 1.0, 1.1)}
+    results = {
+        f"w1_ratio/{n}": {"largest": max(v)} | dict(zip(("of/a", "of/b", "of/c"), v, strict=True))
+        for n, v in beside.items()
+    }
+    columns, rows = ttbar.farthest(config, results)
+    assert columns == ["c", "b"]
+    assert list(rows.values()) == [[2.0, 3.0], [7.0, 1.0], [1.1, 1.0]]
+
+
 def test_options_that_do_not_fit_are_refused(command, tmp_path):
     np.save(tmp_path / "few.npy", read_events()[:400])
     for options, said in (

@@ -422,7 +422,6 @@ JETNET30 = variant(
         distilled=_PAPER,
         width=5.0,
         game=_GAME,
-        critic_optimizer=_GAME.optimizer,
         steps=99,
     ),
     movers=100,

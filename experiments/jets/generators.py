@@ -127,7 +127,7 @@ class Generators:
         if name == "MeanFlow":
             velocity = self.network("EPiC-FM", jets).apply
             taught = None if teacher is None else functools.partial(velocity, teacher)
-            return models.mean_flow(network, shape, teacher=taught, power=1.0)
+            return models.mean_flow(network, shape, teacher=taught)
         if name == "consistency":
             return models.consistency(network, shape, teacher=teacher)
         if name == "EPiC-JeDi":

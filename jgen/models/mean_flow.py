@@ -74,8 +74,7 @@ def mean_flow(
       times: key -> t; two of them, in their order, are an interval. Unless given, they have the
         arcsine law; the paper's are `lambda key: jax.nn.sigmoid(0.4 + jax.random.normal(key))`.
       power: the squared error D^2 of an event is divided by (D^2 + 0.01)^power, without gradient
-        (Eq. 22); one in the paper, and for velocities of a teacher that end steeply, whose target
-        has no noise. The loss then says little about progress.
+        (Eq. 22); one in the paper. The loss then says little about progress.
       steps: equal intervals of the sampling.
       condition: (cond, width) -> what the network sees, for networks whose condition is no vector.
 

@@ -73,6 +73,8 @@ class Generators:
     width: float = 1.0
     """Standard deviation of the GAN's points, which is five as published; here points were then ten
     times too far out for the first thousand steps."""
+    turned: bool = True
+    """Whether the GAN's jets are turned about their axis by a random angle, not in the paper."""
     game: TrainConfig = TrainConfig(
         6000, 128, keep="best", validate_every=200, ema_decay=0.99,
         optimizer=OptimizerConfig(5e-4, beta1=0.5),
@@ -118,7 +120,8 @@ class Generators:
         """
         shape, num_classes = (jets.points.shape[1], 3), len(jets.classes)
         if name == "EPiC-GAN":
-            generator = turned(nets.epic_generator(*shape, num_classes, self.generator))
+            generator = nets.epic_generator(*shape, num_classes, self.generator)
+            generator = turned(generator) if self.turned else generator
             critic = nets.epic_critic(3, num_classes, self.critic)
             width = np.full(3, 1 / self.width)
             wide = bijectors.per_point(bijectors.standardize(np.zeros(3), width))
@@ -138,10 +141,7 @@ class Generators:
 
 
 def turned(generator: nets.Generator) -> nets.Generator:
-    """Points that are turned about the jet's axis by a random angle; not in the paper (2301.08128).
-
-    All directions are alike, which a short game does not find.
-    """
+    """Points turned about the axis by a random angle: a game is slow to find this symmetry."""
 
     def noise(key):
         key, key_angle = jax.random.split(key)

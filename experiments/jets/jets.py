@@ -6,10 +6,11 @@ trains EPiC-FM, EPiC-JeDi, EPiC-GAN, flow matching with a set transformer, and a
 consistency function of one call on the leading constituents of gluon and top jets, given the class
 and the number of points, which comes from a density of its own, and, but for the GAN, the pT and
 mass of the whole jet, which a flow draws. Networks of flow matching, MeanFlow and the consistency
-function are told how far a jet is from what was asked, and corrected (`jgen.nets.constrained`);
-`--models.no-informed` leaves that out, as published. Other generators miss what was asked; their
-calibrated points are scaled to it. Half of the jets are trained on, the other half is the truth:
-distances between random halves of all jets stand beside those of the generators.
+function are told how far a jet is from what was asked, and corrected (`jgen.nets.constrained`), and
+jets of the GAN are turned about their axis by a random angle; `--models.no-informed` and
+`--models.no-turned` leave that out, as published. Generators that are not corrected miss what was
+asked; their calibrated points are scaled to it. Half of the jets are trained on, the other half is
+the truth: distances between random halves of all jets stand beside those of the generators.
 
 `--preset paper-jetnet30` and `paper-jetnet150` have the published sizes and read JetNet, the files
 `g.hdf5` and `t.hdf5` or `g150.hdf5` and `t150.hdf5` in the folder `--data`. Numbers:
@@ -417,6 +418,7 @@ JETNET30 = variant(
         nets.GENERATOR_CONFIG,
         nets.CRITIC_CONFIG,
         informed=False,
+        turned=False,
         training=_PAPER,
         others=_PAPER,
         distilled=_PAPER,

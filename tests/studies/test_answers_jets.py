@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import wasserstein_distance
+from scipy.stats import kstest, wasserstein_distance
 
 from experiments.jets import jets
 from experiments.jets.generators import (
@@ -17,9 +17,10 @@ from experiments.jets.generators import (
     flop_per_jet,
     jet_score,
     train,
+    turned,
 )
 from experiments.study import variant
-from jgen import Batch, GenerativeModel
+from jgen import Batch, GenerativeModel, nets
 from jgen.jets import jet_kinematics, point_map
 
 pytestmark = pytest.mark.study
@@ -116,6 +117,7 @@ def test_the_published_game_is_that_of_the_paper():
     """2301.08128: points of width five, Adam at 1e-4; other trainings are those of 2310.00049."""
     models = jets.JETNET30.models
     assert models.width == 5
+    assert not models.turned
     rates = [
         getattr(models, name).optimizer.learning_rate
         for name in ("game", "training", "others", "distilled")
@@ -133,6 +135,24 @@ def test_points_of_the_game_have_the_width_that_is_asked():
         made[width] = model.sample(model.init(jax.random.key(0)), jax.random.key(1), cond)
     np.testing.assert_allclose(made[1.0], 5 * made[5.0], rtol=1e-5)
     assert np.abs(made[1.0]).max() > 0
+
+
+def test_jets_of_the_game_are_turned_about_their_axis():
+    """By an angle of their own, with all distances to the axis and all pT as they were."""
+    cond = jax.tree.map(lambda a: a[0], condition(np.array([5]), np.array([1]), 2))
+    generator = nets.epic_generator(6, 3, 2, jets.SMOKE.models.generator)
+    params, round_ = generator.init(jax.random.key(0)), turned(generator)
+    noise = round_.noise(jax.random.key(1))
+    plain = generator.apply(params, noise["points"], cond)
+    for angle in (0.0, 0.7, 2.0):
+        made = round_.apply(params, noise | {"angle": angle}, cond)
+        expected = (plain[:, 0] + 1j * plain[:, 1]) * np.exp(1j * angle)
+        np.testing.assert_allclose(made[:, 0] + 1j * made[:, 1], expected, atol=1e-6)
+        np.testing.assert_array_equal(made[:, 2], plain[:, 2])
+    angles = jax.vmap(lambda key: round_.noise(key)["angle"])(
+        jax.random.split(jax.random.key(2), 4000)
+    )
+    assert kstest(angles / (2 * np.pi), "uniform").pvalue > 1e-3
 
 
 def test_bad_data_are_refused(command, tmp_path):

@@ -4,9 +4,8 @@
 
 given that every pT is above the cut and every two particles are apart (2509.08048).
 
-Deviation from the published code: no pool is kept. Momenta above the cut are drawn as such, in
-closed form, and until they are apart in a loop of its own for every event, inside of the loss,
-which takes 3 ms of one core for 384 events.
+Deviation from the published code: no pool is kept. Momenta above the cut are drawn in closed form,
+again and again until they are apart, in a loop of its own for every event, inside of the loss.
 
 What the density is not. Events that flow back to where two particles are close have the density of
 the same formula, as if it went on there; the generator makes none of them. Densities of a model

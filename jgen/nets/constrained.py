@@ -74,11 +74,14 @@ def constrained(
     check_whole(0, gain_cond=gain_cond)
     check_positive(width=width)
     inner = as_network(network)
-    if inner.num_cond is not None and inner.num_cond < num + gain_cond:
+    num_given = None if inner.num_cond is None else inner.num_cond - num
+    if num_given is not None and num_given < 0:
         raise ValueError(
-            f"the network must take {num} numbers beside its condition, of which gains see "
-            f"{gain_cond}, but it has {inner.num_cond} in all: make it with so many more"
+            f"the network must take {num} numbers beside its condition, but it has {inner.num_cond}"
+            " in all: make it with so many more"
         )
+    if num_given is not None and num_given < gain_cond:
+        raise ValueError(f"gains see {gain_cond} numbers of the condition, but it has {num_given}")
 
     def init(key):
         # Gains of one half.
@@ -94,7 +97,9 @@ def constrained(
         left = jnp.maximum(1 - jnp.asarray(t, x.dtype), _EARLIEST)
         given = _numbers(cond, x.dtype)[:gain_cond]
         if len(given) < gain_cond:
-            raise ValueError(f"gains see {gain_cond} numbers of the condition, got {len(given)}")
+            raise ValueError(
+                f"gains see {gain_cond} numbers of the condition, but it has {len(given)}"
+            )
         seen = jnp.append(jnp.concatenate([harmonics(t), given]), 1)
         gain = jax.nn.sigmoid(params["gain"] @ seen)
         return v + gain / left * move(left, x + left * v, cond)
@@ -112,7 +117,7 @@ def constrained(
         lack = jnp.linalg.solve(matrix, jnp.clip(-value, -_MOST, _MOST))
         return jnp.clip(noise * jnp.tensordot(lack, slopes, 1), -_FARTHEST, _FARTHEST)
 
-    return Network(init, apply, None if inner.num_cond is None else inner.num_cond - num)
+    return Network(init, apply, num_given)
 
 
 def _numbers(cond, dtype):

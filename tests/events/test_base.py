@@ -56,6 +56,19 @@ def test_events_of_the_base_pass_its_cuts_and_are_normal_but_for_them(coordinate
 
 
 @pytest.mark.parametrize("min_pt", [0.0, 22.0])
+def test_momenta_are_normal_above_the_cut(min_pt):
+    """Without a distance: pT^2 is exponential behind the cut, the azimuth even, pz normal."""
+    coordinates = fit_coordinates(read_events()[:1000], min_pt)
+    sample = jax.jit(jax.vmap(event_base(coordinates, 0.0).sample))
+    events = to_events(coordinates, np.asarray(sample(jax.random.split(jax.random.key(3), 4000))))
+    _, x, y, z = np.moveaxis(events[:, 0] / UNIT, -1, 0)
+    above = (x**2 + y**2 - (min_pt / UNIT) ** 2) / 2
+    azimuth = np.arctan2(y, x) / (2 * np.pi) + 0.5
+    for values, law in ((above, "expon"), (azimuth, "uniform"), (z, "norm")):
+        assert scipy.stats.kstest(values, law).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("min_pt", [0.0, 22.0])
 def test_the_smallest_random_number_makes_a_particle_with_a_density(min_pt, monkeypatch):
     """The first of an event, just above the cut, which may be zero; others are in the middle."""
     smallest = lambda key, shape, minval=0.0: jnp.full(shape, 0.5).at[0].set(minval)

@@ -57,10 +57,10 @@ def test_the_gain_is_a_function_of_the_first_numbers_of_the_condition():
 
 
 def test_too_few_numbers_for_the_gain_are_refused():
-    with pytest.raises(ValueError, match="of which gains see 2, but it has 3"):
+    with pytest.raises(ValueError, match="gains see 2 numbers of the condition, but it has 1"):
         constrained(Network(lambda key: {}, straight, 3), off, 2, gain_cond=2)
     network = constrained(Network(lambda key: {}, straight), off, 2, gain_cond=3)
-    with pytest.raises(ValueError, match="gains see 3 numbers of the condition, got 2"):
+    with pytest.raises(ValueError, match="gains see 3 numbers of the condition, but it has 2"):
         network.apply(network.init(jax.random.key(0)), 0.5, jnp.ones(3), jnp.ones(2))
     with pytest.raises(ValueError, match="gain_cond"):
         constrained(Network(lambda key: {}, straight), off, 2, gain_cond=-1)
@@ -149,7 +149,7 @@ def test_numbers_of_another_shape_are_refused(shape):
 
 
 def test_a_network_without_room_is_refused():
-    with pytest.raises(ValueError, match="must take 2 numbers beside its condition, .* it has 1"):
+    with pytest.raises(ValueError, match="must take 2 numbers beside its condition, but it has 1"):
         constrained(velocity_mlp(3, 1), off, 2)
     with pytest.raises(ValueError, match="width must be positive"):
         constrained(velocity_mlp(3, 4), off, 2, width=0.0)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jgen.checks import check_cond, check_whole, check_wholes, check_widths
 from jgen.nets.dense import Dense, matmul
+from jgen.nets.network import flat_condition
 from jgen.nets.transformers.causal import CausalNetwork
 
 # Masks are arrays of the host, of as many rows and columns.
@@ -63,12 +64,8 @@ class _Made(nn.Module):
             self.condition = Dense(self.hidden[0], use_bias=False)
 
     def _embedded(self, cond):
-        size = 0 if cond is None else jnp.size(cond)
-        if size != self.num_cond:
-            raise ValueError(
-                f"cond has {size} numbers, but the network was made for num_cond={self.num_cond}"
-            )
-        return self.condition(jnp.ravel(cond)) if size else None
+        numbers = flat_condition(cond, self.num_cond)
+        return None if numbers is None else self.condition(numbers)
 
     def contexts(self, x, cond):
         embedded = self._embedded(cond)

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jgen.typing import Cond, Key, Params, PyTree
 
@@ -82,6 +83,20 @@ class AutoregressiveNetwork(NamedTuple):
     embed_time: Callable[[Params, Array], PyTree]
     velocity: Callable[[Params, PyTree, Array, Array], Array]
     num_cond: int | None = None
+
+
+def flat_condition(cond: Cond, num_cond: int) -> Float[Array, " num_cond"] | None:
+    """The numbers of a condition in a row, None where a network was made for none.
+
+    Raises:
+      ValueError: for as many numbers as the network was not made for.
+    """
+    size = 0 if cond is None else jnp.size(cond)
+    if size != num_cond:
+        raise ValueError(
+            f"cond has {size} numbers, but the network was made for num_cond={num_cond}"
+        )
+    return jnp.ravel(cond) if size else None
 
 
 def from_linen(module: nn.Module, *example: PyTree, num_cond: int | None = None) -> Network:

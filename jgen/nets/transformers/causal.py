@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from jgen.checks import check_cond, check_depths, check_sizes
 from jgen.nets.dense import Dense, fan_in_uniform
+from jgen.nets.network import flat_condition
 from jgen.typing import Cond, Key, Params, PyTree
 
 _xavier = nn.initializers.xavier_uniform()
@@ -205,12 +206,8 @@ class _Causal(nn.Module):
 
     def _embedded(self, cond):
         """What every token receives from the condition [width], or None."""
-        size = 0 if cond is None else jnp.size(cond)
-        if size != self.num_cond:
-            raise ValueError(
-                f"cond has {size} numbers, but the network was made for num_cond={self.num_cond}"
-            )
-        return self.condition(jnp.ravel(cond)) if size else None
+        numbers = flat_condition(cond, self.num_cond)
+        return None if numbers is None else self.condition(numbers)
 
     def _tokens(self, previous, positions, embedded):
         """Value x_{i-1}, position i and condition as tokens [..., width]."""

@@ -87,6 +87,9 @@ class Generators:
     informed: bool = True
     """Whether velocities are corrected towards the pT and mass that are asked where networks make
     velocities of straight paths, see `jgen.nets.constrained`; not in the papers."""
+    harmonics: int = 2
+    """Of the time, which EPiC-FM and what is distilled from it see: with eight a MeanFlow does not
+    learn the cores of jets. EPiC-JeDi has the eight of `jgen.nets.epic`."""
 
     def calls(self, name: str) -> int:
         """Calls of the network a jet."""
@@ -101,6 +104,8 @@ class Generators:
         num_cond = len(jets.classes) + WHOLE + interval + (WHOLE if informed else 0)
         if name == "transformer-FM":
             network = nets.set_transformer(3, num_cond, self.transformer)
+        elif interval:
+            network = nets.epic(3, num_cond, self.epic, harmonics=self.harmonics)
         else:
             network = nets.epic(3, num_cond, self.epic)
         if informed:

@@ -87,7 +87,7 @@ class Config:
 
 def check(config: Config) -> None:
     """Refuse bad options."""
-    at_least(config.models, steps=1)
+    at_least(config.models, steps=1, harmonics=1)
     positive(config.models, "width", block="models.")
     at_least(
         config, num_points=2, most_jets=200, bootstrap=2, movers=4, batch=1, repeats=1, halvings=1

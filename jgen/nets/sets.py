@@ -136,10 +136,11 @@ def epic_features(
 
 class _Epic(nn.Module):
     config: EpicConfig
+    harmonics: int
 
     @nn.compact
     def __call__(self, t, x, cond):
-        context = jnp.concatenate([harmonics(t), numbers(cond)])
+        context = jnp.concatenate([harmonics(t, self.harmonics), numbers(cond)])
         points, _ = epic_features(self.config, x, cond, context)
         return masked(NormalizedDense(x.shape[1])(points, context), cond)
 
@@ -172,26 +173,31 @@ class _SetTransformer(nn.Module):
         return masked(trunk(tokens, t, numbers(cond), valid(cond.n, len(x))), cond)
 
 
-def epic(num_features: int, num_cond: int = 0, config: EpicConfig | None = None) -> Network:
+def epic(
+    num_features: int, num_cond: int = 0, config: EpicConfig | None = None, *, harmonics: int = 8
+) -> Network:
     """EPiC network (t, points [n, num_features], SetCondition) -> [n, num_features].
 
     Deep sets with a few features of the whole set that take part in every layer (2301.08128), with
     time and condition as input of every linear map, as in EPiC-FM (2310.00049). Its cost is linear
-    in the number of points. Deviations from EPiC-FM: harmonics of the time up to pi k t with k = 8,
-    where its frequencies grow to e^31 and are noise, no activation on the output, and log(1 + n)
-    beside the condition.
+    in the number of points. Deviations from EPiC-FM: few harmonics of the time, where its
+    frequencies grow to e^31 and are noise, no activation on the output, and log(1 + n) beside the
+    condition.
 
     Args:
       num_features: of a point.
       num_cond: numbers of the condition, beside the number of points.
       config: sizes; the published ones unless given.
+      harmonics: of the time, of angles pi k t for k = 1, ..., harmonics. Two for
+        `jgen.models.mean_flow`, whose target has the slope of the network in time.
 
     Raises:
       ValueError: for sizes that are no positive whole numbers.
     """
     config = EpicConfig() if config is None else config
     check_epic(config)
-    return _network(_Epic(config), num_features, num_cond)
+    check_sizes(harmonics=harmonics)
+    return _network(_Epic(config, harmonics), num_features, num_cond)
 
 
 def point_wise(

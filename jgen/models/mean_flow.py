@@ -54,7 +54,11 @@ def mean_flow(
 ) -> GenerativeModel:
     """MeanFlow of events of one `shape`: `steps` calls of the network an event.
 
-        model = mean_flow(nets.velocity_mlp(2, 1), (2,))
+        model = mean_flow(nets.velocity_mlp(2, 1, time_features=0), (2,))
+
+    The network must be smooth in time, since the target has its slope: networks of fast waves of
+    the time learn averages that are far from those of their own velocity. `velocity_mlp` with
+    `time_features=0` is smooth, and `epic` with `harmonics=2`; transformers are not.
 
     `log_prob` is None; the flow at intervals of width zero, `flow_matching(instantaneous(network),
     shape)`, has the same parameters and a density.

@@ -189,3 +189,26 @@ def test_shared_numbers_are_as_beside_every_row():
     np.testing.assert_allclose(
         layer.apply(params, x, a, a), layer.apply(params, beside), rtol=1e-5, atol=1e-6
     )
+
+
+def test_harmonics_of_the_time_are_those_of_lowest_frequency():
+    """Eight are two where the weights of the others vanish; numbers of the condition are last."""
+    few, given = epic(3, 2, EpicConfig(16, 4, 2), harmonics=2), 1 + len(GIVEN)
+    params = few.init(jax.random.key(0))
+
+    def widened(w):
+        *before, sin, cos, numbers = jnp.split(w, np.cumsum([len(w) - 4 - given, 2, 2]))
+        rest = jnp.zeros((6, w.shape[1]))
+        return jnp.concatenate([*before, sin, rest, cos, rest, numbers])
+
+    wide = jax.tree.map_with_path(
+        lambda path, w: widened(w) if path[-1].key == "direction" else w, params
+    )
+    args = jnp.float32(0.3), event(8, 6), SetCondition(6, GIVEN)
+    expected = VELOCITIES["epic"].apply(wide, *args)
+    np.testing.assert_allclose(few.apply(params, *args), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_no_harmonics_are_refused():
+    with pytest.raises(ValueError, match="harmonics"):
+        epic(3, harmonics=0)

@@ -147,10 +147,11 @@ class _Epic(nn.Module):
 
 class _PointWise(nn.Module):
     config: PointWiseConfig
+    harmonics: int
 
     @nn.compact
     def __call__(self, t, x, cond):
-        features = jnp.concatenate([harmonics(t), numbers(cond)])
+        features = jnp.concatenate([harmonics(t, self.harmonics), numbers(cond)])
         context = _act(Dense(self.config.context)(features))
         hidden = masked(x, cond)
         for i, width in enumerate((*self.config.hidden, x.shape[1])):
@@ -201,7 +202,11 @@ def epic(
 
 
 def point_wise(
-    num_features: int, num_cond: int = 0, config: PointWiseConfig | None = None
+    num_features: int,
+    num_cond: int = 0,
+    config: PointWiseConfig | None = None,
+    *,
+    harmonics: int = 8,
 ) -> Network:
     """The same network for every point, which does not see the others (CaloClouds, 2305.04847).
 
@@ -212,14 +217,15 @@ def point_wise(
       num_features: of a point.
       num_cond: numbers of the condition, beside the number of points.
       config: sizes; the published ones unless given.
+      harmonics: of the time, as for `epic`.
 
     Raises:
       ValueError: for sizes that are no positive whole numbers.
     """
     config = PointWiseConfig() if config is None else config
     check_widths(1, hidden=config.hidden)
-    check_sizes(context=config.context)
-    return _network(_PointWise(config), num_features, num_cond)
+    check_sizes(context=config.context, harmonics=harmonics)
+    return _network(_PointWise(config, harmonics), num_features, num_cond)
 
 
 def set_transformer(

@@ -18,6 +18,7 @@ these 0.01 %.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -32,6 +33,7 @@ from jgen.models import (
     diffusion,
     distilled,
     flow,
+    mean_flow,
     preconditioned,
     preconditioned_weighting,
     trajectory_ends,
@@ -46,7 +48,7 @@ from jgen.nets import (
     set_transformer,
 )
 from jgen.nets.primitives.points import on_points
-from jgen.paths import linear
+from jgen.paths import convert, linear
 from jgen.sets import SetCondition
 from jgen.showers.clouds.numbers import num_numbers
 from jgen.showers.clouds.preprocessing import CloudPreprocessing, Encoded, Given
@@ -114,10 +116,13 @@ class CloudsConfig:
     """Teach the one-call function; without, the diffusion model is all."""
     trajectories: int = 4
     """Of the teacher a training shower, of as many points as `few` says, for the student."""
+    one_call: Literal["trajectories", "mean_flow"] = "trajectories"
+    """What teaches the one-call function: whole trajectories of the teacher, or its velocity, as a
+    MeanFlow (2505.13447), of networks that see the width of an interval beside the energy."""
     student: TrainConfig = TrainConfig(
         1200, 128, ema_decay=0.99, optimizer=_ADAM, log_every=50, save_every=1200
     )
-    """Training of the consistency function."""
+    """Training of the one-call function."""
     num_validation: int = 100
     """Showers cut from the end of the training sample to validate the Shower Flow on."""
     seed: int = 0
@@ -133,6 +138,11 @@ class CloudsConfig:
             training.check()
             make_optimizer(training.optimizer, training.steps)
             make_layout(training.ensemble, training.batch_size)
+        if self.one_call == "mean_flow" and self.network == "set_transformer":
+            raise ValueError(
+                "a set_transformer is not smooth in time, which mean_flow needs: one_call must be "
+                "trajectories, or network another"
+            )
         if self.few and self.network != "point_wise":
             raise ValueError(
                 f"the points of {self.network} see each other, so that it must learn from all of "
@@ -175,17 +185,21 @@ def parts(config: CloudsConfig, slots: int) -> Parts:
 def point_network(config: CloudsConfig) -> Network:
     """The network of points, preconditioned for points of unit variance (2206.00364).
 
-    Beside its coordinates, each point shows what is given of its layer.
+    Beside its coordinates, each point shows what is given of its layer. Networks of a MeanFlow take
+    the width of the interval behind the energy, and zero where it is missing.
     """
     make = {"point_wise": point_wise, "epic": epic, "set_transformer": set_transformer}
-    raw = make[config.network](3 + _NUM_OF_LAYER, 1, getattr(config, config.network))
+    interval = config.one_call == "mean_flow"
+    sizes, smooth = getattr(config, config.network), {"harmonics": 2} if interval else {}
+    raw = make[config.network](3 + _NUM_OF_LAYER, 1 + interval, sizes, **smooth)
 
     def apply(params, t, x, cond):
         given = cond.cond
         layer = given.layer[: len(x)]
         depth = 2 * layer / (len(given.layers) - 1) - 1
         shown = jnp.concatenate([x, depth[:, None], given.layers[layer]], axis=1)
-        return raw.apply(params, t, shown, SetCondition(cond.n, given.energy))[:, :3]
+        seen = jnp.pad(given.energy, (0, 1 + interval - len(given.energy)))
+        return raw.apply(params, t, shown, SetCondition(cond.n, seen))[:, :3]
 
     network = preconditioned(Network(raw.init, apply), PATH, 1.0)
     return _point_by_point(network) if config.network == "point_wise" else network
@@ -217,18 +231,41 @@ def teacher_model(network: Network, steps: int, slots: int) -> GenerativeModel:
     )
 
 
-def student_model(network: Network, slots: int, teacher: Params) -> GenerativeModel:
-    """The consistency function of points, in one call.
+def student_model(
+    config: CloudsConfig, network: Network, slots: int, teacher: Params
+) -> GenerativeModel:
+    """The one-call function of points, which has the teacher's parameters to start from.
 
-    It learns from pairs of `teacher_pairs` with the condition (n, `Given`), of which the pairs may
-    be a few points.
+    A consistency function learns from pairs of `teacher_pairs` with the condition (n, `Given`), of
+    which the pairs may be a few points. A MeanFlow learns from points as the teacher does.
     """
+    if config.one_call == "mean_flow":
+        velocity = velocity_of(network)
+        taught = functools.partial(velocity.apply, teacher)
+        student = mean_flow(
+            velocity, (slots, 3), path=PATH, teacher=taught, condition=_with_interval
+        )
+        return student._replace(init=lambda key: jax.tree.map(jnp.asarray, teacher))
     model = distilled(network, (slots, 3), teacher=teacher, path=PATH, prediction="data")
 
     def loss(params, key, batch):
         return model.loss(params, key, batch._replace(cond=SetCondition(*batch.cond)))
 
     return model._replace(loss=loss)
+
+
+def velocity_of(network: Network) -> Network:
+    """The velocity of a network's data prediction."""
+
+    def apply(params, t, x, cond=None):
+        return convert(PATH, t, x, network.apply(params, t, x, cond), "data", "velocity")
+
+    return Network(network.init, apply, network.num_cond)
+
+
+def _with_interval(cond: SetCondition, width: jax.Array) -> SetCondition:
+    given = cond.cond
+    return cond._replace(cond=given._replace(energy=jnp.append(given.energy, width)))
 
 
 def teacher_pairs(network: Network, steps: int, rows: int) -> SampleFunction:

@@ -89,7 +89,8 @@ class Trained(ShowerGenerator):
         made = self.parts
         if self.sampler == "teacher":
             return made.teacher
-        return student_model(made.network, self.preprocessing.slots, self.networks["student"])
+        slots, student = self.preprocessing.slots, self.networks["student"]
+        return student_model(self.config, made.network, slots, student)
 
     @functools.cached_property
     def model(self) -> GenerativeModel:
@@ -153,7 +154,7 @@ class Trained(ShowerGenerator):
 
 def like(config: CloudsConfig, start: Trained) -> CloudsConfig:
     """The configuration with the networks of a trained CaloClouds, for `train` to start from."""
-    names = "network", "point_wise", "epic", "set_transformer"
+    names = "network", "point_wise", "epic", "set_transformer", "one_call"
     own = {name: getattr(start.config, name) for name in names}
     flow = dataclasses.replace(start.config.flow, training=config.flow.training)
     return dataclasses.replace(config, flow=flow, **own)
@@ -211,17 +212,21 @@ def train(
             initial=initial.get("flow"),
         )
     }
-    model = few_points(made.teacher, config.few) if config.few else made.teacher
+    of_few = lambda model: few_points(model, config.few) if config.few else model
+    points = lambda: data().points
     params["teacher"] = run.fit(
-        "teacher", model, lambda: data().points, config.teacher, initial=initial.get("teacher")
+        "teacher", of_few(made.teacher), points, config.teacher, initial=initial.get("teacher")
     )
     params = {name: member(fitted.params, 0) for name, fitted in params.items()}
     if not config.distil:
         trained = Trained(config, preprocessing, params, "teacher")
         return _with_spectrum(trained, showers, lambda: data().points.cond, run)
-    pairs = lambda: _pairs(config, preprocessing, params["teacher"], data().points.cond, run)
-    model = student_model(made.network, preprocessing.slots, params["teacher"])
-    student = run.fit("student", model, pairs, config.student, initial=initial.get("student"))
+    model = student_model(config, made.network, preprocessing.slots, params["teacher"])
+    if config.one_call == "mean_flow":
+        model, taught = of_few(model), points
+    else:
+        taught = lambda: _pairs(config, preprocessing, params["teacher"], data().points.cond, run)
+    student = run.fit("student", model, taught, config.student, initial=initial.get("student"))
     params["student"] = member(student.params, 0)
     trained = Trained(config, preprocessing, params)
     return _with_spectrum(trained, showers, lambda: data().points.cond, run)

@@ -209,6 +209,7 @@ def test_harmonics_of_the_time_are_those_of_lowest_frequency():
     np.testing.assert_allclose(few.apply(params, *args), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_no_harmonics_are_refused():
+@pytest.mark.parametrize("network", [epic, point_wise])
+def test_no_harmonics_are_refused(network):
     with pytest.raises(ValueError, match="harmonics"):
-        epic(3, harmonics=0)
+        network(3, harmonics=0)

@@ -85,7 +85,7 @@ def constrained(
 
     def init(key):
         # Gains of one half.
-        size = len(harmonics(jnp.ones(()))) + gain_cond + 1
+        size = (gain_cond + 1) * (len(harmonics(jnp.ones(()))) + 1)
         return {"network": inner.init(key), "gain": jnp.zeros(size)}
 
     def apply(params, t, x, cond=None):
@@ -100,8 +100,10 @@ def constrained(
             raise ValueError(
                 f"gains see {gain_cond} numbers of the condition, but it has {len(given)}"
             )
-        seen = jnp.append(jnp.concatenate([harmonics(t), given]), 1)
-        gain = jax.nn.sigmoid(params["gain"] @ seen)
+        # Each number has weights that change with time: an interval that ends the path is as wide
+        # as the time that is left.
+        seen = jnp.outer(jnp.append(given, 1), jnp.append(harmonics(t), 1))
+        gain = jax.nn.sigmoid(params["gain"] @ jnp.ravel(seen))
         return v + gain / left * move(left, x + left * v, cond)
 
     def move(left, x, cond):

@@ -1,5 +1,7 @@
 """Velocities that end on what is asked."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,19 +43,26 @@ def test_the_correction_of_a_linear_surface_is_the_expected_velocity():
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_the_gain_is_a_function_of_the_first_numbers_of_the_condition():
-    """Its weights are of harmonics, these numbers and one, in this order."""
+@pytest.mark.parametrize(
+    ("weight", "seen"),
+    [
+        (1, lambda t, first: first * np.sin(2 * np.pi * t)),
+        (16, lambda t, first: first),
+        (18, lambda t, first: np.sin(2 * np.pi * t)),
+    ],
+)
+def test_the_gain_is_a_function_of_time_and_the_first_numbers_of_the_condition(weight, seen):
+    """Weights of a number are of eight sines, eight cosines and one; those of none are behind."""
     network = constrained(Network(lambda key: {}, straight, 4), off, 2, gain_cond=1)
-    params = network.init(jax.random.key(0))
-    params["gain"] = params["gain"].at[-2].set(200.0)
-    x, moved = jnp.ones(3), []
-    for first in (1.0, -1.0):
+    params, x = network.init(jax.random.key(0)), jnp.ones(3)
+    full = {**params, "gain": params["gain"].at[-1].set(300.0)}  # a gain of one
+    params["gain"] = params["gain"].at[weight].set(300.0)
+    for t, first in itertools.product((0.4, 0.6), (1.0, -1.0)):
         asked = jnp.array([first, 0.5])
-        full = {**params, "gain": jnp.zeros_like(params["gain"]).at[-1].set(200.0)}
-        moved.append((network.apply(params, 0.4, x, asked), network.apply(full, 0.4, x, asked)))
-    np.testing.assert_allclose(*moved[0], rtol=1e-5)
-    assert (moved[1][0] == 0).all()
-    assert (moved[1][1] != 0).any()
+        found, expected = (network.apply(p, t, x, asked) for p in (params, full))
+        assert (expected != 0).any()
+        gain = 1.0 if seen(t, first) > 0 else 0.0
+        np.testing.assert_allclose(found, gain * expected, rtol=1e-5)
 
 
 def test_too_few_numbers_for_the_gain_are_refused():

@@ -28,6 +28,7 @@ from jgen.typing import Cond
 
 _MOST = 3.0  # of a number that is asked to vanish: beyond it slopes say little
 _FARTHEST = 1.0  # that a coordinate of the event is moved
+_WIDE = 6.0  # weight of a number that gains see, at first
 _EARLIEST = 0.02  # of the time that is left: what divides by it
 _ROUNDING = 10.0  # of the slopes' products, in units of the last place
 
@@ -84,9 +85,11 @@ def constrained(
         raise ValueError(f"gains see {gain_cond} numbers of the condition, but it has {num_given}")
 
     def init(key):
-        # Gains of one half.
-        size = (gain_cond + 1) * (len(harmonics(jnp.ones(()))) + 1)
-        return {"network": inner.init(key), "gain": jnp.zeros(size)}
+        # Gains of one half, and near one where a number that they see is one: training is slow to
+        # find that an interval to the end of the path should end on what is asked.
+        gain = jnp.zeros((gain_cond + 1, len(harmonics(jnp.ones(()))) + 1))
+        gain = gain.at[:gain_cond, -1].set(_WIDE)
+        return {"network": inner.init(key), "gain": jnp.ravel(gain)}
 
     def apply(params, t, x, cond=None):
         off = missed(x, cond)

@@ -55,6 +55,8 @@ def test_the_gain_is_a_function_of_time_and_the_first_numbers_of_the_condition(w
     """Weights of a number are of eight sines, eight cosines and one; those of none are behind."""
     network = constrained(Network(lambda key: {}, straight, 4), off, 2, gain_cond=1)
     params, x = network.init(jax.random.key(0)), jnp.ones(3)
+    np.testing.assert_array_equal(np.flatnonzero(params["gain"]), 16)
+    params["gain"] = jnp.zeros_like(params["gain"])
     full = {**params, "gain": params["gain"].at[-1].set(300.0)}  # a gain of one
     params["gain"] = params["gain"].at[weight].set(300.0)
     for t, first in itertools.product((0.4, 0.6), (1.0, -1.0)):

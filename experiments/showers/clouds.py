@@ -8,9 +8,10 @@ distances beside truth against truth, all metrics of `experiments evaluate` for 
 function, and milliseconds a shower, on one core if the process has one (taskset). The presets
 ablation, ablation-epic and ablation-transformer compare networks whose points see each other or do
 not, on showers below 4 GeV. With `--calodream runs/calodream-default` a finished CaloDREAM is
-compared, too, at the same energies; a finished run takes this up. The finished run is a model:
-`jgen.showers.clouds.load("runs/clouds-default")`. `--start-from electrons-ds2` begins with
-networks that are trained, to be made those of other showers (`--data`).
+compared, too, at the same energies; a finished run takes this up. With `--one-call mean_flow` the
+one-call function is a MeanFlow of the teacher. The finished run is a model:
+`jgen.showers.clouds.load("runs/clouds-default")`. `--start-from electrons-ds2` begins with networks
+that are trained, to be made those of other showers (`--data`).
 
 Time: 8 to 13 minutes of processor time (smoke: one and a half). Numbers: results/showers.md.
 """

@@ -65,7 +65,8 @@ def constrained(
       num: of these numbers.
       width: of `missed` of true events, which is that of rounding or of what is left open.
       gain_cond: first numbers of the condition that gains depend on, beside time. One for
-        `jgen.models.mean_flow`, whose interval should end on what is asked where it ends the path.
+        `jgen.models.mean_flow`, whose interval should end on what is asked where it ends the path;
+        before training gains are one half where the number is zero, and 0.998 where it is one.
 
     Raises:
       ValueError: for a width or a number that is not positive, or a network whose condition has

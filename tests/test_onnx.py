@@ -94,7 +94,7 @@ def calodream_model(showers):
 def clouds_model(showers):
     fitted = clouds.fit_preprocessing(showers, DS2, jax.random.key(0))
     made = clouds.parts(SMALL, fitted.slots)
-    student = clouds_parts.student_model(made.network, fitted.slots, None)
+    student = clouds_parts.student_model(SMALL, made.network, fitted.slots, None)
     return clouds_parts.shower_model(made.flow, student, fitted)
 
 

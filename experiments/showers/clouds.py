@@ -89,7 +89,8 @@ class Config(CloudsConfig):
     """All metrics of the one-call function."""
     start_from: str = ""
     """Trained CaloClouds to start from, a run folder or a name such as electrons-ds2: for other
-    energies or another detector in fewer steps. The networks are then its own."""
+    energies or another detector in fewer steps. The networks, and what teaches the one-call
+    function, are then its own."""
     calodream: str = ""
     """Run folder of a finished `experiments calodream` to compare with, which should not have
     learned from the showers of the comparison."""
@@ -109,7 +110,11 @@ class Config(CloudsConfig):
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num_test=40, sample_batch=1, timing=1, bootstrap=2, max_energy=0)
-    started(config)
+    if config.interval and not started(config)[0].interval:
+        raise ValueError(
+            f"the networks of start_from={config.start_from} see no interval of time; leave out "
+            "--one-call mean_flow, or --start-from"
+        )
     if config.calodream:
         other = calodream.load(config.calodream)
         if other.geometry.name != config.geometry:

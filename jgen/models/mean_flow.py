@@ -58,7 +58,7 @@ def mean_flow(
 
     The network must be smooth in time, since the target has its slope: networks of fast waves of
     the time learn averages that are far from those of their own velocity. `velocity_mlp` with
-    `time_features=0` is smooth, and `epic` with `harmonics=2`; transformers are not.
+    `time_features=0` is smooth, and `epic` with `harmonics=2`; `set_transformer` is not.
 
     `log_prob` is None; the flow at intervals of width zero, `flow_matching(instantaneous(network),
     shape)`, has the same parameters and a density.

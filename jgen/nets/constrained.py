@@ -28,7 +28,7 @@ from jgen.typing import Cond
 
 _MOST = 3.0  # of a number that is asked to vanish: beyond it slopes say little
 _FARTHEST = 1.0  # that a coordinate of the event is moved
-_WIDE = 6.0  # weight of a number that gains see, at first
+_INITIAL_WEIGHT = 6.0  # of a number that gains see
 _EARLIEST = 0.02  # of the time that is left: what divides by it
 _ROUNDING = 10.0  # of the slopes' products, in units of the last place
 
@@ -65,8 +65,8 @@ def constrained(
       num: of these numbers.
       width: of `missed` of true events, which is that of rounding or of what is left open.
       gain_cond: first numbers of the condition that gains depend on, beside time. One for
-        `jgen.models.mean_flow`, whose interval should end on what is asked where it ends the path;
-        before training gains are one half where the number is zero, and 0.998 where it is one.
+        `jgen.models.mean_flow`, whose interval should end on what is asked where it ends the path.
+        Numbers of zero to one: before training gains are one half at zero and 0.998 at one.
 
     Raises:
       ValueError: for a width or a number that is not positive, or a network whose condition has
@@ -87,9 +87,9 @@ def constrained(
 
     def init(key):
         # Gains of one half, and near one where a number that they see is one: training is slow to
-        # find that an interval to the end of the path should end on what is asked.
+        # find that the interval of the whole path should end on what is asked.
         gain = jnp.zeros((gain_cond + 1, len(harmonics(jnp.ones(()))) + 1))
-        gain = gain.at[:gain_cond, -1].set(_WIDE)
+        gain = gain.at[:gain_cond, -1].set(_INITIAL_WEIGHT)
         return {"network": inner.init(key), "gain": jnp.ravel(gain)}
 
     def apply(params, t, x, cond=None):

@@ -56,6 +56,7 @@ def test_the_gain_is_a_function_of_time_and_the_first_numbers_of_the_condition(w
     network = constrained(Network(lambda key: {}, straight, 4), off, 2, gain_cond=1)
     params, x = network.init(jax.random.key(0)), jnp.ones(3)
     np.testing.assert_array_equal(np.flatnonzero(params["gain"]), 16)
+    assert jax.nn.sigmoid(params["gain"][16]) == pytest.approx(0.998, abs=1e-3)
     params["gain"] = jnp.zeros_like(params["gain"])
     full = {**params, "gain": params["gain"].at[-1].set(300.0)}  # a gain of one
     params["gain"] = params["gain"].at[weight].set(300.0)

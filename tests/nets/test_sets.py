@@ -209,6 +209,12 @@ def test_harmonics_of_the_time_are_those_of_lowest_frequency():
     np.testing.assert_allclose(few.apply(params, *args), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_points_that_do_not_see_each_other_have_as_many_harmonics():
+    sizes = PointWiseConfig((16, 16), 8)
+    few, many = (num_parameters(point_wise(3, 2, sizes, harmonics=k)) for k in (2, 8))
+    assert many - few == 2 * 6 * sizes.context
+
+
 @pytest.mark.parametrize("network", [epic, point_wise])
 def test_no_harmonics_are_refused(network):
     with pytest.raises(ValueError, match="harmonics"):

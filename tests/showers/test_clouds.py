@@ -439,7 +439,8 @@ def test_a_shower_is_one_of_its_key_and_index_and_has_its_numbers(fitted, sample
 
 
 def test_the_interval_of_a_mean_flow_is_of_width_zero_unless_it_is_given():
-    network = model.point_network(dataclasses.replace(SMALL, one_call="mean_flow"))
+    config = dataclasses.replace(SMALL, one_call="mean_flow")
+    network = model.point_network(config)
     params, t = network.init(jax.random.key(0)), jnp.float32(0.3)
     x = jax.random.normal(jax.random.key(1), (8, 3))
     cond = SetCondition(jnp.array(8), jax.tree.map(lambda a: a[0], given(1, 8)))
@@ -449,6 +450,12 @@ def test_the_interval_of_a_mean_flow_is_of_width_zero_unless_it_is_given():
     )
     np.testing.assert_array_equal(teacher, zero)
     assert np.abs(half - zero).max() > 1e-3
+    # One call is a step of the average velocity of the whole path.
+    made = model.student_model(config, network, 8, params).sample_from(params, x, cond)
+    end = model.velocity_of(network).apply(
+        params, jnp.float32(0), x, model._with_interval(cond, jnp.float32(1))
+    )
+    np.testing.assert_allclose(made, x + end, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("one_call", ["trajectories", "mean_flow"])

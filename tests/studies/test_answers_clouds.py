@@ -123,6 +123,7 @@ def test_training_goes_on_from_a_finished_run(smoke, command, tmp_path):
         (("--num-validation", 0), "num_validation"),
         (("--calodream", "nowhere"), "nowhere holds no run"),
         (("--start-from", "nowhere"), "nowhere is no run folder"),
+        (("--start-from", "electrons-ds2", "--one-call", "mean_flow"), "see no interval"),
         (("--geometry", "ds3"), "give --data FILE"),
         (("--max-energy", 1100.0), "too few for 100"),
     ],

@@ -10,7 +10,8 @@ the place of the polynomials that calibrate the number of points; the Shower Flo
 energy of the innermost ring of each layer; to the centre of gravity points are turned about the
 axis, not shifted (`points.turned`); voxels get the spectrum of the training sample (`spectrum`);
 coordinates are made normal one by one, layer by layer; the one-call function is taught by whole
-trajectories of the teacher (2101.02388), where the published one is by neighbouring times; AdamW in
+trajectories of the teacher (2101.02388) or its velocity (2505.13447), where the published one is by
+neighbouring times; AdamW in
 place of RAdam. And EDM's network is trained and solved in the time of the linear path, sigma /
 alpha = (1 - t) / t, by the midpoint method: 12 steps of Heun's method in the published steps of
 sigma make points of a normal distribution 9 % too wide (unit variance, sigma from 80 to 0.002),
@@ -115,10 +116,12 @@ class CloudsConfig:
     distil: bool = True
     """Teach the one-call function; without, the diffusion model is all."""
     trajectories: int = 4
-    """Of the teacher a training shower, of as many points as `few` says, for the student."""
+    """Of the teacher a training shower, of as many points as `few` says, for the student; a MeanFlow
+    needs none."""
     one_call: Literal["trajectories", "mean_flow"] = "trajectories"
     """What teaches the one-call function: whole trajectories of the teacher, or its velocity, as a
-    MeanFlow (2505.13447), of networks that see the width of an interval beside the energy."""
+    MeanFlow (2505.13447). Both networks then see the width of an interval behind the energy, and
+    two harmonics of the time where others see eight."""
     student: TrainConfig = TrainConfig(
         1200, 128, ema_decay=0.99, optimizer=_ADAM, log_every=50, save_every=1200
     )
@@ -127,6 +130,11 @@ class CloudsConfig:
     """Showers cut from the end of the training sample to validate the Shower Flow on."""
     seed: int = 0
     """Seed of everything random."""
+
+    @property
+    def interval(self) -> bool:
+        """Whether networks see the width of an interval of time."""
+        return self.distil and self.one_call == "mean_flow"
 
     def check(self) -> None:
         """Raise a ValueError for options that do not fit together."""
@@ -138,7 +146,7 @@ class CloudsConfig:
             training.check()
             make_optimizer(training.optimizer, training.steps)
             make_layout(training.ensemble, training.batch_size)
-        if self.one_call == "mean_flow" and self.network == "set_transformer":
+        if self.interval and self.network == "set_transformer":
             raise ValueError(
                 "a set_transformer is not smooth in time, which mean_flow needs: one_call must be "
                 "trajectories, or network another"
@@ -189,16 +197,15 @@ def point_network(config: CloudsConfig) -> Network:
     the width of the interval behind the energy, and zero where it is missing.
     """
     make = {"point_wise": point_wise, "epic": epic, "set_transformer": set_transformer}
-    interval = config.one_call == "mean_flow"
-    sizes, smooth = getattr(config, config.network), {"harmonics": 2} if interval else {}
-    raw = make[config.network](3 + _NUM_OF_LAYER, 1 + interval, sizes, **smooth)
+    sizes, smooth = getattr(config, config.network), {"harmonics": 2} if config.interval else {}
+    raw = make[config.network](3 + _NUM_OF_LAYER, 1 + config.interval, sizes, **smooth)
 
     def apply(params, t, x, cond):
         given = cond.cond
         layer = given.layer[: len(x)]
         depth = 2 * layer / (len(given.layers) - 1) - 1
         shown = jnp.concatenate([x, depth[:, None], given.layers[layer]], axis=1)
-        seen = jnp.pad(given.energy, (0, 1 + interval - len(given.energy)))
+        seen = jnp.pad(given.energy, (0, 1 + config.interval - len(given.energy)))
         return raw.apply(params, t, shown, SetCondition(cond.n, seen))[:, :3]
 
     network = preconditioned(Network(raw.init, apply), PATH, 1.0)
@@ -237,9 +244,10 @@ def student_model(
     """The one-call function of points, which has the teacher's parameters to start from.
 
     A consistency function learns from pairs of `teacher_pairs` with the condition (n, `Given`), of
-    which the pairs may be a few points. A MeanFlow learns from points as the teacher does.
+    which the pairs may be a few points. A MeanFlow learns from points as the teacher does; its
+    noise is [slots, 3], that of a consistency function [1, slots, 3].
     """
-    if config.one_call == "mean_flow":
+    if config.interval:
         velocity = velocity_of(network)
         taught = functools.partial(velocity.apply, teacher)
         student = mean_flow(

@@ -153,7 +153,10 @@ class Trained(ShowerGenerator):
 
 
 def like(config: CloudsConfig, start: Trained) -> CloudsConfig:
-    """The configuration with the networks of a trained CaloClouds, for `train` to start from."""
+    """The configuration with the networks of a trained CaloClouds, for `train` to start from.
+
+    Its `one_call` is that of the trained one, too, since networks of a MeanFlow see an interval.
+    """
     names = "network", "point_wise", "epic", "set_transformer", "one_call"
     own = {name: getattr(start.config, name) for name in names}
     flow = dataclasses.replace(start.config.flow, training=config.flow.training)
@@ -222,7 +225,7 @@ def train(
         trained = Trained(config, preprocessing, params, "teacher")
         return _with_spectrum(trained, showers, lambda: data().points.cond, run)
     model = student_model(config, made.network, preprocessing.slots, params["teacher"])
-    if config.one_call == "mean_flow":
+    if config.interval:
         model, taught = of_few(model), points
     else:
         taught = lambda: _pairs(config, preprocessing, params["teacher"], data().points.cond, run)

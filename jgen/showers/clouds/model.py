@@ -116,8 +116,8 @@ class CloudsConfig:
     distil: bool = True
     """Teach the one-call function; without, the diffusion model is all."""
     trajectories: int = 4
-    """Of the teacher a training shower, of as many points as `few` says, for the student; a MeanFlow
-    needs none."""
+    """Of the teacher a training shower, of as many points as `few` says, for the student; none for
+    a MeanFlow."""
     one_call: Literal["trajectories", "mean_flow"] = "trajectories"
     """What teaches the one-call function: whole trajectories of the teacher, or its velocity, as a
     MeanFlow (2505.13447). Both networks then see the width of an interval behind the energy, and

@@ -110,7 +110,8 @@ class Config(CloudsConfig):
 def check(config: Config) -> None:
     """Refuse bad options."""
     at_least(config, num_test=40, sample_batch=1, timing=1, bootstrap=2, max_energy=0)
-    if config.interval and not started(config)[0].interval:
+    full, _ = started(config)
+    if config.interval and not full.interval:
         raise ValueError(
             f"the networks of start_from={config.start_from} see no interval of time; leave out "
             "--one-call mean_flow, or --start-from"

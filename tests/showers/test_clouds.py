@@ -450,6 +450,9 @@ def test_the_interval_of_a_mean_flow_is_of_width_zero_unless_it_is_given():
     )
     np.testing.assert_array_equal(teacher, zero)
     assert np.abs(half - zero).max() > 1e-3
+    # A student may be taught later: the teacher is the same network without one.
+    alone = model.point_network(dataclasses.replace(config, distil=False))
+    np.testing.assert_array_equal(alone.apply(params, t, x, cond), teacher)
     # One call is a step of the average velocity of the whole path.
     made = model.student_model(config, network, 8, params).sample_from(params, x, cond)
     end = model.velocity_of(network).apply(

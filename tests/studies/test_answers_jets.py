@@ -96,6 +96,7 @@ def test_what_is_distilled_begins_as_its_teacher_in_any_order(informed):
 
 
 def test_operations_of_a_jet_are_those_of_all_calls():
+    # EPiC-FM and EPiC-JeDi are networks alike where both see as many harmonics.
     plain = variant(jets.SMOKE.models, informed=False, harmonics=8)
     train, _ = jets.inputs(jets.SMOKE)
     whole = np.zeros((1, 2), np.float32)

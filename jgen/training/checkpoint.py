@@ -10,7 +10,10 @@ from jgen.typing import PyTree
 
 
 class Checkpoints:
-    """Numbered checkpoints of one training in a folder; all processes call every method."""
+    """Numbered checkpoints of one training in a folder; all processes call every method.
+
+    A context manager: writes go on beside the training and are finished when it is closed.
+    """
 
     def __init__(self, folder: Path, keep: int = 2):
         """Open (and make) the folder; the `keep` newest checkpoints stay.
@@ -101,7 +104,11 @@ class Checkpoints:
         )
         return self._manager.restore(step, args=self._args.StandardRestore(shapes))
 
-    def close(self) -> None:
-        """Wait for writes to finish."""
+    def __enter__(self) -> "Checkpoints":
+        """Itself."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Wait for writes to finish, also where the training was interrupted."""
         self._manager.wait_until_finished()
         self._manager.close()

@@ -1,5 +1,6 @@
 """Train one model or an ensemble of them: the loop around the step."""
 
+import contextlib
 import functools
 import itertools
 import signal
@@ -162,10 +163,18 @@ def fit(
     optimizer = make_optimizer(config.optimizer, config.steps) if optimizer is None else optimizer
     start = starting_point(model, initial, config.ensemble)
     given = (events, source, validation, score, function, optimizer)
-    loop = _Loop(model, *given, key, config, layout, folder, start)
-    loop.callbacks = callbacks if jax.process_index() == 0 else ()
-    with _Sigterm() as sigterm:
-        loop.run(sigterm, name, progress)
+    # Closed whatever happens: writes that go on after an interrupt would cross those of a second
+    # training of the same process in this folder.
+    nothing = contextlib.nullcontext()
+    opened = nothing if folder is None else Checkpoints(Path(folder) / "checkpoints")
+    with _Sigterm() as sigterm, opened as checkpoints:
+        loop = _Loop(model, *given, key, config, layout, folder, checkpoints, start)
+        loop.callbacks = callbacks if jax.process_index() == 0 else ()
+        stopped = loop.run(sigterm, name, progress)
+    if stopped:
+        where = "nothing was saved" if folder is None else "its folder resumes it"
+        print(f"{name}: SIGTERM at step {stopped}, {where}")
+        raise SystemExit(143)
     state, best = loop.state, loop.best
     chosen = best.params if config.keep == "best" else state.average
     return Fitted(fetch(chosen, layout), fetch(state, layout), loop.history)
@@ -187,6 +196,7 @@ class _Loop:
         config,
         layout,
         folder,
+        checkpoints,
         start,
     ):
         self.config, self.layout = config, layout
@@ -223,7 +233,7 @@ class _Loop:
         self.validation = validation
         if validation is not None:
             self._watch(score, model, stream(key, "validation"), axis)
-        self._open(folder)
+        self._open(folder, checkpoints)
 
     def _begin(self, model, step, optimizer, init_keys, start):
         """States of all members before the first step, from what `starting_point` returns."""
@@ -250,12 +260,11 @@ class _Loop:
             over_members(own, axis), out_shardings=(layout.members, layout.shared)
         )
 
-    def _open(self, folder):
+    def _open(self, folder, checkpoints):
         """Find the last checkpoint and bring the log to its step."""
-        self.checkpoints, self.log, self.history = None, None, []
+        self.checkpoints, self.log, self.history = checkpoints, None, []
         if folder is None:
             return
-        self.checkpoints = Checkpoints(Path(folder) / "checkpoints")
         self.log = MetricsLog(Path(folder) / "metrics.jsonl", jax.process_index() == 0)
         saved, step = self.checkpoints.newest({"state": self.state, "best": self.best})
         if saved is not None:
@@ -269,6 +278,7 @@ class _Loop:
         self.history = self.log.read()
 
     def run(self, sigterm, name, progress):
+        """Train to the end; the step at which SIGTERM ended it, if it did."""
         cfg, first = self.config, int(fetch(self.state.step, self.layout)[0])
         steps = range(first + 1, cfg.steps + 1)
         if self._is_exhausted(first):  # a training that ended early is resumed at its end
@@ -281,8 +291,12 @@ class _Loop:
             mininterval=0.5,
             disable=not progress or jax.process_index() != 0,
         )
-        pending, self.clock = None, time.perf_counter()
-        for step, (chosen, data) in zip(steps, self._inputs(first), strict=False):
+        with bar, contextlib.closing(self._inputs(first)) as inputs:
+            return self._advance(zip(steps, inputs, strict=False), sigterm, bar)
+
+    def _advance(self, steps, sigterm, bar):
+        cfg, pending, self.clock = self.config, None, time.perf_counter()
+        for step, (chosen, data) in steps:
             # Whatever does not fit is found when the first step is compiled.
             with explained("the model's loss", **data._asdict()):
                 self.state, metrics = self.update(self.state, self.keys, chosen, data)
@@ -305,13 +319,10 @@ class _Loop:
             if self.checkpoints and save:
                 self.checkpoints.save(step, {"state": self.state, "best": self.best})
             if stop:
-                self._close(bar)
-                where = "its folder resumes it" if self.checkpoints else "nothing was saved"
-                print(f"{name}: SIGTERM at step {step}, {where}")
-                raise SystemExit(143)
+                return step
             if last:
                 break
-        self._close(bar)
+        return None
 
     def _inputs(self, first):
         """For each step which events it takes, or which data set, and where they are."""
@@ -343,11 +354,6 @@ class _Loop:
                 f"parameters of member {members} are not finite after step {step}; lower the "
                 "learning rate or clip gradients"
             )
-
-    def _close(self, bar):
-        bar.close()
-        if self.checkpoints:
-            self.checkpoints.close()
 
     def _record(self, step, metrics, bar):
         """Check and log the metrics of one step."""

@@ -65,6 +65,9 @@ def test_an_interrupted_one_ends_where_it_would_have_ended(tmp_path, crash, sche
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, [stop], **options)
+    # Nothing is written or deleted any more, with which this process's next training would collide.
+    saved = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert saved == {str(step) for step in (3, 6, 9, 12) if crash - 6 <= step < crash}
     for repeat in range(2):
         before = len(seen)
         resumed = train(tmp_path, [lambda step, metrics: seen.append(step)], **options)

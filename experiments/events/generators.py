@@ -31,11 +31,11 @@ class Generators:
     """Events that choose the best parameters of a training."""
     networks: tuple[str, ...] = tuple(NETWORKS)
     """What is trained and compared."""
-    transformer: LLoCaConfig = LLoCaConfig(4, 4, 2, 3, 2, "identity")
+    transformer: LLoCaConfig = LLoCaConfig(8, 4, 2, 3, 2, "identity")
     """The plain transformer."""
-    lloca: LLoCaConfig = LLoCaConfig(4, 4, 2, 3, 2, "so13", (64, 64))
+    lloca: LLoCaConfig = LLoCaConfig(8, 4, 2, 3, 2, "so13", (32, 32))
     """The transformer with local frames."""
-    lgatr: LGATrConfig = LGATrConfig(4, 8, 2, 2)
+    lgatr: LGATrConfig = LGATrConfig(4, 32, 2, 2)
     """The transformer of multivectors."""
     time_width: float = 0.3
     """Standard deviation of the frequencies of time; 30 as published wants long trainings."""
@@ -44,7 +44,7 @@ class Generators:
     the papers."""
     training: TrainConfig = TrainConfig(
         6000, 128, ensemble=3, keep="best", ema_decay=0.999,
-        optimizer=OptimizerConfig(7e-3, warmup=0.02, clip_norm=5.0, method="muon"),
+        optimizer=OptimizerConfig(3.5e-3, warmup=0.02, clip_norm=5.0, method="muon"),
     )  # fmt: skip
     """Training of each network; its members are the seeds."""
     solver: SolverConfig = SolverConfig("kutta38", 20)

@@ -24,6 +24,7 @@ from experiments.study import Run, Study, at_least, finite, known, main, table, 
 from jgen import OptimizerConfig, TrainConfig, amplification, plotting
 from jgen import events as event_tools
 from jgen.amplification import Forecast
+from jgen.nets import LGATrConfig, LLoCaConfig
 from jgen.plotting import Panel
 from jgen.random import numpy_generator
 from jgen.solvers import SolverConfig
@@ -40,6 +41,9 @@ class Config(Generators):
     """Events to train on, the first ones; all others but those to validate on are held out."""
     num_validation: int = 1000
     """Events that the log has a validation loss of; nothing is chosen by it."""
+    transformer: LLoCaConfig = LLoCaConfig(4, 4, 2, 3, 2, "identity")
+    lloca: LLoCaConfig = LLoCaConfig(4, 4, 2, 3, 2, "so13", (64, 64))
+    lgatr: LGATrConfig = LGATrConfig(4, 8, 2, 2)
     informed: bool = False
     """As published: the forecast is of generators that know nothing but their events."""
     training: TrainConfig = TrainConfig(

@@ -82,6 +82,8 @@ def event_velocity(
     def apply(params, t, z, cond=None):
         if cond is not None:
             raise ValueError("generators of events take no condition; leave cond out")
+        if informed:
+            z = known.centred(t, z)
         angles = jnp.asarray(frequencies, z.dtype) * jnp.asarray(t, z.dtype)
         time = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
         time = jnp.broadcast_to(time, (coordinates.num, len(time)))

@@ -3,9 +3,10 @@
 Transverse momenta balance, tops and W have a mass, jets are apart: events lie near thin surfaces,
 which a network finds late, since hardly any of its loss depends on them. An event on a straight
 path x_t = x1 + (1 - t) (x0 - x1) is off such a surface c(x1) = 0, of width one, by the noise that
-is left, of variance v (1 - t)^2. Were c linear and all normal, the expected velocity would be
+is left, of variance v (1 - t)^2; its mean is taken out before. Were c linear and all normal, the
+expected velocity would be
 
-    -(1 - t) v c dc/dx / (1 + (1 - t)^2 v |dc/dx|^2),
+    -(1 - t) v dc/dx c / (1 + (1 - t)^2 dc/dx v dc/dx),
 
 and phi(d / s) / Phi(d / s) away from a jet whose distance is d above the least one, where s is the
 noise left in it. Networks see these pulls, and how far off an event is. To the velocity v that they
@@ -24,11 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgen.events.base import base_moments
 from jgen.events.coordinates import UNIT, Coordinates, resonance_members, seen_momenta
 from jgen.physics import mass, mass_squared, wrapped
 from jgen.physics.four_vectors import METRIC
 
-_VARIANCE = 2.0  # of noise minus data, in coordinates
+_OF_DATA = np.array([1.0, 0.0, 2.0, 1.0])  # variances of their coordinates
+_OF_ANGLES = 2.0  # variance of noise minus data, once events are turned towards each other
 _SHARP = 0.35  # recoil of width one over its median: its peak is narrower than its tail
 _LEAST = 0.01  # noise of distances at the end of a path
 _MOST = 6.0  # of a pull
@@ -39,13 +42,15 @@ class Known(NamedTuple):
     """What `known_of` makes.
 
     Attributes:
-      features: (t, z) -> numbers of every particle on its path, for a network to see.
+      centred: (t, z) -> events on their path without its mean, which all else here takes.
+      features: (t, z) -> numbers of every particle, for a network to see.
       corrected: (t, z, v, gains) -> a velocity v and its own pulls at z + (1 - t) v, the event that
-        it heads for, each times a gain of every particle.
+        it heads for, each times a gain of every particle; and the mean path's velocity.
       num_features: of a particle.
       num_gains: of a particle.
     """
 
+    centred: Callable[[Float[Array, ""], Float[Array, "n 4"]], Float[Array, "n 4"]]
     features: Callable[[Float[Array, ""], Float[Array, "n 4"]], Float[Array, "n k"]]
     corrected: Callable[..., Float[Array, "n 4"]]
     num_features: int
@@ -60,6 +65,12 @@ def known_of(coordinates: Coordinates, min_distance: float) -> Known:
       min_distance: of any two particles in eta and phi.
     """
     num, surfaces = coordinates.num, _surfaces(coordinates)
+    means, variances = base_moments(coordinates)
+    variances = variances + _OF_DATA
+    variances[:, 1] = _OF_ANGLES
+
+    def centred(t: Float[Array, ""], z: Float[Array, "n 4"]) -> Float[Array, "n 4"]:
+        return z - (1 - jnp.asarray(t, z.dtype)) * jnp.asarray(means, z.dtype)
 
     def forces(left, z):
         """Of every particle [n, k, 4], and what is needed for features too."""
@@ -68,15 +79,16 @@ def known_of(coordinates: Coordinates, min_distance: float) -> Known:
         values, slopes = surfaces(z)
         push, none = _pushes(left, apart, min_distance), jnp.zeros_like(z[:, :1])
         push = jnp.concatenate([none, push, none], axis=1)
-        found = jnp.concatenate([_pulls(left, values, slopes), push[:, None]], axis=1)
+        found = jnp.concatenate([_pulls(left, values, slopes, variances), push[:, None]], axis=1)
         return jnp.clip(found, -_MOST, _MOST), values, apart
 
     def features(t: Float[Array, ""], z: Float[Array, "n 4"]) -> Float[Array, "n k"]:
         found, values, apart = forces(1 - jnp.asarray(t, z.dtype), z)
         masses = jnp.broadcast_to(values[1:].reshape(1, -1), (num, values[1:].size))
         off = jnp.arcsinh(jnp.concatenate([_turned(values[0], z[:, 1]), masses], axis=1))
-        pairs = _pairs(coordinates, z, apart)
-        return jnp.concatenate([found.reshape(num, -1), off, pairs], axis=1)
+        # Multivectors hardly know the mass of a jet.
+        own, pairs = z[:, jnp.array([0, 2, 3])], _pairs(coordinates, z, apart)
+        return jnp.concatenate([found.reshape(num, -1), off, own, pairs], axis=1)
 
     def corrected(
         t: Float[Array, ""],
@@ -86,10 +98,10 @@ def known_of(coordinates: Coordinates, min_distance: float) -> Known:
     ) -> Float[Array, "n 4"]:
         left = 1 - jnp.asarray(t, z.dtype)
         found, *_ = forces(left, z + left * v)
-        return v + jnp.sum(gains[..., None] * found, axis=1)
+        return v + jnp.sum(gains[..., None] * found, axis=1) - jnp.asarray(means, v.dtype)
 
     kinds = 2 + len(coordinates.peaks)
-    return Known(features, corrected, 5 * kinds + 4 * num, kinds)
+    return Known(centred, features, corrected, 5 * kinds + 3 + 4 * num, kinds)
 
 
 def _surfaces(coordinates):
@@ -115,15 +127,15 @@ def _surfaces(coordinates):
     return surfaces
 
 
-def _pulls(left, values, slopes):
+def _pulls(left, values, slopes, variances):
     """Of every particle towards the surfaces [n, k, 4]."""
-    noise = left**2 * _VARIANCE
+    moves = jnp.asarray(variances, slopes.dtype)[None, None] * slopes
+    noise = left**2 * jnp.einsum("kaic,kbic->kab", moves, slopes)
     # Two as one: balance, so that it turns with the event, and the masses of a top and its W.
-    (x, y), (xx, yy) = values.T, 1 + noise * jnp.sum(slopes**2, axis=(2, 3)).T
-    xy = noise * jnp.sum(slopes[:, 0] * slopes[:, 1], axis=(1, 2))
+    (x, y), (xx, yy), xy = values.T, 1 + jnp.diagonal(noise, axis1=1, axis2=2).T, noise[:, 0, 1]
     expected = jnp.stack([yy * x - xy * y, xx * y - xy * x], axis=1)
     expected /= (xx * yy - xy**2)[:, None]
-    found = -left * _VARIANCE * expected[..., None, None] * slopes
+    found = -left * expected[..., None, None] * moves
     found = jnp.concatenate([found[:1].sum(axis=1), found[1:].reshape(-1, *slopes.shape[2:])])
     return jnp.moveaxis(found, 0, 1)
 
@@ -133,7 +145,7 @@ def _pushes(left, apart, min_distance):
     # Of a particle and itself, or of two in one place, there is no direction.
     square = jnp.where(_others(apart), jnp.sum(apart**2, axis=-1), 1)
     distance = jnp.sqrt(jnp.maximum(square, 1e-6))
-    off = (distance - min_distance) / ((2 * _VARIANCE) ** 0.5 * left + _LEAST)
+    off = (distance - min_distance) / ((2 * _OF_ANGLES) ** 0.5 * left + _LEAST)
     normal = jax.scipy.stats.norm
     strength = jnp.minimum(jnp.exp(normal.logpdf(off) - normal.logcdf(off)), _MOST)
     along = apart / distance[..., None]

@@ -16,6 +16,7 @@ from jgen.events import (
     read_events,
     to_events,
 )
+from jgen.events.base import base_moments
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,14 @@ def test_events_of_the_base_pass_its_cuts_and_are_normal_but_for_them(coordinate
     logs = np.log(square[:, 0] / UNIT**2)
     assert scipy.stats.kstest(logs, "norm").pvalue > 1e-3
     assert np.std(events[..., 3]) == pytest.approx(UNIT, rel=0.05)
+
+
+def test_moments_of_the_base_are_those_of_its_events(coordinates):
+    sample = jax.jit(jax.vmap(event_base(coordinates, 0.0).sample))
+    z = np.asarray(sample(jax.random.split(jax.random.key(2), 20_000)))
+    means, variances = base_moments(coordinates)
+    assert np.abs((means - z.mean(axis=0)) / np.sqrt(variances / len(z))).max() < 4.5
+    np.testing.assert_allclose(variances, z.var(axis=0), rtol=0.05)
 
 
 @pytest.mark.parametrize("min_pt", [0.0, 22.0])

@@ -165,7 +165,7 @@ def test_bad_sizes_are_refused():
 
 
 def test_what_is_known_turns_with_the_event_and_is_what_its_formula_says():
-    features, _, num, _ = known_of(COORDINATES, 0.5)
+    _, features, _, num, _ = known_of(COORDINATES, 0.5)
     found = jax.jit(features)(jnp.float32(0.9), jnp.asarray(Z[0]))
     assert found.shape == (6, num)
     turned = jnp.asarray(Z[0]).at[:, 1].add(0.7)

@@ -1,10 +1,12 @@
 """What is known of top pairs before any training, as further inputs of networks.
 
+The base is far from the data, in log pT by two and in log m^2 by seven standard deviations. Its mean
+is known, so that networks see events, and make velocities, without the mean of the path.
+
 Transverse momenta balance, tops and W have a mass, jets are apart: events lie near thin surfaces,
 which a network finds late, since hardly any of its loss depends on them. An event on a straight
 path x_t = x1 + (1 - t) (x0 - x1) is off such a surface c(x1) = 0, of width one, by the noise that
-is left, of variance v (1 - t)^2; its mean is taken out before. Were c linear and all normal, the
-expected velocity would be
+is left, of variances v (1 - t)^2. Were c linear and all normal, the expected velocity would be
 
     -(1 - t) v dc/dx c / (1 + (1 - t)^2 dc/dx v dc/dx),
 

@@ -20,7 +20,7 @@ from jgen.events import (
     to_events,
 )
 from jgen.events.generator import turned_towards
-from jgen.events.known import known_of
+from jgen.events.known import _pulls, known_of
 from jgen.export import export_model, load_exported
 from jgen.generative_model import Batch, draw, log_densities
 from jgen.models import Base, geodesic_flow_matching
@@ -185,6 +185,38 @@ def test_what_is_known_turns_with_the_event_and_is_what_its_formula_says():
     push = np.asarray(features(0.98, z))[:, 21:23]
     assert push[1, 0] > 1 > -1 > push[0, 0]
     assert push[1, 1] < -1 < 1 < push[0, 1]
+
+
+def test_the_mean_of_the_path_is_known():
+    """Of pT and mass, whose base is far from the data: what is seen has none, velocities get it."""
+    known = known_of(COORDINATES, 0.5)
+    x0 = np.asarray(
+        jax.vmap(event_base(COORDINATES).sample)(jax.random.split(jax.random.key(4), len(Z)))
+    )
+    mean = lambda z: np.asarray(z)[..., ::3].mean(axis=0)
+    assert np.abs(mean(x0)).min() > 1
+    for t in (0.1, 0.9):
+        seen = jax.vmap(known.centred, (None, 0))(t, jnp.asarray((1 - t) * x0 + t * Z))
+        np.testing.assert_allclose(mean(seen), 0, atol=0.2)
+    nothing = jnp.zeros((6, known.num_gains))
+    made = known.corrected(0.5, jnp.asarray(Z[0]), jnp.zeros((6, 4)), nothing)
+    np.testing.assert_allclose(made[:, ::3], mean(Z - x0), atol=0.2)
+    np.testing.assert_array_equal(made[:, 1:3], 0)
+
+
+def test_pulls_are_expected_velocities_of_a_linear_normal_case():
+    """E[x1 - x0 | c(x_t)] where c(x) = J x is normal in the data and x0 - x1 has variances v."""
+    rng = np.random.default_rng(0)
+    left, variances = 0.3, rng.uniform(0.5, 3, size=(6, 4))
+    values, slopes = rng.normal(size=(2, 2)), rng.normal(size=(2, 2, 6, 4))
+    found = _pulls(left, *(jnp.asarray(a, jnp.float32) for a in (values, slopes)), variances)
+    expected = []
+    for c, jacobian in zip(values, slopes.reshape(2, 2, 24), strict=True):
+        moves = jacobian * variances.ravel()
+        weights = np.linalg.solve(np.eye(2) + left**2 * jacobian @ moves.T, c)
+        expected.append((-left * weights[:, None] * moves).reshape(2, 6, 4))
+    expected = [expected[0].sum(axis=0), *expected[1]]
+    np.testing.assert_allclose(found, np.stack(expected, axis=1), rtol=1e-4, atol=1e-5)
 
 
 def test_events_of_the_base_are_turned_towards_data():

@@ -1,7 +1,7 @@
 """What is known of top pairs before any training, as further inputs of networks.
 
-The base is far from the data, in log pT by two and in log m^2 by seven standard deviations. Its mean
-is known, so that networks see events, and make velocities, without the mean of the path.
+The base is far from the data, in log pT by two and in log m^2 by seven standard deviations. Its
+mean is known, so that networks see events, and make velocities, without the mean of the path.
 
 Transverse momenta balance, tops and W have a mass, jets are apart: events lie near thin surfaces,
 which a network finds late, since hardly any of its loss depends on them. An event on a straight
@@ -11,8 +11,8 @@ is left, of variances v (1 - t)^2. Were c linear and all normal, the expected ve
     -(1 - t) v dc/dx c / (1 + (1 - t)^2 dc/dx v dc/dx),
 
 and phi(d / s) / Phi(d / s) away from a jet whose distance is d above the least one, where s is the
-noise left in it. Networks see these pulls, and how far off an event is. To the velocity v that they
-make, the pulls of the event x_t + (1 - t) v that it heads for are added, each times a gain of their
+noise left in it. Networks see these pulls, and how far off an event is. To the velocity u that they
+make, the pulls of the event x_t + (1 - t) u that it heads for are added, each times a gain of their
 making, so that the last steps of a flow end on the surfaces. All of it, and the masses and angles
 of pairs, stays as it is in rotations about the beam, the symmetry that published spurions leave.
 Nothing of this is published.

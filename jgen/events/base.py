@@ -97,7 +97,9 @@ def base_moments(
 ) -> tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "n 4"]]:
     """Means and variances of the base in coordinates, by quadrature.
 
-    They are those of particles that need not be apart, which distances hardly change.
+    They are those of particles that need not be apart. A distance of 0.5 between six moves means by
+    less than a tenth of a standard deviation, and makes variances of log pT and eta larger by up to
+    a fifth.
     """
     cut, middles = coordinates.min_pt / UNIT, lambda num: (np.arange(num) + 0.5) / num
     transverse = lambda num: np.sqrt(cut**2 - 2 * np.log1p(-middles(num)))

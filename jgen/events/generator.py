@@ -53,8 +53,10 @@ def event_velocity(
         30 as published, smaller ones for velocities that change less with time. It is no parameter:
         a trained model is made again with the same one, and with the same coordinates.
       informed: whether networks see what is known of all events and velocities are corrected by
-        it, see `jgen.events.known`. Vectors are then helped by two more scalars, which are
-        velocities of phi and eta too, and the plain transformer sees no phi but in what is known.
+        it, see `jgen.events.known`. All that they see is then of events without the mean of the
+        path from the base to data, whose velocity is added. Vectors are then helped by two more
+        scalars, which are velocities of phi and eta too, and the plain transformer sees no phi but
+        in what is known.
       min_distance: of particles, which informed networks know.
 
     Raises:

@@ -110,5 +110,7 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         """Wait for writes to finish, also where the training was interrupted."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self._manager.wait_until_finished()
+        finally:  # also where a write failed, of which that tells
+            self._manager.close()

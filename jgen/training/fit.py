@@ -171,7 +171,11 @@ def fit(
         loop = _Loop(model, *given, key, config, layout, folder, checkpoints, start)
         loop.callbacks = callbacks if jax.process_index() == 0 else ()
         stopped = loop.run(sigterm, name, progress)
-    if stopped:
+    # What came after the last look ends the process too: in the last step or in the closing, or
+    # before a loop that had no step left.
+    if stopped is None and sigterm.received(0, 1):
+        stopped = int(fetch(loop.state.step, layout)[0])
+    if stopped is not None:
         where = "nothing was saved" if folder is None else "its folder resumes it"
         print(f"{name}: SIGTERM at step {stopped}, {where}")
         raise SystemExit(143)

@@ -204,6 +204,22 @@ def test_the_mean_of_the_path_is_known():
     np.testing.assert_array_equal(made[:, 1:3], 0)
 
 
+@pytest.mark.parametrize("name", ["transformer", "lgatr"])  # frames are never made of nothing
+def test_networks_that_know_see_events_without_the_mean_of_the_path(name):
+    """One that makes nothing leaves the mean path's velocity and pulls of gain one."""
+    network, known = (
+        event_velocity(SMALL[name], COORDINATES, informed=True),
+        known_of(COORDINATES, 0.5),
+    )
+    params = jax.tree.map(jnp.zeros_like, network.init(jax.random.key(0)))
+    z, t, nothing = jnp.asarray(Z[1]), jnp.float32(0.3), jnp.zeros((6, 4))
+    made = jax.jit(network.apply)(params, t, z)
+    gains = jnp.ones((6, known.num_gains))
+    expected = jax.jit(known.corrected)(t, known.centred(t, z), nothing, gains)
+    np.testing.assert_allclose(made, expected, rtol=1e-3, atol=1e-3)
+    assert np.abs(made - jax.jit(known.corrected)(t, z, nothing, gains)).max() > 0.1
+
+
 def test_pulls_are_expected_velocities_of_a_linear_normal_case():
     """E[x1 - x0 | c(x_t)] where c(x) = J x is normal in the data and x0 - x1 has variances v."""
     rng = np.random.default_rng(0)

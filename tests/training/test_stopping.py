@@ -1,6 +1,8 @@
 """Trainings that end early, schedules that look at the loss, and who is told about it."""
 
 import dataclasses
+import os
+import signal
 import struct
 import sys
 import types
@@ -13,6 +15,7 @@ import pytest
 
 from jgen import Batch, GenerativeModel, OptimizerConfig, TrainConfig, fit
 from jgen.training import game_optimizer, make_optimizer, tensorboard, weights_and_biases
+from jgen.training.checkpoint import Checkpoints
 
 KEY = jax.random.key(0)
 DATA = Batch(np.zeros((8, 1), np.float32))
@@ -122,6 +125,43 @@ def test_what_cannot_be_watched_is_refused():
         train(callbacks=[tensorboard("somewhere")])
     with pytest.raises(ValueError, match="callbacks must be a list of functions"):
         train(callbacks=print)
+
+
+@pytest.mark.parametrize("when", ["last step", "closing", "nothing left"])
+def test_a_sigterm_that_no_step_is_left_to_see_ends_the_process(tmp_path, when, monkeypatch):
+    """Swallowed, it would let the next training of a study begin."""
+    end = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    handler, callbacks = signal.getsignal(signal.SIGTERM), []
+    if when == "last step":
+        callbacks = [lambda step, metrics: end() if step == 16 else None]
+    else:
+        name, call = {
+            "closing": ("__exit__", Checkpoints.__exit__),
+            "nothing left": ("newest", Checkpoints.newest),
+        }[when]
+        if when == "nothing left":
+            train(tmp_path)
+        monkeypatch.setattr(Checkpoints, name, lambda *args: (end(), call(*args))[1])
+    with pytest.raises(SystemExit, match="143"):
+        train(tmp_path, callbacks)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) is handler
+    np.testing.assert_array_equal(train(tmp_path).params["at"], GOALS["goal"])
+
+
+def test_a_failed_write_is_told_and_leaves_nothing_open(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    closed, close = [], ocp.CheckpointManager.close
+
+    def fail(manager):
+        monkeypatch.undo()
+        monkeypatch.setattr(ocp.CheckpointManager, "close", lambda m: (closed.append(1), close(m)))
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), Checkpoints(tmp_path):
+        monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", fail)
+    assert closed == [1]
 
 
 def test_callbacks_are_told_what_the_log_has():

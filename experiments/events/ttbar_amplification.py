@@ -42,8 +42,11 @@ class Config(Generators):
     num_validation: int = 1000
     """Events that the log has a validation loss of; nothing is chosen by it."""
     transformer: LLoCaConfig = LLoCaConfig(4, 4, 2, 3, 2, "identity")
+    """The plain transformer; all three are small, since there are sixty of them."""
     lloca: LLoCaConfig = LLoCaConfig(4, 4, 2, 3, 2, "so13", (64, 64))
+    """The transformer with local frames."""
     lgatr: LGATrConfig = LGATrConfig(4, 8, 2, 2)
+    """The transformer of multivectors."""
     informed: bool = False
     """As published: the forecast is of generators that know nothing but their events."""
     training: TrainConfig = TrainConfig(

@@ -104,25 +104,36 @@ class RungeKutta(OdeSolver):
           at: what the velocity gets in the place of t, with the leading axes of `times`. A network
             that embeds time can do so once for all stages, ahead of the loop.
         """
-        h = 1 / self.steps
+        h, stages = 1 / self.steps, len(self.tableau.b)
+        rows = np.zeros((stages, stages))
+        for i, row in enumerate(self.tableau.a):
+            rows[i, :i] = row
 
         def step(x, at_stages):
-            slopes = []
-            for i, row in enumerate(self.tableau.a):
-                stage = jax.tree.map(lambda a: a[i], at_stages)  # noqa: B023
-                slopes.append(velocity(stage, _advance(x, h, row, slopes)))
-            return _advance(x, h, self.tableau.b, slopes), None
+            # A loop over the stages, too: the velocity is compiled once, not once for each.
+            def stage(slopes, now):
+                i, row, here = now
+                slope = velocity(here, _advance(x, row, slopes))
+                # Other than at[i].set, it refuses a slope of another type than the state.
+                put = lambda a, s: jax.lax.dynamic_update_index_in_dim(
+                    a, jnp.broadcast_to(s, a.shape[1:]), i, axis=0
+                )
+                return jax.tree.map(put, slopes, slope), None
+
+            none = lambda a: jnp.zeros((stages, *a.shape), jnp.result_type(a, float))
+            slopes = jax.tree.map(none, x)
+            inputs = jnp.arange(stages), jnp.asarray(h * rows, times.dtype), at_stages
+            slopes, _ = jax.lax.scan(stage, slopes, inputs)
+            return _advance(x, h * np.array(self.tableau.b), slopes), None
 
         times = jnp.asarray(self.times, jnp.result_type(float))
         return jax.lax.scan(step, x0, times if at is None else at)[0]
 
 
-def _advance(x: PyTree, h: float, weights: tuple[float, ...], slopes: list[PyTree]) -> PyTree:
-    """Return x + h sum_i weights_i slopes_i, the terms of weight zero left out."""
-    for weight, slope in zip(weights, slopes, strict=True):
-        if weight:
-            x = jax.tree.map(lambda a, s: a + (h * weight) * s, x, slope)  # noqa: B023
-    return x
+def _advance(x: PyTree, weights: Float[Array, " stages"], slopes: PyTree) -> PyTree:
+    """Return x + sum_i weights_i slopes_i."""
+    along = lambda a, s: a + jnp.tensordot(jnp.asarray(weights, s.dtype), s, 1)
+    return jax.tree.map(along, x, slopes)
 
 
 def runge_kutta(name: str, steps: int) -> RungeKutta:

@@ -53,6 +53,29 @@ def test_velocity_may_get_precomputed_features_of_time():
     np.testing.assert_allclose(embedded, direct, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ORDERS)
+def test_velocity_is_compiled_once(name):
+    """Not once a stage: compiling is what a likelihood with its exact divergence waits for."""
+    solve = lambda x0: runge_kutta(name, 3)(lambda t, x: jnp.tanh(x + t), x0)
+    assert str(jax.make_jaxpr(solve)(jnp.ones(2))).count(" tanh ") == 1
+
+
+def test_slopes_are_those_of_the_state():
+    """One number serves all components; nothing is rounded to whole numbers or to reals."""
+    solve = lambda x0, slope: runge_kutta("rk4", 2)(lambda t, x: slope, x0)
+    np.testing.assert_allclose(solve(jnp.zeros(3), 2.0), 2.0, rtol=1e-6)
+    np.testing.assert_allclose(solve(jnp.zeros(3), jnp.full(1, 2.0)), 2.0, rtol=1e-6)
+    with pytest.raises(ValueError, match="broadcast"):
+        solve(jnp.zeros(3), jnp.ones(2))
+    for x0, slope in (
+        (jnp.zeros(3, int), 0.5),
+        (jnp.zeros(3), 1j),
+        (jnp.zeros(3, "bfloat16"), jnp.ones(3)),
+    ):
+        with pytest.raises(TypeError):
+            solve(x0, slope)
+
+
 def test_states_may_be_pytrees():
     x = runge_kutta("heun", 50)(
         lambda t, x: {"a": x["b"], "b": -x["a"]}, {"a": jnp.array(1.0), "b": jnp.array(0.0)}

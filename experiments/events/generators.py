@@ -25,17 +25,17 @@ class Generators:
     """HDF5 or .npy, see `jgen.events.read_events`; the bundled Pythia events unless given."""
     num_jets: int = 0
     """Jets beside the top pair."""
-    num_train: int = 20_000
+    num_train: int = 30_000
     """Events to train on, the first ones; all others but those to validate on are the truth."""
     num_validation: int = 2000
     """Events that choose the best parameters of a training."""
     networks: tuple[str, ...] = tuple(NETWORKS)
     """What is trained and compared."""
-    transformer: LLoCaConfig = LLoCaConfig(8, 4, 2, 3, 2, "identity")
+    transformer: LLoCaConfig = LLoCaConfig(4, 4, 2, 3, 2, "identity")
     """The plain transformer."""
-    lloca: LLoCaConfig = LLoCaConfig(8, 4, 2, 3, 2, "so13", (32, 32))
+    lloca: LLoCaConfig = LLoCaConfig(4, 4, 2, 3, 2, "so13", (32, 32))
     """The transformer with local frames."""
-    lgatr: LGATrConfig = LGATrConfig(4, 32, 2, 2)
+    lgatr: LGATrConfig = LGATrConfig(2, 32, 2, 2)
     """The transformer of multivectors."""
     time_width: float = 0.3
     """Standard deviation of the frequencies of time; 30 as published wants long trainings."""
@@ -43,8 +43,8 @@ class Generators:
     """Whether networks know of balance, masses and distances, see `jgen.events.event_model`; not in
     the papers."""
     training: TrainConfig = TrainConfig(
-        6000, 128, ensemble=3, keep="best", ema_decay=0.999,
-        optimizer=OptimizerConfig(3.5e-3, warmup=0.02, clip_norm=5.0, method="muon"),
+        4000, 128, ensemble=3, keep="best", ema_decay=0.999,
+        optimizer=OptimizerConfig(5e-3, warmup=0.02, clip_norm=5.0, method="muon"),
     )  # fmt: skip
     """Training of each network; its members are the seeds."""
     solver: SolverConfig = SolverConfig("kutta38", 20)

@@ -24,7 +24,6 @@ from experiments.study import Run, Study, at_least, finite, known, main, table, 
 from jgen import OptimizerConfig, TrainConfig, amplification, plotting
 from jgen import events as event_tools
 from jgen.amplification import Forecast
-from jgen.nets import LGATrConfig, LLoCaConfig
 from jgen.plotting import Panel
 from jgen.random import numpy_generator
 from jgen.solvers import SolverConfig
@@ -41,17 +40,9 @@ class Config(Generators):
     """Events to train on, the first ones; all others but those to validate on are held out."""
     num_validation: int = 1000
     """Events that the log has a validation loss of; nothing is chosen by it."""
-    transformer: LLoCaConfig = LLoCaConfig(4, 4, 2, 3, 2, "identity")
-    """The plain transformer; all three are small, since there are sixty of them."""
-    lloca: LLoCaConfig = LLoCaConfig(4, 4, 2, 3, 2, "so13", (64, 64))
-    """The transformer with local frames."""
-    lgatr: LGATrConfig = LGATrConfig(4, 8, 2, 2)
-    """The transformer of multivectors."""
-    informed: bool = False
-    """As published: the forecast is of generators that know nothing but their events."""
     training: TrainConfig = TrainConfig(
-        500, 128, ensemble=10, ema_decay=0.98,
-        optimizer=OptimizerConfig(3e-3, warmup=0.05, clip_norm=5.0),
+        1000, 128, ensemble=10, ema_decay=0.99,
+        optimizer=OptimizerConfig(5e-3, warmup=0.05, clip_norm=5.0, method="muon"),
     )  # fmt: skip
     """Training of each ensemble; `members` is set by the kind."""
     solver: SolverConfig = SolverConfig("midpoint", 8)

@@ -5,7 +5,7 @@
 trains three networks on the four-momenta of the bundled Pythia events, three members of each, and
 compares what they generate with events that were held out: likelihoods in four-momentum space,
 Wasserstein distances of 37 observables and a classifier, beside truth against truth; errors of
-solvers against calls of the network. About 80 minutes of processor time. Networks are told what is
+solvers against calls of the network. About 45 minutes of processor time. Networks are told what is
 known of top pairs, see `jgen.events.known`; `--no-informed` leaves that out, as published.
 
 `--num-jets 1` takes events with one extra jet, `--preset sizes` trains on fewer and fewer events,

@@ -41,7 +41,7 @@ class Config(Generators):
     num_validation: int = 1000
     """Events that the log has a validation loss of; nothing is chosen by it."""
     training: TrainConfig = TrainConfig(
-        1000, 128, ensemble=10, ema_decay=0.99,
+        2000, 128, ensemble=10, ema_decay=0.99,
         optimizer=OptimizerConfig(5e-3, warmup=0.05, clip_norm=5.0, method="muon"),
     )  # fmt: skip
     """Training of each ensemble; `members` is set by the kind."""

@@ -278,6 +278,7 @@ def explained(what: str, **inputs: PyTree) -> Iterator[None]:
         if _raised_on_purpose(error):
             raise
         given = ", ".join(f"{n} {shapes_of(t)}" for n, t in inputs.items() if t is not None)
+        given = given or "events without conditions"
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{what} does not take {given}: is the number of columns, the condition or the type "

@@ -102,7 +102,9 @@ def open_table(path: str | os.PathLike, dataset: str = "") -> Table:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; check the path and the working directory")
+        why = "no such file; check the path and the working directory"
+        why = "a folder; name a file in it" if path.is_dir() else why
+        raise FileNotFoundError(f"{path}: {why}")
     dataset = _find_dataset(path, dataset) if h5py.is_hdf5(path) else ""
     with _opened(path, dataset) as array:
         shape, dtype = array.shape, array.dtype
@@ -290,6 +292,13 @@ def _dataset_names(file: h5py.File) -> list[str]:
     return names
 
 
+def _is_text(path: Path) -> bool:
+    """Whether it begins with words or numbers, such as a .csv file."""
+    with open(path, "rb") as file:
+        start = file.read(1024)
+    return bool(start) and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in start)
+
+
 @contextmanager
 def _opened(path: Path, dataset: str) -> Iterator[np.ndarray | h5py.Dataset]:
     """What can be sliced by rows without reading the rest."""
@@ -297,6 +306,12 @@ def _opened(path: Path, dataset: str) -> Iterator[np.ndarray | h5py.Dataset]:
         with open_hdf5(path) as file:
             yield hdf5_dataset(file, dataset)
         return
+    if _is_text(path):
+        raise ValueError(
+            f"{path}: a text file, but events are read from HDF5 or .npy files; make one with "
+            'numpy.save("events.npy", numpy.loadtxt(PATH, delimiter=",")), with skiprows=1 if '
+            "there is a line of names"
+        )
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

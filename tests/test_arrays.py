@@ -220,6 +220,9 @@ def test_errors_on_purpose_stay_what_they_are():
     with pytest.raises(ValueError, match=r"the model does not take x int64\[20, 2\]"):
         with explained("the model", x=X, cond=None):
             jnp.zeros(3) @ jnp.zeros(4)
+    with pytest.raises(ValueError, match="the model does not take events without conditions"):
+        with explained("the model", cond=None):
+            jnp.zeros(3) @ jnp.zeros(4)
 
 
 ONE = np.linspace(0, 1, 200)

@@ -184,6 +184,16 @@ def test_loops_are_written_out_or_turned(reverse, length):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("steps", "loops"), [(2, 0), (200, 1)])
+def test_operations_of_loops_within_loops_count(steps, loops):
+    """Not each loop for itself: 200 steps of four stages would be tens of thousands."""
+    solve = lambda x: runge_kutta("rk4", steps)(lambda t, x: jnp.tanh(x + t), x)
+    program = plain_program(solve, jnp.ones(3))
+    assert sum(e.primitive.name == "scan" for e in program.jaxpr.eqns) == loops
+    assert len(program.jaxpr.eqns) < 1000
+    np.testing.assert_allclose(run(program, [jnp.ones(3)])[0], solve(jnp.ones(3)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_operations_in_the_place_of_others(reverse):
     x = jnp.array([[0.5, 2.0, -1.0], [3.0, 0.0, 4.0]])

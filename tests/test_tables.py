@@ -54,7 +54,7 @@ def test_unreadable_files(tmp_path):
         ("none.npy", "", "there are no events"),
         ("words.npy", "", "events must be real numbers"),
         ("archive.npz", "", "is a .npz archive"),
-        ("text.csv", "", "neither HDF5 nor a readable .npy file"),
+        ("text.csv", "", "a text file, but .* numpy.loadtxt"),
         ("half.npy", "", "neither HDF5 nor a readable .npy file"),
         ("two.h5", "", "holds 2 datasets; choose one dataset of: test, train"),
         ("two.h5", "val", "has no dataset 'val'; choose one dataset of: test, train"),
@@ -64,6 +64,8 @@ def test_unreadable_files(tmp_path):
             open_table(tmp_path / name, dataset)
     with pytest.raises(FileNotFoundError, match="no such file"):
         open_table(tmp_path / "missing.npy")
+    with pytest.raises(FileNotFoundError, match="a folder; name a file in it"):
+        open_table(tmp_path)
 
 
 def test_links_are_followed_and_aliases_are_no_second_dataset(tmp_path):

@@ -5,6 +5,7 @@ its W boson's. The public layout of 2509.08048 has one array (N, 4 (6 + n)) for 
 extra jets, as the dataset `ttbar+{n}jet` of one HDF5 file, or as a .npy file.
 """
 
+import itertools
 import os
 from collections.abc import Mapping
 from importlib.resources import files
@@ -23,6 +24,8 @@ NUM_TOPS = 6
 """Particles of the top pair."""
 # Of an energy that was stored in float32, from rounding.
 _ROUNDING = 2.0**-22
+_FEW, _ORDERED = 100, 10_000  # Fewer tell nothing of their order, more tell nothing new.
+_W_MASS = 80.4  # [GeV]
 _LARGEST = 1e4  # of a median energy [GeV]
 
 
@@ -92,7 +95,8 @@ def check_events(events: object, name: str = "events") -> Float[np.ndarray, "num
 
     Raises:
       ValueError: for another shape, numbers that are not finite, energies below the momentum by
-        more than single precision explains, or particles along the beam.
+        more than single precision explains, particles along the beam, or six particles or more
+        of which others than q1 and q2, q3 and q4 have the mass of a W boson.
     """
     if np.ndim(events) == 2 and np.shape(events)[1] % 4 == 0:
         raise ValueError(f"{name} have the shape {np.shape(events)}: reshape them to [num, n, 4]")
@@ -121,9 +125,34 @@ def check_events(events: object, name: str = "events") -> Float[np.ndarray, "num
             f"{name} have no px below zero, which looks like (E, pT, eta, phi): make them "
             "(E, px, py, pz), with jgen.physics.four_vector if there is a mass"
         )
-    if (np.hypot(events[..., 1], events[..., 2]) == 0).any():
-        raise ValueError(f"{name} have particles along the beam, or without momentum; drop them")
+    along = (np.hypot(events[..., 1], events[..., 2]) == 0).any(axis=1)
+    if along.any():
+        raise ValueError(
+            f"{name} have particles along the beam, or without momentum, in {along.sum()} of "
+            f"{len(events)} events, first event {along.argmax()}; drop them"
+        )
+    _check_order(events[:_ORDERED], name)
     return events
+
+
+def _check_order(events, name):
+    """Refuse events where others than q1 and q2, q3 and q4 are clearly those of W bosons."""
+    if events.shape[1] < NUM_TOPS or len(events) < _FEW:
+        return
+    own, shares = {(1, 2), (4, 5)}, {}
+    for a, b in itertools.combinations(range(events.shape[1]), 2):
+        energy, *momentum = (events[:, a] + events[:, b]).T
+        mass = np.sqrt(np.maximum(energy**2 - np.sum(np.square(momentum), axis=0), 0))
+        shares[a, b] = np.mean(np.abs(mass - _W_MASS) < 10)
+    least = min(own, key=shares.get)
+    most = max(shares.keys() - own, key=shares.get)
+    # Of other pairs a fifth at most is there by chance, of those of a W boson two fifths or more.
+    if shares[most] > max(0.3, 2 * shares[least]):
+        raise ValueError(
+            f"{name}: particles {most[0]} and {most[1]}, counted from 0, have the mass of a W "
+            f"boson in {100 * shares[most]:.0f} % of events, {least[0]} and {least[1]} in "
+            f"{100 * shares[least]:.0f} %; the order must be b1, q1, q2, b2, q3, q4, then jets"
+        )
 
 
 def _particles_of_npy(path):

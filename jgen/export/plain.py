@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jgen.nets.primitives import chunks, points
 from jgen.nets.primitives.products import plain_products
@@ -92,7 +92,7 @@ def _loop(values, *, jaxpr, length, reverse, num_consts, num_carry, **_):
     consts, carry, rows = np.split(np.arange(len(values)), [num_consts, num_consts + num_carry])
     consts, carry, rows = ([values[i] for i in part] for part in (consts, carry, rows))
     body = lambda carry, row: run(jaxpr, [*consts, *carry, *row], _replaced)
-    if length * len(jaxpr.jaxpr.eqns) > _WRITTEN_OUT:
+    if length * _operations(jaxpr.jaxpr) > _WRITTEN_OUT:
 
         def step(carry, row):
             out = body(carry, row)
@@ -107,6 +107,16 @@ def _loop(values, *, jaxpr, length, reverse, num_consts, num_carry, **_):
         out = body(carry, [_entry(row, i) for row in rows])
         carry, made[i] = out[:num_carry], out[num_carry:]
     return [*carry, *(jnp.stack(column) for column in zip(*made, strict=True))]
+
+
+def _operations(jaxpr) -> int:
+    """Number of operations, those within a loop counted as often as they run."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        inner = [v for v in eqn.params.values() if isinstance(v, ClosedJaxpr | Jaxpr)]
+        within = sum(_operations(getattr(body, "jaxpr", body)) for body in inner)
+        total += eqn.params.get("length", 1) * within if inner else 1
+    return total
 
 
 def _entry(row, i):

@@ -298,7 +298,8 @@ def rank_correlation_distance(
       num_bootstrap: resamplings behind the error; 0 for none.
 
     Raises:
-      ValueError: for samples that are not [n, k] and [m, k] of two events or more, or not finite.
+      ValueError: for samples that are not [n, k] and [m, k] of two events or more and two columns
+        or more, or not finite.
     """
     check_whole(0, num_bootstrap=num_bootstrap)
     samples = [
@@ -306,9 +307,10 @@ def rank_correlation_distance(
         for x, name in ((reference, "reference"), (generated, "generated"))
     ]
     shapes = [x.shape for x in samples]
-    if shapes[0][1] != shapes[1][1] or min(len(x) for x in samples) < 2:
+    if shapes[0][1] != shapes[1][1] or min(min(shape) for shape in shapes) < 2:
         raise ValueError(
-            f"samples need the shapes [n, k] and [m, k] of two events or more, got {shapes}"
+            "samples need the shapes [n, k] and [m, k] of two events or more and two columns or "
+            f"more, got {shapes}"
         )
     distance = lambda a, b: float(np.linalg.norm(_rank_correlation(a) - _rank_correlation(b)))
     rng = np.random.default_rng(0)

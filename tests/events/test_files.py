@@ -80,7 +80,25 @@ def test_what_is_no_event_is_refused(events):
     for message, bad in wrong.items():
         with pytest.raises(ValueError, match=message):
             check_events(bad)
+    with pytest.raises(ValueError, match="in 50 of 50 events, first event 0; drop them"):
+        check_events(events * [1, 0, 0, 1])
     low = events.astype(float)
     low[3, 2, 0] *= 0.9
     with pytest.raises(ValueError, match="1 of 50 events.*particle 2 of event 3"):
         check_events(low)
+
+
+@pytest.mark.parametrize("num_jets", [0, 1])
+@pytest.mark.parametrize(
+    ("order", "found"),
+    [((0, 3, 1, 2, 4, 5), "2 and 3"), ((1, 2, 0, 4, 5, 3), "0 and 1|3 and 4")],
+)
+def test_particles_in_another_order_are_refused(num_jets, order, found):
+    """Without a word the masses of the top quarks would be those of other particles."""
+    events = read_events(num_jets=num_jets)[:1000]
+    other = events[:, [*order, *range(6, 6 + num_jets)]]
+    with pytest.raises(ValueError, match=f"particles ({found}), .* the order must be b1, q1, q2"):
+        check_events(other)
+    turned = events[:, [3, 5, 4, 0, 1, 2, *range(6, 6 + num_jets)]]
+    for fine in (turned, other[:50]):
+        np.testing.assert_array_equal(check_events(fine), fine)

@@ -207,3 +207,5 @@ def test_rank_correlations_are_those_of_scipy():
     assert rank_correlation_distance(constant, constant, num_bootstrap=0).value == 0
     with pytest.raises(ValueError, match="need the shapes"):
         rank_correlation_distance(x, x[:, :2])
+    with pytest.raises(ValueError, match="two columns or more"):
+        rank_correlation_distance(x[:, :1], y[:, :1])

@@ -60,6 +60,26 @@ def test_velocity_is_compiled_once(name):
     assert str(jax.make_jaxpr(solve)(jnp.ones(2))).count(" tanh ") == 1
 
 
+@pytest.mark.parametrize("name", ORDERS)
+def test_sums_of_slopes_are_sums(name):
+    """A GPU or a TPU rounds the factors of dot products; nothing is looked up or scattered."""
+    solve = lambda x0: runge_kutta(name, 3)(lambda t, x: jnp.tanh(x + t), x0)
+    program = str(jax.make_jaxpr(jax.vmap(solve))(jnp.ones((5, 2))))
+    assert not [name for name in ("dot_general", "scatter", "gather") if name in program]
+
+
+@pytest.mark.parametrize(
+    ("x0", "slope"),
+    [("float32", "bfloat16"), ("float32", "int32"), ("complex64", "float32"), ("bfloat16", None)],
+)
+def test_state_keeps_its_type_when_slopes_are_narrower(x0, slope):
+    """Of a network in half precision, say, or a plain number."""
+    slope = 2.0 if slope is None else jnp.full(3, 2, slope)
+    x1 = runge_kutta("rk4", 2)(lambda t, x: slope, jnp.zeros(3, x0))
+    assert x1.dtype == x0
+    np.testing.assert_allclose(x1.astype(complex), 2.0, rtol=1e-2 if x0 == "bfloat16" else 1e-6)
+
+
 def test_slopes_are_those_of_the_state():
     """One number serves all components; nothing is rounded to whole numbers or to reals."""
     solve = lambda x0, slope: runge_kutta("rk4", 2)(lambda t, x: slope, x0)

@@ -19,6 +19,7 @@ from jgen.showers.calodream.trained import fit_preprocessing
 from jgen.showers.clouds import model as clouds_parts
 from jgen.showers.par04 import LARGEST_ENERGY, export_par04
 from jgen.solvers import SolverConfig, runge_kutta
+from jgen.solvers.runge_kutta import looped
 from jgen.transforms import preprocessed
 from tests.helpers import random_params
 
@@ -187,7 +188,7 @@ def test_loops_are_written_out_or_turned(reverse, length):
 @pytest.mark.parametrize(("steps", "loops"), [(2, 0), (200, 1)])
 def test_operations_of_loops_within_loops_count(steps, loops):
     """Not each loop for itself: 200 steps of four stages would be tens of thousands."""
-    solve = lambda x: runge_kutta("rk4", steps)(lambda t, x: jnp.tanh(x + t), x)
+    solve = lambda x: looped(runge_kutta("rk4", steps), lambda t, x: jnp.tanh(x + t), x)
     program = plain_program(solve, jnp.ones(3))
     assert sum(e.primitive.name == "scan" for e in program.jaxpr.eqns) == loops
     assert len(program.jaxpr.eqns) < 1000

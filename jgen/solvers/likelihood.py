@@ -1,16 +1,18 @@
 """Log-likelihood of a continuous flow: log p(x1) = log p0(x0) - int_0^1 div u dt (1806.07366)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.solvers.runge_kutta import RungeKutta
+from jgen.solvers.runge_kutta import RungeKutta, looped
 from jgen.typing import Key, Velocity
 
 Divergence = Literal["exact", "hutchinson"]
+_MANY = 16  # Dimensions above which an exact divergence is slow to compile.
 
 
 def velocity_and_divergence(
@@ -71,7 +73,8 @@ def log_likelihood(
         u, div = velocity_and_divergence(velocity, 1 - tau, state[0], probes)
         return -u, -div
 
-    x0, log_det = solver(backward, (x1, jnp.zeros((), x1.dtype)))
+    solve = partial(looped, solver) if probes is None and x1.size > _MANY else solver
+    x0, log_det = solve(backward, (x1, jnp.zeros((), x1.dtype)))
     return base_log_prob(x0) + log_det
 
 

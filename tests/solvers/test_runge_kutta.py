@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jgen.solvers import TABLEAUS, RungeKutta, runge_kutta, trajectory
+from jgen.solvers.runge_kutta import looped
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "kutta38": 4}
 
@@ -54,46 +55,43 @@ def test_velocity_may_get_precomputed_features_of_time():
 
 
 @pytest.mark.parametrize("name", ORDERS)
-def test_velocity_is_compiled_once(name):
-    """Not once a stage: compiling is what a likelihood with its exact divergence waits for."""
-    solve = lambda x0: runge_kutta(name, 3)(lambda t, x: jnp.tanh(x + t), x0)
-    assert str(jax.make_jaxpr(solve)(jnp.ones(2))).count(" tanh ") == 1
+def test_a_loop_over_stages_is_the_same_solution(name):
+    solver, x0 = runge_kutta(name, 3), {"a": jnp.array([0.3, 1.0]), "b": jnp.array(2.0)}
+    velocity = lambda t, x: {"a": jnp.sin(3 * t) * x["a"] + x["b"], "b": -x["a"][0] * t}
+    for found, expected in zip(
+        *map(jax.tree.leaves, (looped(solver, velocity, x0), solver(velocity, x0))), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ORDERS)
-def test_sums_of_slopes_are_sums(name):
-    """A GPU or a TPU rounds the factors of dot products; nothing is looked up or scattered."""
-    solve = lambda x0: runge_kutta(name, 3)(lambda t, x: jnp.tanh(x + t), x0)
+def test_a_loop_over_stages_compiles_the_velocity_once(name):
+    """And its sums are sums: a GPU or a TPU rounds dot products; nothing is scattered."""
+    solve = lambda x0: looped(runge_kutta(name, 3), lambda t, x: jnp.tanh(x + t), x0)
+    assert str(jax.make_jaxpr(solve)(jnp.ones(2))).count(" tanh ") == 1
     program = str(jax.make_jaxpr(jax.vmap(solve))(jnp.ones((5, 2))))
     assert not [name for name in ("dot_general", "scatter", "gather") if name in program]
 
 
+@pytest.mark.parametrize("way", [lambda *args: args[0](*args[1:]), looped])
 @pytest.mark.parametrize(
     ("x0", "slope"),
     [("float32", "bfloat16"), ("float32", "int32"), ("complex64", "float32"), ("bfloat16", None)],
 )
-def test_state_keeps_its_type_when_slopes_are_narrower(x0, slope):
+def test_state_keeps_its_type_when_slopes_are_narrower(way, x0, slope):
     """Of a network in half precision, say, or a plain number."""
     slope = 2.0 if slope is None else jnp.full(3, 2, slope)
-    x1 = runge_kutta("rk4", 2)(lambda t, x: slope, jnp.zeros(3, x0))
+    x1 = way(runge_kutta("rk4", 2), lambda t, x: slope, jnp.zeros(3, x0))
     assert x1.dtype == x0
     np.testing.assert_allclose(x1.astype(complex), 2.0, rtol=1e-2 if x0 == "bfloat16" else 1e-6)
 
 
-def test_slopes_are_those_of_the_state():
-    """One number serves all components; nothing is rounded to whole numbers or to reals."""
-    solve = lambda x0, slope: runge_kutta("rk4", 2)(lambda t, x: slope, x0)
-    np.testing.assert_allclose(solve(jnp.zeros(3), 2.0), 2.0, rtol=1e-6)
-    np.testing.assert_allclose(solve(jnp.zeros(3), jnp.full(1, 2.0)), 2.0, rtol=1e-6)
-    with pytest.raises(ValueError, match="broadcast"):
-        solve(jnp.zeros(3), jnp.ones(2))
-    for x0, slope in (
-        (jnp.zeros(3, int), 0.5),
-        (jnp.zeros(3), 1j),
-        (jnp.zeros(3, "bfloat16"), jnp.ones(3)),
-    ):
-        with pytest.raises(TypeError):
-            solve(x0, slope)
+@pytest.mark.parametrize("way", [lambda *args: args[0](*args[1:]), looped])
+def test_slopes_of_another_type_are_refused(way):
+    """Nothing is rounded to whole numbers or to reals."""
+    for x0, slope in ((jnp.zeros(3, int), 0.5), (jnp.zeros(3), 1j), (jnp.zeros(3), jnp.ones(2))):
+        with pytest.raises((TypeError, ValueError)):
+            way(runge_kutta("rk4", 2), lambda t, x: slope, x0)  # noqa: B023
 
 
 def test_states_may_be_pytrees():

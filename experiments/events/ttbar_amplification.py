@@ -8,8 +8,10 @@ m_tt, and by the distance of all of m_tt to events that were held out. Held-out 
 the members' mean is right: where all members share a bias, their spread knows nothing of it. The
 control is events whose worth is known: resampled training events are worth as much as these, G = 1.
 
-With 36,000 events held out, no amplification above nine can be seen. About 20 minutes of processor
-time. Numbers: results/events.md.
+With 36,000 events held out, no amplification above nine can be seen. Networks are told what is
+known of top pairs, see `jgen.events.known`; `--no-informed` leaves that out, as published. The
+transformer takes 18 minutes of processor time, LLoCa 30; L-GATr, longer than both together, was not
+measured. Numbers: results/events.md.
 """
 
 import dataclasses
@@ -46,7 +48,7 @@ class Config(Generators):
     )  # fmt: skip
     """Training of each ensemble; `members` is set by the kind."""
     solver: SolverConfig = SolverConfig("kutta38", 8)
-    """Of sampling: eight midpoint steps make tails of m_tt a twentieth too light."""
+    """Of sampling: eight midpoint steps make the tail of m_tt 3 % too light."""
     num_generated: int = 6000
     """Events of each member."""
     kinds: tuple[Literal["plain", "bootstrap"], ...] = KINDS

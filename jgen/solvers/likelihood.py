@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgen.solvers.runge_kutta import RungeKutta, looped
+from jgen.solvers.runge_kutta import OdeSolver, RungeKutta, looped
 from jgen.typing import Key, Velocity
 
 Divergence = Literal["exact", "hutchinson"]
@@ -41,7 +41,7 @@ def log_likelihood(
     velocity: Velocity,
     x1: Float[Array, "*x"],
     base_log_prob: Callable[[Array], Array],
-    solver: RungeKutta,
+    solver: OdeSolver,
     *,
     divergence: Divergence = "exact",
     key: Key | None = None,
@@ -53,7 +53,7 @@ def log_likelihood(
       velocity: (t, x) -> dx/dt on [0, 1].
       x1: the event.
       base_log_prob: log-density of the noise.
-      solver: Runge-Kutta method; its error is the error of the result.
+      solver: such as a Runge-Kutta method; its error is the error of the result.
       divergence: "exact", or "hutchinson" for an unbiased estimate of the integral.
       key: PRNG key of the Rademacher probes, which stay fixed along the trajectory.
       num_probes: number of probes.
@@ -73,7 +73,8 @@ def log_likelihood(
         u, div = velocity_and_divergence(velocity, 1 - tau, state[0], probes)
         return -u, -div
 
-    solve = partial(looped, solver) if probes is None and x1.size > _MANY else solver
+    slow = probes is None and x1.size > _MANY and isinstance(solver, RungeKutta)
+    solve = partial(looped, solver) if slow else solver
     x0, log_det = solve(backward, (x1, jnp.zeros((), x1.dtype)))
     return base_log_prob(x0) + log_det
 

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jgen.solvers import log_likelihood, normal_log_prob, runge_kutta, velocity_and_divergence
+from jgen.solvers import (
+    OdeSolver,
+    log_likelihood,
+    normal_log_prob,
+    runge_kutta,
+    velocity_and_divergence,
+)
 
 MATRIX = np.array([[0.3, 0.8, 0.0], [-0.5, 0.1, 0.2], [0.1, 0.0, -0.7]])
 
@@ -37,6 +43,26 @@ def test_linear_flow_against_the_matrix_exponential(x64):
     field = lambda t, x: MATRIX @ x
     found = log_likelihood(field, x1, normal_log_prob, runge_kutta("rk4", 100))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+class OwnSolver(OdeSolver):
+    """Any solver of an equation, here RK4."""
+
+    def __call__(self, velocity, x0):
+        return runge_kutta("rk4", 100)(velocity, x0)
+
+
+@pytest.mark.parametrize("solver", [runge_kutta("rk4", 100), OwnSolver()])
+def test_linear_flow_of_many_dimensions(x64, solver):
+    """Where a Runge-Kutta method loops over its stages; a solver of one's own is called."""
+    matrix = jax.random.normal(jax.random.key(0), (20, 20)) / 5
+    x0 = jnp.linspace(-1, 1, 20)
+    x1 = jax.scipy.linalg.expm(matrix) @ x0
+    field = lambda t, x: matrix @ x
+    solve = lambda x1: log_likelihood(field, x1, normal_log_prob, solver)
+    np.testing.assert_allclose(solve(x1), normal_log_prob(x0) - jnp.trace(matrix), rtol=1e-8)
+    found = jax.grad(solve)(x1)
+    np.testing.assert_allclose(found, -jax.scipy.linalg.expm(-matrix).T @ x0, atol=1e-7)
 
 
 def test_density_integrates_to_one(x64):

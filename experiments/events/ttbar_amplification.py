@@ -10,8 +10,7 @@ control is events whose worth is known: resampled training events are worth as m
 
 With 36,000 events held out, no amplification above nine can be seen. Networks are told what is
 known of top pairs, see `jgen.events.known`; `--no-informed` leaves that out, as published. The
-transformer takes 18 minutes of processor time, LLoCa 30; L-GATr, longer than both together, was not
-measured. Numbers: results/events.md.
+transformer takes 18 minutes of processor time, LLoCa 30, L-GATr longer. Numbers: results/events.md.
 """
 
 import dataclasses
